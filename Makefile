@@ -1,0 +1,72 @@
+# Everything here works in a fresh clone. Plain `make` lists the targets.
+
+GOLANGCI_LINT_VERSION := v2.15.0
+
+# Go and the linter keep their caches below HOME; without one, here.
+ifeq ($(strip $(HOME)),)
+export XDG_CACHE_HOME ?= $(CURDIR)/.cache
+export GOCACHE ?= $(CURDIR)/.cache/go-build
+export GOPATH ?= $(CURDIR)/.cache/go
+endif
+
+MAKEFLAGS += --no-print-directory
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: deps
+deps: ## install PostgreSQL's server binaries, where there are none
+	@$(find_postgres) || $(install_postgres)
+
+.PHONY: build
+build: ## build bin/outrider
+	go build -trimpath -o bin/outrider ./cmd/outrider
+
+.PHONY: demo
+demo: deps build ## run everything on this machine, with sample traffic
+	bin/outrider dev --demo
+
+.PHONY: test
+test: deps ## run the tests, on a PostgreSQL of their own
+	@go test -timeout 20m ./...
+
+.PHONY: race
+race: deps ## run the tests with the race detector
+	@go test -race -timeout 40m ./...
+
+.PHONY: lint
+lint: ## check the code with the linter
+	@go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION) run ./...
+
+.PHONY: clean
+clean: ## remove what was built
+	@if [ -d .cache ]; then chmod -R u+w .cache; fi # Go's module cache is read-only
+	rm -rf bin .cache
+
+# The places where adapters/devpg looks; the tests say so too if this is wrong.
+PG_PLACES ?= $(subst :, ,$(PATH)) /usr/lib/postgresql/*/bin /usr/pgsql-*/bin \
+	/opt/homebrew/opt/postgresql@*/bin /usr/local/opt/postgresql@*/bin
+
+define find_postgres
+( for dir in "$${OUTRIDER_PG_BIN:-}" $(PG_PLACES) "$$(pg_config --bindir 2>/dev/null || true)"; do \
+	if [ -n "$$dir" ] && [ -x "$$dir/initdb" ] && [ -x "$$dir/pg_ctl" ] && "$$dir/postgres" --version >/dev/null 2>&1; then exit 0; fi; \
+done; exit 1 )
+endef
+
+define install_postgres
+{ \
+	if ! command -v apt-get >/dev/null; then \
+		case "$$(uname -s)" in Darwin) advice='brew install postgresql@17';; *) advice='dnf install -y postgresql-server, or its like here';; esac; \
+		echo "PostgreSQL's server binaries are missing; to install them: $$advice" >&2; exit 1; \
+	fi; \
+	if [ "$$(id -u)" = 0 ]; then sudo=; \
+	elif sudo -n true 2>/dev/null; then sudo='sudo -n'; \
+	else echo "PostgreSQL's server binaries are missing; to install them: sudo apt-get install -y postgresql" >&2; exit 1; fi; \
+	$$sudo apt-get update -qq; \
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql; \
+}
+endef
