@@ -1,0 +1,247 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/relay"
+)
+
+// Store reads what waits to be delivered. It implements relay.Store.
+type Store struct{ db *sql.DB }
+
+// NewStore gives the store of a database.
+func NewStore(db *sql.DB) *Store { return &Store{db} }
+
+// Head implements relay.Store.
+func (s *Store) Head(ctx context.Context) (int64, error) {
+	var no int64
+	err := s.db.QueryRowContext(ctx, `SELECT coalesce(max(no), 0) FROM relay.batches`).Scan(&no)
+	return no, err
+}
+
+// readBack completes deliveries found by d: the entry that scheduled each, the
+// routing decision, the payload, and its stream. LATERAL with LIMIT makes each
+// a look-up by key, whatever the statistics say.
+const readBack = `
+SELECT d.event_seq, d.webhook_id, d.replay_id, d.version, d.kind, d.at, d.key,
+       d.pos, s.account_id, s.event_id, r.data, r.salt, e.payload, e.metadata, st.entries
+  FROM d
+ CROSS JOIN LATERAL (
+       SELECT l.account_id, l.event_id::text AS event_id FROM relay.log l
+        WHERE l.event_seq = d.event_seq AND l.webhook_id = d.webhook_id AND l.replay_id = d.replay_id AND l.version = 1 LIMIT 1) s
+ CROSS JOIN LATERAL (
+       SELECT l.data::text AS data, l.salt FROM relay.log l
+        WHERE l.event_seq = d.event_seq AND l.webhook_id = 0 AND l.replay_id = 0 AND l.version = 1 LIMIT 1) r
+  LEFT JOIN LATERAL (
+       SELECT o.payload::text AS payload, o.metadata::text AS metadata FROM outbox.events o WHERE o.seq = d.event_seq LIMIT 1) e ON true
+ CROSS JOIN LATERAL (
+       SELECT json_agg(json_build_object('type', l.type, 'at', l.at, 'data', l.data) ORDER BY l.version)::text AS entries FROM relay.log l
+        WHERE l.event_seq = d.event_seq AND l.webhook_id = d.webhook_id AND l.replay_id = d.replay_id) st
+ ORDER BY `
+
+const byTime = `d.at, d.pos`
+
+func (s *Store) read(ctx context.Context, query string, args ...any) ([]relay.Delivery, error) {
+	rows, err := s.db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	var found []relay.Delivery
+	for rows.Next() {
+		d, err := scanDelivery(rows)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, d)
+	}
+	return found, rows.Err()
+}
+
+func scanDelivery(rows *sql.Rows) (relay.Delivery, error) {
+	var (
+		d                 relay.Delivery
+		kind              string
+		at                sql.NullTime
+		eventID           sql.NullString
+		routed, entries   []byte
+		salt              []byte
+		payload, metadata []byte
+	)
+	err := rows.Scan(&d.Key.EventSeq, &d.Key.WebhookID, &d.Key.ReplayID, &d.Due.Version, &kind, &at, &d.Due.Order,
+		&d.Pos, &d.AccountID, &eventID, &routed, &salt, &payload, &metadata, &entries)
+	if err != nil {
+		return d, err
+	}
+	if d.EventID, err = uuid.Parse(eventID.String); err != nil {
+		return d, fmt.Errorf("event %d: its id: %w", d.Key.EventSeq, err)
+	}
+	if kind != "" {
+		d.Due.Kind, d.Due.Key, d.Due.At, d.Due.Pos = relay.DueKind(kind[0]), d.Key, at.Time, d.Pos
+	} else {
+		d.Due = relay.Due{}
+	}
+	if d.State, err = fold(entries); err != nil {
+		return d, fmt.Errorf("delivery of event %d to webhook %d: %w", d.Key.EventSeq, d.Key.WebhookID, err)
+	}
+	var decision struct {
+		Event       string `json:"event"`
+		OrderingKey string `json:"ordering_key"`
+		Digest      string `json:"digest"`
+	}
+	if err := json.Unmarshal(routed, &decision); err != nil {
+		return d, fmt.Errorf("event %d: its decision: %w", d.Key.EventSeq, err)
+	}
+	d.Event, d.OrderingKey = decision.Event, decision.OrderingKey
+	d.Traceparent = domain.Traceparent(metadata)
+	// Every attempt sends the bytes that were routed, or none.
+	if payload != nil {
+		body, quarantine := domain.Body(d.Event, payload)
+		if quarantine == domain.QuarantineNone && relay.Digest(salt, body) == decision.Digest {
+			d.Body = body
+		}
+	}
+	return d, nil
+}
+
+func fold(entries []byte) (domain.Delivery, error) {
+	var stream []struct {
+		Type string          `json:"type"`
+		At   time.Time       `json:"at"`
+		Data json.RawMessage `json:"data"`
+	}
+	if err := json.Unmarshal(entries, &stream); err != nil {
+		return domain.Delivery{}, err
+	}
+	var state domain.Delivery
+	for _, entry := range stream {
+		event, err := domain.DecodeDelivery(domain.Entry{Type: entry.Type, At: entry.At, Data: entry.Data})
+		if err != nil {
+			return domain.Delivery{}, err
+		}
+		state = domain.Evolve(state, event)
+	}
+	return state, nil
+}
+
+// Batch implements relay.Store. The batch's bounds are read first, so that the
+// planner sees their values and prunes partitions.
+func (s *Store) Batch(ctx context.Context, no int64) ([]relay.Delivery, error) {
+	var commit, low, high int64
+	err := s.db.QueryRowContext(ctx, `SELECT commit, seq_min, seq_max FROM relay.batches WHERE no = $1`, no).Scan(&commit, &low, &high)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, fmt.Errorf("batch %d is not in the chain", no)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.read(ctx, `
+WITH d AS MATERIALIZED (
+  SELECT l.event_seq, l.webhook_id, l.replay_id, 0 AS version, ''::text AS kind, NULL::timestamptz AS at, 0::bigint AS key, l.pos
+    FROM relay.log l
+   WHERE l.pos > $1 AND l.pos < $2 AND l.event_seq BETWEEN $3 AND $4 AND l.delivery_id IS NOT NULL
+     AND NOT EXISTS (SELECT FROM relay.log n WHERE n.event_seq = l.event_seq AND n.webhook_id = l.webhook_id AND n.replay_id = l.replay_id AND n.version = 2)
+     AND NOT EXISTS (SELECT FROM relay.due w WHERE w.event_seq = l.event_seq AND w.webhook_id = l.webhook_id AND w.replay_id = l.replay_id AND w.version = 1))
+`+readBack+`d.pos`, commit<<commitShift, (commit+1)<<commitShift, low, high)
+}
+
+// DueBefore implements relay.Store.
+func (s *Store) DueBefore(ctx context.Context, cursor relay.Cursor, now time.Time, limit int) ([]relay.Delivery, time.Time, error) {
+	found, err := s.read(ctx, `
+WITH d AS MATERIALIZED (
+  SELECT event_seq, webhook_id, replay_id, version, kind::text AS kind, at, key, pos FROM relay.due
+   WHERE kind <> 'o' AND (at, pos) > ($1::timestamptz, $2::bigint) AND at <= $3::timestamptz ORDER BY at, pos LIMIT $4)
+`+readBack+byTime, cursor.At.UTC(), cursor.Pos, now.UTC(), limit)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	var next sql.NullTime
+	err = s.db.QueryRowContext(ctx, `SELECT at FROM relay.due WHERE kind <> 'o' AND at > $1::timestamptz ORDER BY at LIMIT 1`, now.UTC()).Scan(&next)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return nil, time.Time{}, err
+	}
+	return found, next.Time, nil
+}
+
+// DueOf implements relay.Store.
+func (s *Store) DueOf(ctx context.Context, webhook domain.WebhookID, replays bool, cursor relay.Cursor, now time.Time, limit int) ([]relay.Delivery, error) {
+	return s.read(ctx, `
+WITH d AS MATERIALIZED (
+  SELECT event_seq, webhook_id, replay_id, version, kind::text AS kind, at, key, pos FROM relay.due
+   WHERE webhook_id = $1 AND (replay_id > 0) = $2 AND (at, pos) > ($3::timestamptz, $4::bigint) AND at <= $5::timestamptz ORDER BY at, pos LIMIT $6)
+`+readBack+byTime, int64(webhook), replays, cursor.At.UTC(), cursor.Pos, now.UTC(), limit)
+}
+
+// Held implements relay.Store.
+func (s *Store) Held(ctx context.Context, webhook domain.WebhookID, order int64, limit int) ([]relay.Delivery, error) {
+	return s.read(ctx, `
+WITH d AS MATERIALIZED (
+  SELECT event_seq, webhook_id, replay_id, version, kind::text AS kind, at, key, pos FROM relay.due
+   WHERE webhook_id = $1 AND key = $2 AND kind = 'h' ORDER BY pos LIMIT $3)
+`+readBack+`d.pos`, int64(webhook), order, limit)
+}
+
+// Open implements relay.Store. An open attempt's start is the last entry of
+// its stream.
+func (s *Store) Open(ctx context.Context, low int64) ([]relay.Delivery, error) {
+	return s.read(ctx, `
+WITH d AS MATERIALIZED (
+  SELECT l.event_seq, l.webhook_id, l.replay_id, 0 AS version, ''::text AS kind, NULL::timestamptz AS at, 0::bigint AS key, l.pos
+    FROM relay.log l
+   WHERE l.pos >= $1 AND l.type = 'attempt_started'
+     AND NOT EXISTS (SELECT FROM relay.log n WHERE n.event_seq = l.event_seq AND n.webhook_id = l.webhook_id AND n.replay_id = l.replay_id AND n.version = l.version + 1))
+`+readBack+`d.pos`, low)
+}
+
+// Blocked implements relay.Store.
+func (s *Store) Blocked(ctx context.Context) ([]relay.Blocked, error) {
+	rows, err := s.db.QueryContext(ctx, `
+SELECT webhook_id, key, count(*) FILTER (WHERE kind = 'r'), count(*) FILTER (WHERE kind = 'h')
+  FROM relay.due WHERE key <> 0 AND kind IN ('r', 'h') GROUP BY webhook_id, key`)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	var blocked []relay.Blocked
+	for rows.Next() {
+		var b relay.Blocked
+		if err := rows.Scan(&b.WebhookID, &b.Order, &b.Failed, &b.Held); err != nil {
+			return nil, err
+		}
+		blocked = append(blocked, b)
+	}
+	return blocked, rows.Err()
+}
+
+// Overflowed implements relay.Store.
+func (s *Store) Overflowed(ctx context.Context) ([]domain.WebhookID, error) {
+	rows, err := s.db.QueryContext(ctx, `SELECT DISTINCT webhook_id FROM relay.due WHERE kind = 'o' OR at <= clock_timestamp()`)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	var ids []domain.WebhookID
+	for rows.Next() {
+		var id domain.WebhookID
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, rows.Err()
+}
+
+// Hurry implements relay.Store.
+func (s *Store) Hurry(ctx context.Context, webhook domain.WebhookID, all bool) error {
+	_, err := s.db.ExecContext(ctx, `
+UPDATE relay.due SET at = now() WHERE webhook_id = $1 AND at > now() AND (kind = 'p' OR $2)`, int64(webhook), all)
+	return err
+}

@@ -1,0 +1,239 @@
+-- +goose Up
+-- Ids are derived, so that an auditor can recompute them: a UUID version 8
+-- with the first 48 bits of prefix and SHA-256 of the input behind them.
+-- +goose StatementBegin
+CREATE FUNCTION relay.derived_id(prefix uuid, input bytea) RETURNS uuid
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT encode(
+        set_byte(set_byte(b.raw, 6, get_byte(b.raw, 6) & 15 | 128), 8, get_byte(b.raw, 8) & 63 | 128), 'hex')::uuid
+      FROM (SELECT substring(uuid_send(prefix) FOR 6) || substring(sha256(input) FOR 10) AS raw) b
+$$;
+CREATE FUNCTION relay.notification_id(account_id bigint, event_id uuid, webhook_id bigint) RETURNS uuid
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT relay.derived_id(event_id, 'n'::bytea || int8send(account_id) || uuid_send(event_id) || int8send(webhook_id))
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION relay.notification_id(bigint, uuid, bigint) IS 'The webhook-id that receivers see: derived from account, event and webhook, the same for retries and replays.';
+
+-- What an auditor may see of a URL.
+-- +goose StatementBegin
+CREATE FUNCTION relay.shown_url(url text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$ SELECT regexp_replace(url, '[?#].*$', '') $$;
+-- +goose StatementEnd
+
+CREATE VIEW audit.events AS
+SELECT r.event_id,
+       r.event_seq                                     AS seq,
+       r.account_id,
+       r.data ->> 'event'                              AS event,
+       coalesce(r.data ->> 'ordering_key', '')         AS ordering_key,
+       e.occurred_at,
+       e.inserted_at,
+       r.at                                            AS routed_at,
+       r.data ->> 'routing'                            AS routing,
+       r.data ->> 'reason'                             AS reason,
+       coalesce((r.data ->> 'config_version')::bigint, 0) AS config_version,
+       coalesce((r.data ->> 'body_bytes')::integer, 0) AS body_bytes,
+       coalesce((r.data ->> 'deliveries')::integer, 0) AS delivery_count,
+       e.metadata
+  FROM relay.log r
+  LEFT JOIN outbox.events e ON e.seq = r.event_seq
+ WHERE r.webhook_id = 0
+UNION ALL
+SELECT e.id, e.seq, e.account_id, e.event, e.ordering_key, e.occurred_at, e.inserted_at, NULL, 'waiting', NULL, NULL, NULL, 0, e.metadata
+  FROM outbox.events e
+ WHERE e.xid >= (SELECT pg_snapshot_xmin(b.consumed) FROM relay.batches b ORDER BY b.no DESC LIMIT 1)
+   AND NOT EXISTS (SELECT FROM relay.log r WHERE r.event_seq = e.seq AND r.webhook_id = 0 AND r.replay_id = 0 AND r.version = 1);
+
+CREATE VIEW audit.deliveries AS
+SELECT s.delivery_id,
+       relay.notification_id(s.account_id, s.event_id, s.webhook_id) AS notification_id,
+       s.event_id,
+       s.event_seq,
+       s.account_id,
+       r.data ->> 'event'                              AS event,
+       coalesce(r.data ->> 'ordering_key', '')         AS ordering_key,
+       s.webhook_id,
+       coalesce(f.webhook_version, (s.data ->> 'webhook_version')::bigint) AS webhook_version,
+       relay.shown_url(w.after ->> 'url')              AS url,
+       CASE f.last_type
+            WHEN 'held' THEN 'held' WHEN 'attempt_succeeded' THEN 'succeeded' WHEN 'dead' THEN 'dead'
+            WHEN 'cancelled' THEN 'cancelled' WHEN 'expired' THEN 'expired' ELSE 'pending' END AS status,
+       CASE WHEN f.last_type IN ('held', 'dead', 'cancelled', 'expired') THEN f.last_data ->> 'reason' END AS reason,
+       f.attempt_count,
+       s.at                                            AS scheduled_at,
+       f.first_attempt_at,
+       f.last_attempt_at,
+       CASE WHEN f.last_type IN ('attempt_failed', 'attempt_unknown') THEN (f.last_data ->> 'retry_at')::timestamptz END AS next_attempt_at,
+       CASE WHEN f.last_type IN ('attempt_succeeded', 'dead', 'cancelled', 'expired') THEN f.last_at END AS completed_at,
+       f.last_outcome,
+       f.last_status_code,
+       s.replay_id
+  FROM relay.log s
+  JOIN relay.log r ON r.event_seq = s.event_seq AND r.webhook_id = 0 AND r.replay_id = 0 AND r.version = 1
+ CROSS JOIN LATERAL (
+       SELECT count(*) FILTER (WHERE l.type = 'attempt_started')::integer AS attempt_count,
+              min(l.at) FILTER (WHERE l.type = 'attempt_started')         AS first_attempt_at,
+              max(l.at) FILTER (WHERE l.type = 'attempt_started')         AS last_attempt_at,
+              max((l.data ->> 'webhook_version')::bigint) FILTER (WHERE l.type = 'attempt_started') AS webhook_version,
+              (array_agg(l.type ORDER BY l.version DESC))[1]              AS last_type,
+              (array_agg(l.data ORDER BY l.version DESC))[1]              AS last_data,
+              max(l.at)                                                   AS last_at,
+              CASE (array_agg(l.type ORDER BY l.version DESC) FILTER (WHERE l.type LIKE 'attempt\_%'))[1]
+                   WHEN 'attempt_started' THEN 'started' WHEN 'attempt_succeeded' THEN 'succeeded'
+                   WHEN 'attempt_failed' THEN 'failed' WHEN 'attempt_unknown' THEN 'unknown' END AS last_outcome,
+              (array_agg((l.data ->> 'status_code')::integer ORDER BY l.version DESC)
+                   FILTER (WHERE l.type IN ('attempt_succeeded', 'attempt_failed')))[1] AS last_status_code
+         FROM relay.log l
+        WHERE l.event_seq = s.event_seq AND l.webhook_id = s.webhook_id AND l.replay_id = s.replay_id) f
+  LEFT JOIN relay.webhook_log w ON w.webhook_id = s.webhook_id
+       AND w.version = coalesce(f.webhook_version, (s.data ->> 'webhook_version')::bigint)
+ WHERE s.delivery_id IS NOT NULL;
+
+CREATE VIEW audit.attempts AS
+SELECT s.delivery_id,
+       relay.notification_id(s.account_id, s.event_id, s.webhook_id) AS notification_id,
+       (a.data ->> 'attempt')::integer                 AS attempt,
+       s.event_id,
+       a.account_id,
+       a.webhook_id,
+       (a.data ->> 'webhook_version')::bigint          AS webhook_version,
+       relay.shown_url(w.after ->> 'url')              AS url,
+       a.at                                            AS started_at,
+       o.at                                            AS finished_at,
+       CASE o.type WHEN 'attempt_succeeded' THEN 'succeeded' WHEN 'attempt_failed' THEN 'failed'
+                   WHEN 'attempt_unknown' THEN 'unknown' ELSE 'started' END AS outcome,
+       a.data ->> 'previous_outcome'                   AS previous_outcome,
+       (o.data ->> 'status_code')::integer             AS status_code,
+       o.data ->> 'error_class'                        AS error_class,
+       coalesce(o.data ->> 'error_detail', o.data ->> 'reason') AS error_detail,
+       round((o.data ->> 'duration_us')::numeric / 1000, 3) AS duration_ms,
+       (o.data ->> 'remote_ip')::inet                  AS remote_ip,
+       o.excerpt                                       AS response_excerpt,
+       a.writer                                        AS relay_id
+  FROM relay.log a
+  JOIN relay.log s ON s.event_seq = a.event_seq AND s.webhook_id = a.webhook_id AND s.replay_id = a.replay_id AND s.version = 1
+  -- While an attempt is open nothing else enters its stream, so its outcome is
+  -- the next entry.
+  LEFT JOIN relay.log o ON o.event_seq = a.event_seq AND o.webhook_id = a.webhook_id AND o.replay_id = a.replay_id AND o.version = a.version + 1
+  LEFT JOIN relay.webhook_log w ON w.webhook_id = a.webhook_id AND w.version = (a.data ->> 'webhook_version')::bigint
+ WHERE a.type = 'attempt_started';
+
+CREATE VIEW audit.timeline AS
+SELECT l.pos                                           AS seq,
+       l.at,
+       l.account_id,
+       CASE l.webhook_id WHEN 0 THEN 'event' ELSE 'delivery' END AS stream,
+       coalesce(s.delivery_id, s.event_id)::text       AS stream_id,
+       l.version,
+       l.type,
+       s.event_id,
+       s.delivery_id,
+       l.data
+  FROM relay.log l
+  JOIN relay.log s ON s.event_seq = l.event_seq AND s.webhook_id = l.webhook_id AND s.replay_id = l.replay_id AND s.version = 1
+UNION ALL
+SELECT NULL, w.at, w.account_id, 'webhook', w.webhook_id::text, w.version, w.type, NULL, NULL,
+       json_build_object('actor', w.actor, 'url', relay.shown_url(w.after ->> 'url'), 'state', w.after ->> 'state')
+  FROM relay.webhook_log w
+UNION ALL
+SELECT NULL, p.at, p.account_id, 'replay', p.replay_id::text, p.version, p.type, NULL, NULL, p.data
+  FROM relay.replay_log p;
+
+CREATE VIEW audit.webhook_changes AS
+SELECT w.at,
+       w.account_id,
+       w.webhook_id,
+       w.version                                       AS webhook_version,
+       w.actor,
+       w.type                                          AS change,
+       CASE WHEN w.before IS NOT NULL THEN jsonb_set(w.before::jsonb, '{url}', to_jsonb(relay.shown_url(w.before ->> 'url'))) END AS before,
+       jsonb_set(w.after::jsonb, '{url}', to_jsonb(relay.shown_url(w.after ->> 'url'))) AS after
+  FROM relay.webhook_log w;
+
+GRANT SELECT ON ALL TABLES IN SCHEMA audit TO outrider_auditor, outrider_relay, outrider_operator;
+
+COMMENT ON VIEW audit.events IS 'One row for each chat event: what came in, and how it was routed.';
+COMMENT ON COLUMN audit.events.event_id IS 'The idempotency key; NULL for a waiting event inserted with NULL, which gets its id when it is routed.';
+COMMENT ON COLUMN audit.events.seq IS 'Place in the outbox.';
+COMMENT ON COLUMN audit.events.account_id IS 'The account.';
+COMMENT ON COLUMN audit.events.event IS 'The event''s name.';
+COMMENT ON COLUMN audit.events.ordering_key IS 'What is kept in order, given or derived; empty for nothing. NULL while an event waits whose key will be derived.';
+COMMENT ON COLUMN audit.events.occurred_at IS 'As the producer gave it.';
+COMMENT ON COLUMN audit.events.inserted_at IS 'When the row was inserted, by the database''s clock.';
+COMMENT ON COLUMN audit.events.routed_at IS 'When it was routed, by the relay''s clock. NULL while it waits.';
+COMMENT ON COLUMN audit.events.routing IS 'waiting, routed, no_subscriber, skipped, duplicate or quarantined.';
+COMMENT ON COLUMN audit.events.reason IS 'Why it was skipped or quarantined.';
+COMMENT ON COLUMN audit.events.config_version IS 'The version of the account''s configuration that decided.';
+COMMENT ON COLUMN audit.events.body_bytes IS 'Size of the POSTed body.';
+COMMENT ON COLUMN audit.events.delivery_count IS 'How many webhooks it was routed to.';
+COMMENT ON COLUMN audit.events.metadata IS 'As the producer gave it.';
+
+COMMENT ON VIEW audit.deliveries IS 'One row for each delivery: a chat event for one webhook, first time or by a replay.';
+COMMENT ON COLUMN audit.deliveries.delivery_id IS 'The delivery.';
+COMMENT ON COLUMN audit.deliveries.notification_id IS 'What receivers see as webhook-id: the same for every retry and replay of the event to this webhook.';
+COMMENT ON COLUMN audit.deliveries.event_id IS 'The chat event.';
+COMMENT ON COLUMN audit.deliveries.event_seq IS 'The chat event''s place in the outbox.';
+COMMENT ON COLUMN audit.deliveries.account_id IS 'The account.';
+COMMENT ON COLUMN audit.deliveries.event IS 'The event''s name.';
+COMMENT ON COLUMN audit.deliveries.ordering_key IS 'What it is kept in order by; empty for nothing.';
+COMMENT ON COLUMN audit.deliveries.webhook_id IS 'The webhook.';
+COMMENT ON COLUMN audit.deliveries.webhook_version IS 'The webhook''s version that the last attempt used, or that routing saw.';
+COMMENT ON COLUMN audit.deliveries.url IS 'The URL of that version, without userinfo and query.';
+COMMENT ON COLUMN audit.deliveries.status IS 'pending, held, succeeded, dead, cancelled or expired.';
+COMMENT ON COLUMN audit.deliveries.reason IS 'Why it is held, dead, cancelled or expired.';
+COMMENT ON COLUMN audit.deliveries.attempt_count IS 'Attempts started so far.';
+COMMENT ON COLUMN audit.deliveries.scheduled_at IS 'When it was routed.';
+COMMENT ON COLUMN audit.deliveries.first_attempt_at IS 'When the first attempt started.';
+COMMENT ON COLUMN audit.deliveries.last_attempt_at IS 'When the last attempt started.';
+COMMENT ON COLUMN audit.deliveries.next_attempt_at IS 'When the next attempt is due, where one is.';
+COMMENT ON COLUMN audit.deliveries.completed_at IS 'When it was finished.';
+COMMENT ON COLUMN audit.deliveries.last_outcome IS 'Outcome of the last attempt: started, succeeded, failed or unknown.';
+COMMENT ON COLUMN audit.deliveries.last_status_code IS 'The last HTTP status that came.';
+COMMENT ON COLUMN audit.deliveries.replay_id IS 'The replay that asked for it; 0 for the first delivery.';
+
+COMMENT ON VIEW audit.attempts IS 'One row for each POST, on record before its first byte left.';
+COMMENT ON COLUMN audit.attempts.delivery_id IS 'The delivery.';
+COMMENT ON COLUMN audit.attempts.notification_id IS 'What the receiver saw as webhook-id.';
+COMMENT ON COLUMN audit.attempts.attempt IS 'Number within the delivery, from 1.';
+COMMENT ON COLUMN audit.attempts.event_id IS 'The chat event.';
+COMMENT ON COLUMN audit.attempts.account_id IS 'The account.';
+COMMENT ON COLUMN audit.attempts.webhook_id IS 'The webhook.';
+COMMENT ON COLUMN audit.attempts.webhook_version IS 'The webhook''s version that was used.';
+COMMENT ON COLUMN audit.attempts.url IS 'The URL of that version, without userinfo and query.';
+COMMENT ON COLUMN audit.attempts.started_at IS 'When it was recorded, just before the POST.';
+COMMENT ON COLUMN audit.attempts.finished_at IS 'When its outcome came, or was given up.';
+COMMENT ON COLUMN audit.attempts.outcome IS 'started, succeeded, failed, or unknown: the relay died or could not record the outcome.';
+COMMENT ON COLUMN audit.attempts.previous_outcome IS 'What the receiver was told of the attempt before; NULL for the first.';
+COMMENT ON COLUMN audit.attempts.status_code IS 'The HTTP status, where one came.';
+COMMENT ON COLUMN audit.attempts.error_class IS 'refused_address, dns, connect, tls, timeout, reset, status or body.';
+COMMENT ON COLUMN audit.attempts.error_detail IS 'What went wrong, in words.';
+COMMENT ON COLUMN audit.attempts.duration_ms IS 'From before the dial to the end of the kept response, by the relay''s monotonic clock.';
+COMMENT ON COLUMN audit.attempts.remote_ip IS 'The address really dialled.';
+COMMENT ON COLUMN audit.attempts.response_excerpt IS 'The first 4 KiB of the response body.';
+COMMENT ON COLUMN audit.attempts.relay_id IS 'The relay that made it.';
+
+COMMENT ON VIEW audit.timeline IS 'Every log entry: of chat events, deliveries, webhooks and replays.';
+COMMENT ON COLUMN audit.timeline.seq IS 'Place in the log, growing within one relay; NULL for webhooks and replays.';
+COMMENT ON COLUMN audit.timeline.at IS 'When it was written, by the writer''s clock.';
+COMMENT ON COLUMN audit.timeline.account_id IS 'The account; NULL for a replay of several.';
+COMMENT ON COLUMN audit.timeline.stream IS 'event, delivery, webhook or replay.';
+COMMENT ON COLUMN audit.timeline.stream_id IS 'The id of what it is about.';
+COMMENT ON COLUMN audit.timeline.version IS 'Number within the stream; for webhooks the account''s configuration version.';
+COMMENT ON COLUMN audit.timeline.type IS 'What happened, in the past tense.';
+COMMENT ON COLUMN audit.timeline.event_id IS 'The chat event, where there is one.';
+COMMENT ON COLUMN audit.timeline.delivery_id IS 'The delivery, where there is one.';
+COMMENT ON COLUMN audit.timeline.data IS 'The entry''s details.';
+
+COMMENT ON VIEW audit.webhook_changes IS 'Who changed which webhook, when, and how.';
+COMMENT ON COLUMN audit.webhook_changes.at IS 'When.';
+COMMENT ON COLUMN audit.webhook_changes.account_id IS 'The account.';
+COMMENT ON COLUMN audit.webhook_changes.webhook_id IS 'The webhook.';
+COMMENT ON COLUMN audit.webhook_changes.webhook_version IS 'The version that the change made.';
+COMMENT ON COLUMN audit.webhook_changes.actor IS 'Who: the database role, or what the caller named.';
+COMMENT ON COLUMN audit.webhook_changes.change IS 'registered, updated, secret_rotated, paused, enabled, disabled or deleted.';
+COMMENT ON COLUMN audit.webhook_changes.before IS 'Settings and state before, without secrets; NULL for a new webhook.';
+COMMENT ON COLUMN audit.webhook_changes.after IS 'Settings and state after, without secrets.';

@@ -1,0 +1,520 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	wsql "github.com/ThreeDotsLabs/watermill-sql/v3/pkg/sql"
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/outrider-relay/outrider/domain"
+)
+
+// Topic is the one topic of the tail. Every Watermill handler would be its own
+// subscription with its own position, so there is one handler on one topic.
+const Topic = "outbox.events"
+
+// Row is a row of the outbox and, once its handler ran, the decision about it.
+type Row struct {
+	domain.ChatEvent
+	// Metadata is the producer's, nil where there is none.
+	Metadata []byte
+	// Traceparent is the trace context found in it, "" for none.
+	Traceparent string
+	// ConfigVersion is the account's configuration version in the tail's
+	// snapshot, 0 where it has none.
+	ConfigVersion int64
+	// DuplicateOf is the sequence number of an earlier event of the account
+	// with the same id within the duplicate window, 0 where there is none.
+	DuplicateOf int64
+	// Routed is the handler's decision.
+	Routed domain.Routed
+	// Body is what is POSTed, nil where nothing is.
+	Body []byte
+	// Salt is what the digest of the body begins with.
+	Salt []byte
+}
+
+// Batch is a link of the chain with the rows that it routes.
+type Batch struct {
+	Position
+	RelayID        int64
+	SeqMin, SeqMax int64
+	// At is when it was routed, by the relay's clock.
+	At   time.Time
+	Rows []*Row
+	// Commit is the number of the group commit that wrote it, known once it is
+	// confirmed.
+	Commit int64
+}
+
+// Head is the newest link of the chain.
+type Head struct {
+	Position
+	// XID is the transaction that wrote it, Commit its group commit's number,
+	// RelayID its relay.
+	XID             uint64
+	Commit, RelayID int64
+}
+
+// Chain is where positions and decisions are kept.
+type Chain interface {
+	// Head reads the newest link.
+	Head(ctx context.Context) (Head, error)
+	// SeqAt reads the High of the newest link written before at, 0 where there
+	// is none: the place in the outbox at that time.
+	SeqAt(ctx context.Context, at time.Time) (int64, error)
+	// Statement gives the one statement that writes the link and its
+	// decisions, and writes nothing where another reader was faster.
+	Statement(batch *Batch) (query string, args []any)
+}
+
+// TailConfig are the settings of a Tail. Zero values take the defaults named.
+type TailConfig struct {
+	Chain   Chain
+	RelayID int64
+	// Confirmed is called with each batch once it is seen committed, in order.
+	// It must not block.
+	Confirmed func(*Batch)
+	// Reloaded is called with the chain's head whenever that was read again: a
+	// committed batch may not have been confirmed. It must not block.
+	Reloaded func(no int64)
+	// Ready gates the next poll, so that routing does not run away from
+	// sending: it blocks until more work is wanted or stop is closed. nil: it
+	// never blocks.
+	Ready func(stop <-chan struct{})
+	// Wake tells of inserts while the tail sleeps. nil: it only polls.
+	Wake <-chan struct{}
+	// BatchRows is the most rows in a batch. Default 500.
+	BatchRows int
+	// BatchBytes is about the most payload in a batch. Default 8 MiB.
+	BatchBytes int
+	// MaxBody is the size in bytes over which an event is quarantined. Default
+	// 1 MiB.
+	MaxBody int
+	// DuplicateWindow is how long an event id is remembered. Default 7 days.
+	DuplicateWindow time.Duration
+	// PollInterval is the fallback poll of a sleeping tail. Default 1 s.
+	PollInterval time.Duration
+	Now          func() time.Time
+	Logger       watermill.LoggerAdapter
+	// OnError hears of each failed poll; the tail goes on by itself.
+	OnError func(error)
+}
+
+func (c *TailConfig) setDefaults() {
+	if c.BatchRows == 0 {
+		c.BatchRows = 500
+	}
+	if c.BatchBytes == 0 {
+		c.BatchBytes = 8 << 20
+	}
+	if c.MaxBody == 0 {
+		c.MaxBody = 1 << 20
+	}
+	if c.DuplicateWindow == 0 {
+		c.DuplicateWindow = 7 * 24 * time.Hour
+	}
+	if c.PollInterval == 0 {
+		c.PollInterval = time.Second
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = watermill.NopLogger{}
+	}
+	if c.Ready == nil {
+		c.Ready = func(<-chan struct{}) {}
+	}
+	if c.Confirmed == nil {
+		c.Confirmed = func(*Batch) {}
+	}
+	if c.Reloaded == nil {
+		c.Reloaded = func(int64) {}
+	}
+	if c.OnError == nil {
+		c.OnError = func(error) {}
+	}
+}
+
+// Tail is the relay's end of the outbox: a Watermill subscriber, and the rows
+// behind its messages.
+type Tail struct {
+	// Subscriber delivers each row as a message, one after the other.
+	Subscriber *wsql.Subscriber
+	reader     *reader
+	stop       chan struct{}
+	stopOnce   sync.Once
+}
+
+// reader is what Watermill's subscriber calls, one method after the other from
+// one goroutine: its beginner of transactions, its schema adapter (which rows
+// are next), its offsets adapter (what an ack writes) and its backoff manager
+// (when to poll again).
+type reader struct {
+	*sql.DB
+	config TailConfig
+	sleep  sleeper
+
+	// position is where the chain stands if what was last acked is committed.
+	position Position
+	// known says that position was read from the chain or confirmed by it.
+	known bool
+	// lows are the transactions and Highs of recent links, oldest first.
+	lows []link
+	// pending is the batch that was acked and is not yet seen committed.
+	pending     *Batch
+	pendingSent bool
+	// dupFloor is the sequence number from which ids are looked up.
+	dupFloor   int64
+	dupFloorAt time.Time
+
+	fetch fetch
+	index rowIndex
+}
+
+// link is a chain row's transaction and the High it wrote.
+type link struct {
+	xid  uint64
+	high int64
+}
+
+// fetch is one poll's result.
+type fetch struct {
+	opened  Position // with the window open
+	now     Snapshot
+	started bool
+	rows    []*Row
+	total   int // rows there were, up to one more than asked for
+}
+
+// rowIndex finds the row of a message; handlers run in other goroutines.
+type rowIndex struct {
+	sync.Mutex
+	bySeq map[string]*Row
+}
+
+// NewTail makes the tail. db must be a pool of direct or session-pooled
+// connections.
+func NewTail(db *sql.DB, config TailConfig) (*Tail, error) {
+	if config.Chain == nil {
+		return nil, errors.New("invalid config: the chain is missing")
+	}
+	config.setDefaults()
+	stop := make(chan struct{})
+	r := &reader{DB: db, config: config}
+	r.sleep = sleeper{db: db, wake: config.Wake, stop: stop, poll: config.PollInterval}
+	r.index.bySeq = map[string]*Row{}
+	subscriber, err := wsql.NewSubscriber(r, wsql.SubscriberConfig{
+		BackoffManager: r,
+		SchemaAdapter:  r,
+		OffsetsAdapter: r,
+	}, config.Logger)
+	if err != nil {
+		return nil, err
+	}
+	return &Tail{Subscriber: subscriber, reader: r, stop: stop}, nil
+}
+
+// Row gives the row that a message of the tail carries. The handler leaves its
+// decision there. ok is false for a message that is not of the present batch.
+func (t *Tail) Row(msg *message.Message) (row *Row, ok bool) {
+	t.reader.index.Lock()
+	defer t.reader.index.Unlock()
+	row, ok = t.reader.index.bySeq[msg.UUID]
+	return row, ok
+}
+
+// Rows gives all rows of the present batch, for a handler that reads
+// configuration for all of them at once. Only a handler may call it.
+func (t *Tail) Rows() []*Row { return t.reader.fetch.rows }
+
+// Stop wakes a sleeping tail, so that closing the router does not wait for it.
+func (t *Tail) Stop() { t.stopOnce.Do(func() { close(t.stop) }) }
+
+// errHeadMoved: the chain's head is not the one in memory. Someone else wrote,
+// or our own commit failed, which Watermill does not tell.
+var errHeadMoved = errors.New("the chain's head is not the one in memory: reading it again")
+
+// BeginTx reads the chain where memory is not known to match it, then begins.
+func (r *reader) BeginTx(ctx context.Context, options *sql.TxOptions) (*sql.Tx, error) {
+	if !r.known {
+		if err := r.reload(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if now := r.config.Now(); now.Sub(r.dupFloorAt).Abs() > time.Minute {
+		floor, err := r.config.Chain.SeqAt(ctx, now.Add(-r.config.DuplicateWindow))
+		if err != nil {
+			return nil, err
+		}
+		r.dupFloor, r.dupFloorAt = floor, now
+	}
+	return r.DB.BeginTx(ctx, options)
+}
+
+func (r *reader) reload(ctx context.Context) error {
+	head, err := r.config.Chain.Head(ctx)
+	if err != nil {
+		return fmt.Errorf("read the chain: %w", err)
+	}
+	r.settle(head.No, head.RelayID, head.Commit)
+	r.config.Reloaded(head.No)
+	r.position, r.known = head.Position, true
+	r.lows = append(r.lows[:0], link{head.XID, head.High})
+	return nil
+}
+
+// settle tells what became of the pending batch, given the chain's head.
+func (r *reader) settle(head, relayID, commit int64) {
+	if r.pending == nil {
+		return
+	}
+	if head == r.pending.No && relayID == r.config.RelayID {
+		r.pending.Commit = commit
+		r.config.Confirmed(r.pending)
+	}
+	// Otherwise it was not committed, or others wrote behind it: then whoever
+	// dispatches reads it from the chain.
+	r.pending = nil
+}
+
+// lowFor is the High of the newest link in memory whose transaction came
+// before all that were under way in the snapshot.
+func (r *reader) lowFor(s Snapshot) int64 {
+	low := r.position.Low
+	kept := 0
+	for i, l := range r.lows {
+		if l.xid < s.Xmin {
+			low, kept = max(low, l.high), i
+		}
+	}
+	r.lows = r.lows[kept:]
+	return low
+}
+
+// selectRows reads the next rows of the window and, on each row or alone where
+// there is none, the snapshot and the chain's head. Everything that bounds it
+// is a parameter, so that the planner sees the values and prunes partitions.
+//
+// $1 transactions in progress in consumed, $2 lower bound of their rows,
+// $3 xmax of consumed, $4 lower bound of rows from there on, $5 the open
+// window's snapshot or NULL, $6 rows to fetch, $7 limit of a body, $8 limit of
+// all bodies, $9 lower bound for duplicates.
+const selectRows = `
+SELECT CASE WHEN e.rn IS NULL OR e.rn = 1 THEN m.snap::text END, m.no, m.xid::text, m.relay_id, m.commit,
+       e.seq, e.account_id, e.event, CASE WHEN e.bytes <= $7 THEN e.payload END, e.bytes,
+       e.id, e.ordering_key, e.metadata, e.inserted_at, e.total, coalesce(a.version, 0), coalesce(d.event_seq, 0)
+  FROM (SELECT pg_current_snapshot() AS snap, b.no, b.xid, b.relay_id, b.commit FROM relay.batches b ORDER BY b.no DESC LIMIT 1) m
+  LEFT JOIN (
+       SELECT w.*, count(*) OVER () AS total, row_number() OVER (ORDER BY w.seq) AS rn,
+              sum(CASE WHEN w.bytes <= $7 THEN w.bytes ELSE 0 END) OVER (ORDER BY w.seq) AS running
+         FROM (
+              SELECT * FROM (
+                 (SELECT seq, account_id, event, payload, octet_length(payload::text) AS bytes, id, ordering_key, metadata::text AS metadata, inserted_at
+                    FROM outbox.events
+                   WHERE xid = ANY ($1::xid8[]) AND seq > $2
+                     AND ($5::pg_snapshot IS NULL OR pg_visible_in_snapshot(xid, $5::pg_snapshot))
+                   ORDER BY seq LIMIT $6)
+                 UNION ALL
+                 (SELECT seq, account_id, event, payload, octet_length(payload::text), id, ordering_key, metadata::text, inserted_at
+                    FROM outbox.events
+                   WHERE xid >= $3::xid8 AND seq > $4
+                     AND ($5::pg_snapshot IS NULL OR pg_visible_in_snapshot(xid, $5::pg_snapshot))
+                   ORDER BY seq LIMIT $6)) u
+               ORDER BY seq LIMIT $6) w
+       ) e ON e.rn < $6 AND (e.running <= $8 OR e.rn = 1)
+  LEFT JOIN relay.accounts a ON a.account_id = e.account_id
+  LEFT JOIN LATERAL (
+       SELECT l.event_seq FROM relay.log l
+        WHERE l.event_id = e.id AND l.webhook_id = 0 AND l.event_seq >= $9 AND l.account_id = e.account_id
+          AND l.event_seq <> e.seq AND l.data ->> 'routing' <> 'quarantined'
+        ORDER BY l.event_seq LIMIT 1) d ON true
+ ORDER BY e.seq`
+
+// SelectQuery implements watermill-sql's SchemaAdapter.
+func (r *reader) SelectQuery(string, string, wsql.OffsetsAdapter) wsql.Query {
+	r.fetch = fetch{}
+	r.index.Lock()
+	clear(r.index.bySeq)
+	r.index.Unlock()
+	p := r.position
+	var target any
+	if p.Target != nil {
+		target = p.Target.String()
+	}
+	return wsql.Query{Query: selectRows, Args: []any{
+		p.Consumed.array(), max(p.Cursor, p.Low), strconv.FormatUint(p.Consumed.Xmax, 10), max(p.Cursor, p.Floor),
+		target, r.config.BatchRows + 1, r.config.MaxBody, r.config.BatchBytes, r.dupFloor,
+	}}
+}
+
+// UnmarshalMessage implements watermill-sql's SchemaAdapter. It fails on no
+// content: what is odd is judged by the handler.
+func (r *reader) UnmarshalMessage(scanner wsql.Scanner) (wsql.Row, error) {
+	var (
+		snap, event, ordering sql.NullString
+		head, relayID, commit int64
+		xid                   string
+		seq, account, total   sql.NullInt64
+		size                  sql.NullInt64
+		version, duplicate    int64
+		payload, metadata     []byte
+		id                    []byte
+		inserted              sql.NullTime
+	)
+	err := scanner.Scan(&snap, &head, &xid, &relayID, &commit, &seq, &account, &event, &payload, &size,
+		&id, &ordering, &metadata, &inserted, &total, &version, &duplicate)
+	if err != nil {
+		return wsql.Row{}, err
+	}
+	if !r.fetch.started {
+		if err := r.startFetch(snap.String, xid, head, relayID, commit); err != nil {
+			return wsql.Row{}, err
+		}
+	}
+	if !seq.Valid {
+		r.idle()
+		return wsql.Row{}, sql.ErrNoRows
+	}
+	row := &Row{
+		ChatEvent: domain.ChatEvent{
+			Seq: seq.Int64, AccountID: domain.AccountID(account.Int64), Name: event.String,
+			Payload: payload, PayloadBytes: int(size.Int64), InsertedAt: inserted.Time,
+		},
+		Metadata: metadata, ConfigVersion: version, DuplicateOf: duplicate,
+	}
+	if len(id) > 0 {
+		if err := row.ID.UnmarshalText(id); err != nil {
+			return wsql.Row{}, err
+		}
+	}
+	if ordering.Valid {
+		row.OrderingKey = &ordering.String
+	}
+	r.fetch.rows, r.fetch.total = append(r.fetch.rows, row), int(total.Int64)
+
+	msg := message.NewMessage(strconv.FormatInt(row.Seq, 10), row.Payload)
+	r.index.Lock()
+	r.index.bySeq[msg.UUID] = row
+	r.index.Unlock()
+	return wsql.Row{Offset: row.Seq, Payload: row.Payload, Msg: msg}, nil
+}
+
+// startFetch takes a poll's first row: it checks the chain's head, which
+// confirms the batch before, and opens the window.
+func (r *reader) startFetch(snap, xidText string, head, relayID, commit int64) error {
+	now, err := ParseSnapshot(snap)
+	if err != nil {
+		return err
+	}
+	xid, err := strconv.ParseUint(xidText, 10, 64)
+	if err != nil {
+		return err
+	}
+	if head != r.position.No || r.pending != nil && relayID != r.config.RelayID {
+		r.known = false
+		return errHeadMoved
+	}
+	if r.pending != nil {
+		r.settle(head, relayID, commit)
+		r.lows = append(r.lows, link{xid, r.position.High})
+	}
+	r.sleep.xmin = now.Xmin
+	r.fetch.started, r.fetch.now, r.fetch.opened = true, now, r.position.open(now)
+	return nil
+}
+
+// idle closes the window in memory where a poll found nothing more in it. The
+// chain learns of it with the next batch; until then a restart polls the same
+// nothing again. Everything delivered so far was visible in this snapshot, so
+// Floor may rise to High: transactions that were under way long ago are not
+// probed for ever.
+func (r *reader) idle() {
+	r.position = r.fetch.opened.close(r.lowFor)
+}
+
+// AckMessageQuery implements watermill-sql's OffsetsAdapter. It writes what
+// belongs to the rows up to the acked one: Watermill acks a part of the batch
+// when it stops or an ack comes too late.
+func (r *reader) AckMessageQuery(_ string, last wsql.Row, _ string) wsql.Query {
+	rows := r.fetch.rows
+	for i, row := range rows {
+		if row.Seq == last.Offset {
+			rows = rows[:i+1]
+			break
+		}
+	}
+	complete := len(rows) == r.fetch.total
+	batch := &Batch{RelayID: r.config.RelayID, At: r.config.Now(), Rows: rows, SeqMin: rows[0].Seq, SeqMax: rows[len(rows)-1].Seq}
+	batch.Position = r.fetch.opened.advance(last.Offset, batch.SeqMax, complete, r.lowFor)
+	r.pending, r.pendingSent = batch, false
+	r.position = batch.Position
+	query, args := r.config.Chain.Statement(batch)
+	return wsql.Query{Query: query, Args: args}
+}
+
+// HandleError implements watermill-sql's BackoffManager: it is called after
+// each poll, outside any transaction.
+func (r *reader) HandleError(_ watermill.LoggerAdapter, noMsg bool, err error) time.Duration {
+	if err == nil && noMsg && !r.fetch.started {
+		err = errors.New("the poll ended without an answer") // Watermill does not look at rows.Err
+	}
+	if err != nil {
+		r.known = false
+		if !r.pendingSent {
+			r.pending = nil // its statement failed, so it is not committed
+		}
+		if errors.Is(err, errHeadMoved) {
+			return 0
+		}
+		r.config.OnError(err)
+		r.sleep.afterError()
+		return 0
+	}
+	r.pendingSent = r.pending != nil
+	if noMsg {
+		err = r.sleep.afterNothing()
+	} else {
+		err = r.sleep.afterRows(len(r.fetch.rows) >= r.config.BatchRows)
+		r.config.Ready(r.sleep.stop)
+	}
+	if err != nil {
+		r.config.OnError(err)
+		r.sleep.afterError()
+	}
+	return 0
+}
+
+// SubscribeIsolationLevel implements watermill-sql's SchemaAdapter: the
+// snapshot, the rows, the configuration and the chain's head are of one moment.
+func (r *reader) SubscribeIsolationLevel() sql.IsolationLevel { return sql.LevelRepeatableRead }
+
+// The rest of watermill-sql's adapters is not needed: rows are inserted by
+// producers, the schema comes from migrations, and the position is in memory.
+
+// InsertQuery implements watermill-sql's SchemaAdapter.
+func (r *reader) InsertQuery(string, message.Messages) (wsql.Query, error) {
+	return wsql.Query{}, errors.New("rows are inserted by producers: see Writer")
+}
+
+// SchemaInitializingQueries implements watermill-sql's adapters.
+func (r *reader) SchemaInitializingQueries(string) []wsql.Query { return nil }
+
+// ConsumedMessageQuery implements watermill-sql's OffsetsAdapter.
+func (r *reader) ConsumedMessageQuery(string, wsql.Row, string, []byte) wsql.Query {
+	return wsql.Query{}
+}
+
+// NextOffsetQuery implements watermill-sql's OffsetsAdapter.
+func (r *reader) NextOffsetQuery(string, string) wsql.Query { return wsql.Query{} }
+
+// BeforeSubscribingQueries implements watermill-sql's OffsetsAdapter.
+func (r *reader) BeforeSubscribingQueries(string, string) []wsql.Query { return nil }

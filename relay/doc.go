@@ -1,0 +1,19 @@
+// Package relay carries a chat event from the outbox to its webhooks. Its
+// files stand in the order in which an event passes them:
+//
+//	route.go     a Watermill handler resolves the account's webhooks; the
+//	             decisions of a batch are written by one statement
+//	dispatch.go  takes committed batches into per-webhook queues (queue.go)
+//	             and decides what starts when: order, caps, retries, holds
+//	record.go    writes starts and outcomes by group commit; a POST leaves
+//	             only after its start is on record
+//	send.go      makes the POSTs and hands outcomes back to the dispatcher
+//	replay.go    schedules new deliveries of old events
+//	lease.go     lets one relay work, and another take over
+//	relay.go     joins the stages
+//
+// No stage calls an earlier one: a retry is a row of the due table, which the
+// dispatcher reads when its time has come. Every rule of a delivery is in
+// domain.Decide. What is in memory may be lost at any moment; a successor goes
+// on from the log, the due table and the last sign of life.
+package relay

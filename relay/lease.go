@@ -1,0 +1,129 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// The lease. A relay gives a sign of life every beat. Another one that has seen
+// none for the length of the lease, on its own monotonic clock, takes over.
+// An owner starts no POST later than the margin before the end of its lease.
+const (
+	beatInterval = 500 * time.Millisecond
+	leaseLength  = 3 * time.Second
+	leaseMargin  = 1 * time.Second
+	watchPause   = 250 * time.Millisecond
+)
+
+// lease is the owner's view: until when it may begin POSTs.
+type lease struct {
+	mu      sync.Mutex
+	renewed time.Time     // when the last successful beat was begun
+	changed chan struct{} // closed at each renewal
+	lost    bool
+}
+
+func newLease() *lease { return &lease{renewed: time.Now(), changed: make(chan struct{})} }
+
+func (l *lease) renew(begun time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.renewed = begun
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+func (l *lease) lose() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lost = true
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// hold waits until the lease has a margin. It is false where the lease is lost
+// or ctx ends.
+func (l *lease) hold(ctx context.Context) bool {
+	for {
+		l.mu.Lock()
+		ok, lost, changed := time.Since(l.renewed) < leaseLength-leaseMargin, l.lost, l.changed
+		l.mu.Unlock()
+		switch {
+		case lost:
+			return false
+		case ok:
+			return true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// await stands by until the work is this relay's, and says where to begin.
+func await(ctx context.Context, leases Leases, relayID int64, wake <-chan struct{}, logger *slog.Logger) (Place, error) {
+	var owner, beat int64 = -1, -1
+	since := time.Now()
+	standing := false
+	for {
+		seenOwner, seenBeat, err := leases.Owner(ctx)
+		switch {
+		case err != nil:
+			logger.Warn("watching the owner failed, trying again", "error", err)
+			since = time.Now() // silence of the database is not silence of the owner
+		case seenOwner != owner || seenBeat != beat:
+			owner, beat, since = seenOwner, seenBeat, time.Now()
+		}
+		if err == nil && (owner == 0 || time.Since(since) >= leaseLength) {
+			place, err := leases.Claim(ctx, relayID, owner)
+			if err == nil {
+				return place, nil
+			}
+			if !errors.Is(err, ErrFenced) {
+				logger.Warn("taking over failed, trying again", "error", err)
+			}
+			since = time.Now()
+		} else if err == nil && !standing {
+			standing = true
+			logger.Info("standing by: another relay is at work", "owner", owner)
+		}
+		select {
+		case <-time.After(watchPause):
+		case <-wake:
+		case <-ctx.Done():
+			return Place{}, ctx.Err()
+		}
+	}
+}
+
+// keep gives signs of life until ctx ends. The error is ErrFenced once another
+// relay has taken over.
+func (l *lease) keep(ctx context.Context, leases Leases, relayID int64, place func() Place, logger *slog.Logger) error {
+	ticker := time.NewTicker(beatInterval)
+	defer ticker.Stop()
+	for n := int64(1); ; n++ {
+		begun := time.Now()
+		beat, cancel := context.WithTimeout(ctx, leaseLength)
+		err := leases.Beat(beat, relayID, n, place())
+		cancel()
+		switch {
+		case err == nil:
+			l.renew(begun)
+		case errors.Is(err, ErrFenced):
+			l.lose()
+			return err
+		case ctx.Err() == nil:
+			logger.Warn("a sign of life failed, trying again", "error", err)
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

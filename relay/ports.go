@@ -1,0 +1,189 @@
+package relay
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"github.com/outrider-relay/outrider/domain"
+)
+
+// Request is one POST to make.
+type Request struct {
+	Webhook      domain.Webhook
+	Notification domain.NotificationID
+	Delivery     domain.DeliveryID
+	Replay       domain.ReplayID
+	Event        string
+	Attempt      int
+	// Previous is the outcome of the attempt before, OutcomeNone for the first.
+	Previous domain.OutcomeKind
+	// Traceparent is the producer's W3C trace context, "" where there is none.
+	Traceparent string
+	Body        []byte
+}
+
+// Sender makes the POST of an attempt within the webhook's timeout and says
+// what came of it. It never fails: whatever happens is an outcome.
+type Sender interface {
+	Send(ctx context.Context, request Request) domain.Outcome
+}
+
+// DueKind says what a due row waits for.
+type DueKind byte
+
+// The kinds of due rows, as the table keeps them.
+const (
+	DueNone     DueKind = 0
+	DueRetry    DueKind = 'r' // its next attempt
+	DueHold     DueKind = 'h' // the end of its hold
+	DuePaused   DueKind = 'p' // its webhook's resumption, or its deadline
+	DueOverflow DueKind = 'o' // room in memory
+)
+
+// Due is a row of the due table: a delivery that must wait, at the version its
+// stream had when it began to.
+type Due struct {
+	Key     domain.DeliveryKey
+	Version int
+	Kind    DueKind
+	// At is when the wait ends by itself.
+	At time.Time
+	// Pos is the place in the log of the entry that scheduled the delivery:
+	// the routing order.
+	Pos int64
+	// Order is the hash of the ordering key, 0 for none.
+	Order int64
+}
+
+// Change is one step of one delivery: entries for its stream and the due rows
+// that it ends and begins. It is written whole or not at all.
+type Change struct {
+	Key       domain.DeliveryKey
+	AccountID domain.AccountID
+	// First is the version of the first entry.
+	First   int
+	Entries []domain.Entry
+	// EventID is set where the first entry schedules the delivery.
+	EventID domain.EventID
+	// Ends is the version of the due row that the step ends, 0 for none.
+	Ends int
+	// Waits is the due row that the step begins; Kind is DueNone for none.
+	Waits Due
+}
+
+var (
+	// ErrFenced says that another relay has taken over: nothing was written,
+	// and nothing will be.
+	ErrFenced = errors.New("another relay has taken over from this one")
+	// ErrConflict says that a stream has one of the versions already.
+	ErrConflict = errors.New("the delivery's stream was continued by someone else")
+	// ErrRefused says that PostgreSQL refused a value: trying again is no use.
+	ErrRefused = errors.New("the database refused the entry")
+)
+
+// Log appends to the streams of deliveries.
+type Log interface {
+	// Record writes changes in one transaction and gives its number. The error
+	// is ErrFenced, ErrConflict or ErrRefused, or one of the connection, after
+	// which the changes may or may not be written.
+	Record(ctx context.Context, relayID int64, changes []Change) (commit int64, err error)
+	// Written tells whether the change's entries are in the log, written by
+	// this relay.
+	Written(ctx context.Context, relayID int64, change Change) (bool, error)
+}
+
+// Delivery is a delivery as it is read back: its stream folded, and what is
+// needed to send it.
+type Delivery struct {
+	Key         domain.DeliveryKey
+	AccountID   domain.AccountID
+	EventID     domain.EventID
+	Event       string
+	OrderingKey string
+	Traceparent string
+	// Pos is the place in the log of the entry that scheduled it.
+	Pos   int64
+	State domain.Delivery
+	// Body is nil where the payload is gone or is not what was routed.
+	Body []byte
+	// Due is the row it was found by; Kind is DueNone where there is none.
+	Due Due
+}
+
+// Cursor is a place in the due table, in the order of time and routing.
+type Cursor struct {
+	At  time.Time
+	Pos int64
+}
+
+// Blocked counts the failed and the held deliveries of one ordering key that
+// wait in the due table.
+type Blocked struct {
+	WebhookID domain.WebhookID
+	Order     int64
+	Failed    int
+	Held      int
+}
+
+// Store reads what waits to be delivered. No read grows with history.
+type Store interface {
+	// Head gives the number of the newest committed batch.
+	Head(ctx context.Context) (int64, error)
+	// Batch reads the deliveries of a batch that are neither started nor due.
+	Batch(ctx context.Context, no int64) ([]Delivery, error)
+	// DueBefore reads retries and holds from cursor on whose time has come,
+	// oldest first, and when the next one behind them is due, zero for never.
+	DueBefore(ctx context.Context, cursor Cursor, now time.Time, limit int) (found []Delivery, next time.Time, err error)
+	// DueOf reads what is due of one webhook behind cursor, oldest first: its
+	// first deliveries, or those of replays.
+	DueOf(ctx context.Context, webhook domain.WebhookID, replays bool, cursor Cursor, now time.Time, limit int) ([]Delivery, error)
+	// Held reads the deliveries held in one ordering key, in routing order.
+	Held(ctx context.Context, webhook domain.WebhookID, order int64, limit int) ([]Delivery, error)
+	// Open reads the deliveries with an attempt started at or after low, a
+	// place in the log, that has no outcome.
+	Open(ctx context.Context, low int64) ([]Delivery, error)
+	// Blocked counts what waits by ordering key.
+	Blocked(ctx context.Context) ([]Blocked, error)
+	// Overflowed lists the webhooks that have something due or in overflow.
+	Overflowed(ctx context.Context) ([]domain.WebhookID, error)
+	// Hurry makes what a webhook's pause held back due now, or all that waits
+	// of it.
+	Hurry(ctx context.Context, webhook domain.WebhookID, all bool) error
+}
+
+// Webhooks reads the configuration.
+type Webhooks interface {
+	// Load reads webhooks by id.
+	Load(ctx context.Context, ids []domain.WebhookID) ([]domain.Webhook, error)
+	// Changed reads the webhooks changed since a snapshot, and the present
+	// one; since "" gives only that.
+	Changed(ctx context.Context, since string) (changed []domain.Webhook, snapshot string, err error)
+	// Configurations reads accounts' webhooks in the snapshot of tx.
+	Configurations(ctx context.Context, tx *sql.Tx, accounts []domain.AccountID) (map[domain.AccountID]domain.Configuration, error)
+}
+
+// Place is where a relay has to begin, or how far it has come.
+type Place struct {
+	// Position is the last batch of which each delivery is started, finished
+	// or in the due table.
+	Position int64
+	// Low is the lowest place in the log of an attempt without an outcome.
+	Low int64
+}
+
+// Leases are claims to the work, one relay at a time.
+type Leases interface {
+	// Register enters a relay and gives its id.
+	Register(ctx context.Context, name, version string) (int64, error)
+	// Owner tells who holds the slots and its last sign of life, 0 for nobody.
+	Owner(ctx context.Context) (relayID, beat int64, err error)
+	// Claim takes the slots from the given owner, which writes nothing from
+	// then on, and says where to begin. ErrFenced where somebody was faster.
+	Claim(ctx context.Context, relayID, from int64) (Place, error)
+	// Beat gives a sign of life. ErrFenced where another relay took over.
+	Beat(ctx context.Context, relayID, n int64, place Place) error
+	// Release gives the slots up.
+	Release(ctx context.Context, relayID int64, place Place) error
+}

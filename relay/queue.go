@@ -1,0 +1,225 @@
+package relay
+
+import (
+	"hash/fnv"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/outrider-relay/outrider/domain"
+)
+
+// item is a delivery in memory.
+type item struct {
+	Delivery
+	// order is the hash of its ordering key, 0 where it keeps no order.
+	order int64
+	// batch is the batch that it holds back, nil once it is on record.
+	batch *progress
+	// since is when it came into memory.
+	since time.Time
+	// release says why its hold ends, where it is held.
+	release domain.ReleaseReason
+}
+
+// first says that nothing was tried or decided about it yet: it may not pass
+// a failed one.
+func (it *item) first() bool { return !it.State.Failed && it.release == "" }
+
+func (it *item) lane() int {
+	if it.Key.ReplayID != 0 {
+		return replayLane
+	}
+	return freshLane
+}
+
+// orderHash identifies an ordering key within a webhook. A collision makes two
+// conversations wait for each other, no more. Replays keep an order of their
+// own: they never hold fresh events.
+func orderHash(key string, replay domain.ReplayID, hold time.Duration) int64 {
+	if key == "" || hold == 0 {
+		return 0
+	}
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(key))
+	if replay != 0 {
+		_, _ = h.Write(strconv.AppendInt([]byte{0}, int64(replay), 10))
+	}
+	return int64(h.Sum64() | 1) //nolint:gosec // a hash: any bits will do
+}
+
+// The lanes of a webhook: first deliveries and replays.
+const (
+	freshLane = iota
+	replayLane
+	lanes
+)
+
+// queue is one webhook's work in memory. A slow webhook has a long queue, or
+// an overflowing one; no other webhook notices.
+type queue struct {
+	hook     domain.Webhook
+	inFlight [lanes]int
+	lanes    [lanes]lane
+	// conversations have an attempt under way or deliveries waiting in memory;
+	// blocked has those whose deliveries wait in the due table.
+	conversations map[int64]*conversation
+	blocked       map[int64]blocked
+	// marked says that the queue is listed to be looked at.
+	marked bool
+}
+
+// lane is one of the two ways into a queue.
+type lane struct {
+	// runnable may start now, in this order.
+	runnable []*item
+	// size counts the items in memory that are not started.
+	size int
+	// overflow sends all new work through the due table until that is drained,
+	// so that nothing overtakes what waits there.
+	overflow bool
+	loading  bool
+	cursor   Cursor
+	// unsaved counts rows on their way to the due table.
+	unsaved int
+}
+
+// blocked counts an ordering key's deliveries that wait in the due table, or
+// came back from it and are not finished.
+type blocked struct{ failed, held int32 }
+
+// conversation keeps the deliveries of one ordering key in routing order, one
+// at a time.
+type conversation struct {
+	order   int64
+	busy    bool // an attempt is under way
+	offered bool // its head is among the runnable
+	loading bool // held ones are being read back
+	waiting []*item
+}
+
+func newQueue(hook domain.Webhook) *queue {
+	return &queue{hook: hook, conversations: map[int64]*conversation{}, blocked: map[int64]blocked{}}
+}
+
+// room says whether an item of the lane may start. Replays get a quarter of
+// the webhook's concurrency, so that they never starve fresh events.
+func (q *queue) room(l int) bool {
+	limit := q.hook.Settings.MaxConcurrency
+	if q.inFlight[freshLane]+q.inFlight[replayLane] >= limit {
+		return false
+	}
+	return l == freshLane || q.inFlight[replayLane] < max(1, limit/4)
+}
+
+// add takes an item into memory, behind the earlier ones of its ordering key.
+func (q *queue) add(it *item) {
+	l := &q.lanes[it.lane()]
+	l.size++
+	if it.order == 0 {
+		l.runnable = append(l.runnable, it)
+		return
+	}
+	c := q.conversation(it.order)
+	// Routing order. What comes back from the due table was routed before what
+	// is in memory, so the place is near the end for fresh items, near the
+	// front for others.
+	at := len(c.waiting)
+	for at > 0 && c.waiting[at-1].Pos > it.Pos {
+		at--
+	}
+	if at == 0 && c.offered {
+		q.retract(c)
+	}
+	c.waiting = slices.Insert(c.waiting, at, it)
+}
+
+func (q *queue) conversation(order int64) *conversation {
+	c := q.conversations[order]
+	if c == nil {
+		c = &conversation{order: order}
+		q.conversations[order] = c
+	}
+	return c
+}
+
+// retract takes a conversation's head from the runnable: an earlier delivery
+// has come back.
+func (q *queue) retract(c *conversation) {
+	head := c.waiting[0]
+	l := &q.lanes[head.lane()]
+	if i := slices.Index(l.runnable, head); i >= 0 {
+		l.runnable = slices.Delete(l.runnable, i, i+1)
+	}
+	c.offered = false
+}
+
+// next makes the head of a conversation runnable where it may start. It gives
+// the head back where that must be held first, for earlier ones have failed or
+// are held.
+func (q *queue) next(c *conversation) (hold *item) {
+	if c.busy || c.offered || c.loading {
+		return nil
+	}
+	if len(c.waiting) == 0 {
+		return nil
+	}
+	head := c.waiting[0]
+	if b := q.blocked[c.order]; head.first() && (b.failed > 0 || b.held > 0) {
+		return head
+	}
+	c.offered = true
+	l := &q.lanes[head.lane()]
+	l.runnable = append(l.runnable, head)
+	return nil
+}
+
+// take removes an item that starts or leaves memory.
+func (q *queue) take(it *item) {
+	q.lanes[it.lane()].size--
+	if it.order == 0 {
+		return
+	}
+	c := q.conversations[it.order]
+	if c == nil {
+		return
+	}
+	if i := slices.Index(c.waiting, it); i >= 0 {
+		if i == 0 {
+			c.offered = false
+		}
+		c.waiting = slices.Delete(c.waiting, i, i+1)
+	}
+}
+
+// forget drops a conversation of which memory holds nothing more.
+func (q *queue) forget(c *conversation) {
+	if !c.busy && !c.loading && len(c.waiting) == 0 {
+		delete(q.conversations, c.order)
+	}
+}
+
+// block moves the counts of an ordering key.
+func (q *queue) block(order int64, failed, held int32) {
+	if order == 0 {
+		return
+	}
+	b := q.blocked[order]
+	b.failed, b.held = b.failed+failed, max(0, b.held+held)
+	if b == (blocked{}) {
+		delete(q.blocked, order)
+		return
+	}
+	q.blocked[order] = b
+}
+
+// pop gives the next runnable item of a lane.
+func (l *lane) pop() *item {
+	if len(l.runnable) == 0 {
+		return nil
+	}
+	it := l.runnable[0]
+	l.runnable[0] = nil
+	l.runnable = l.runnable[1:]
+	return it
+}

@@ -1,0 +1,164 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/outrider-relay/outrider/domain"
+)
+
+// step is a change on its way to the log, and what it was for.
+type step struct {
+	Change
+	item *item
+	kind stepKind
+	// request is the POST to make once the step is on record.
+	request *Request
+	// before is the delivery without the step, to fall back to.
+	before domain.Delivery
+	// scheduled hears that a replay's delivery is on record.
+	scheduled func()
+	// err is why it could not be recorded.
+	err error
+	// commit is the number of the group commit that wrote it.
+	commit int64
+}
+
+type stepKind int
+
+const (
+	stepStart    stepKind = iota // an attempt
+	stepOutcome                  // the end of an attempt
+	stepWait                     // a hold, or overflow
+	stepEnd                      // expired, cancelled or given up
+	stepSchedule                 // a replay's delivery
+)
+
+// recorder writes steps by group commit: while one transaction is under way,
+// the next group gathers.
+type recorder struct {
+	log     Log
+	relayID int64
+	done    func([]*step) // hears of each group, in order
+	logger  *slog.Logger
+
+	mu      sync.Mutex
+	pending []*step
+	wake    chan struct{}
+}
+
+// maxGroup bounds a transaction; an entry's ordinal must fit in 20 bits.
+const maxGroup = 4096
+
+// recordTimeout bounds one transaction. It is shorter than a lease.
+const recordTimeout = 2 * time.Second
+
+func newRecorder(log Log, relayID int64, logger *slog.Logger, done func([]*step)) *recorder {
+	return &recorder{log: log, relayID: relayID, logger: logger, done: done, wake: make(chan struct{}, 1)}
+}
+
+// submit queues steps. It never blocks.
+func (r *recorder) submit(steps []*step) {
+	if len(steps) == 0 {
+		return
+	}
+	r.mu.Lock()
+	r.pending = append(r.pending, steps...)
+	r.mu.Unlock()
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run writes groups until ctx ends, or another relay has taken over: then the
+// error is ErrFenced. What is pending at the end is not on record.
+func (r *recorder) run(ctx context.Context) error {
+	for {
+		r.mu.Lock()
+		group := r.pending
+		if len(group) > maxGroup {
+			group = group[:maxGroup]
+		}
+		r.pending = r.pending[len(group):]
+		r.mu.Unlock()
+		if len(group) == 0 {
+			select {
+			case <-r.wake:
+				continue
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		err := r.write(ctx, group)
+		if errors.Is(err, errStopped) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		r.done(group)
+	}
+}
+
+// errStopped ends a recorder whose group could not be written before the stop.
+var errStopped = errors.New("stopped")
+
+// write records a group. Where the log refuses it, it is halved until the
+// culprit is alone. Where the connection fails, it is tried again until it is
+// known to be written.
+func (r *recorder) write(ctx context.Context, group []*step) error {
+	changes := make([]Change, len(group))
+	for i, s := range group {
+		changes[i] = s.Change
+	}
+	wait := 20 * time.Millisecond
+	for {
+		attempt, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+		commit, err := r.log.Record(attempt, r.relayID, changes)
+		cancel()
+		switch {
+		case err == nil:
+			for _, s := range group {
+				s.commit = commit
+			}
+			return nil
+		case errors.Is(err, ErrFenced):
+			return err
+		case errors.Is(err, ErrConflict) || errors.Is(err, ErrRefused):
+			return r.halve(ctx, group, err)
+		}
+		r.logger.Warn("recording failed, trying again", "steps", len(group), "error", err)
+		select {
+		case <-time.After(wait):
+			wait = min(2*wait, time.Second)
+		case <-ctx.Done():
+			return errStopped
+		}
+	}
+}
+
+func (r *recorder) halve(ctx context.Context, group []*step, err error) error {
+	if len(group) > 1 {
+		half := len(group) / 2
+		if err := r.write(ctx, group[:half]); err != nil {
+			return err
+		}
+		return r.write(ctx, group[half:])
+	}
+	if errors.Is(err, ErrConflict) {
+		// The commit whose answer was lost may have been ours.
+		check, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+		written, readErr := r.log.Written(check, r.relayID, group[0].Change)
+		cancel()
+		if readErr == nil && written {
+			return nil
+		}
+	}
+	group[0].err = err
+	r.logger.Error("a step could not be recorded", "event_seq", group[0].Key.EventSeq, "webhook_id", group[0].Key.WebhookID, "error", err)
+	return nil
+}

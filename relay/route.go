@@ -1,0 +1,152 @@
+package relay
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+
+	wsql "github.com/ThreeDotsLabs/watermill-sql/v3/pkg/sql"
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/outbox"
+)
+
+// routing decides where each chat event goes. It is the one Watermill handler.
+type routing struct {
+	tail     *outbox.Tail
+	webhooks Webhooks
+	maxBody  int
+	logger   *slog.Logger
+	// configs are accounts' configurations by version; the row says which
+	// version its snapshot has.
+	configs map[domain.AccountID]domain.Configuration
+	// seen are the ids of the batch at hand.
+	seen map[eventKey]int64
+	last int64
+}
+
+type eventKey struct {
+	account domain.AccountID
+	id      domain.EventID
+}
+
+// maxConfigs bounds the cache; beyond it begins anew.
+const maxConfigs = 50_000
+
+// handle is the Watermill handler. It never returns an error: a nack would
+// make Watermill resend the message inside the same transaction for ever. An
+// event that cannot be routed is quarantined. The one thing that can fail
+// without the event's doing is reading the configuration; then the transaction
+// is broken, its ack fails, and the batch is read again.
+func (r *routing) handle(msg *message.Message) error {
+	row, ok := r.tail.Row(msg)
+	if !ok {
+		return nil // of a batch that was given up
+	}
+	if len(row.ID) == 0 || row.ID == (domain.EventID{}) {
+		row.ID = domain.NewEventID(row.AccountID, row.Seq, row.InsertedAt)
+	}
+	if row.Seq <= r.last || len(r.seen) > 2*len(r.tail.Rows()) {
+		clear(r.seen)
+	}
+	r.last = row.Seq
+	row.Routed = domain.Routed{EventName: row.Name, ConfigVersion: row.ConfigVersion, BodyBytes: row.PayloadBytes}
+
+	tx, ok := wsql.TxFromContext(msg.Context())
+	if !ok {
+		return nil // without the tail's transaction the ack fails, and the batch is read again
+	}
+	config, ok := r.configs[row.AccountID]
+	if !ok || config.Version != row.ConfigVersion {
+		if row.ConfigVersion == 0 {
+			config = domain.Configuration{}
+		} else {
+			read, err := r.webhooks.Configurations(msg.Context(), tx, r.stale())
+			if err != nil {
+				r.logger.Warn("reading the configuration failed; the batch is read again", "error", err)
+				return nil
+			}
+			if len(r.configs)+len(read) > maxConfigs {
+				clear(r.configs)
+			}
+			for account, c := range read {
+				r.configs[account] = c
+			}
+			config = r.configs[row.AccountID]
+		}
+	}
+	r.decide(row, config)
+	return nil
+}
+
+// stale lists the accounts of the batch whose configuration is not in memory
+// at the version that the batch's snapshot has.
+func (r *routing) stale() []domain.AccountID {
+	var accounts []domain.AccountID
+	listed := map[domain.AccountID]bool{}
+	for _, row := range r.tail.Rows() {
+		if c, ok := r.configs[row.AccountID]; (!ok || c.Version != row.ConfigVersion) && row.ConfigVersion > 0 && !listed[row.AccountID] {
+			listed[row.AccountID] = true
+			accounts = append(accounts, row.AccountID)
+		}
+	}
+	return accounts
+}
+
+// decide leaves the decision in the row.
+func (r *routing) decide(row *outbox.Row, config domain.Configuration) {
+	defer func() {
+		if recovered := recover(); recovered != nil {
+			r.logger.Error("routing failed", "event_seq", row.Seq, "panic", fmt.Sprint(recovered))
+			row.Routed = domain.Routed{Routing: domain.Routing{Kind: domain.RoutingQuarantined, Reason: string(domain.QuarantinePanic)}, EventName: printableName(row.Name)}
+		}
+	}()
+	row.Routed.EventName = printableName(row.Name)
+	facts, quarantine := domain.Inspect(row.ChatEvent, r.maxBody)
+	if quarantine != domain.QuarantineNone {
+		row.Routed.Routing = domain.Routing{Kind: domain.RoutingQuarantined, Reason: string(quarantine)}
+		return
+	}
+	row.Routed.OrderingKey = facts.OrderingKey
+	row.Routed.BodyBytes = len(facts.Body)
+	key := eventKey{row.AccountID, row.ID}
+	if first, ok := r.seen[key]; ok && row.DuplicateOf == 0 {
+		row.DuplicateOf = first
+	}
+	if row.DuplicateOf != 0 {
+		row.Routed.Routing = domain.Routing{Kind: domain.RoutingDuplicate}
+		row.Routed.DuplicateOf = row.DuplicateOf
+		return
+	}
+	r.seen[key] = row.Seq
+	row.Routed.Routing = domain.Route(row.Name, facts.InboxID, config)
+	if len(row.Routed.Targets) == 0 && len(row.Routed.Skips) == 0 {
+		return
+	}
+	row.Body = facts.Body
+	row.Traceparent = domain.Traceparent(row.Metadata)
+	row.Salt = make([]byte, 16)
+	_, _ = rand.Read(row.Salt) // never fails
+	row.Routed.Digest = Digest(row.Salt, row.Body)
+}
+
+// Digest identifies a body without telling it: SHA-256 over the event's salt
+// and the body, in hex. Once the salt is erased nobody can guess the body.
+func Digest(salt, body []byte) string {
+	h := sha256.New()
+	h.Write(salt)
+	h.Write(body)
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// printableName keeps the log readable where the name is anything but one.
+func printableName(name string) string {
+	const most = 100
+	if len(name) > most {
+		name = name[:most]
+	}
+	return name
+}
