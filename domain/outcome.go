@@ -1,0 +1,54 @@
+package domain
+
+import "time"
+
+// OutcomeKind says how an attempt ended.
+type OutcomeKind string
+
+// The outcomes of an attempt, as audit.attempts shows them. Started is an
+// attempt whose end is not known yet; Unknown one whose end never will be.
+const (
+	OutcomeNone      OutcomeKind = ""
+	OutcomeStarted   OutcomeKind = "started"
+	OutcomeSucceeded OutcomeKind = "succeeded"
+	OutcomeFailed    OutcomeKind = "failed"
+	OutcomeUnknown   OutcomeKind = "unknown"
+)
+
+// ErrorClass says at which step a failed attempt ended.
+type ErrorClass string
+
+// The error classes, in the order of the steps of a POST.
+const (
+	ErrorNone           ErrorClass = ""
+	ErrorRefusedAddress ErrorClass = "refused_address" // the dialled address is not allowed
+	ErrorDNS            ErrorClass = "dns"             // the name did not resolve
+	ErrorConnect        ErrorClass = "connect"         // no TCP connection
+	ErrorTLS            ErrorClass = "tls"             // handshake or certificate
+	ErrorTimeout        ErrorClass = "timeout"         // the total deadline passed
+	ErrorReset          ErrorClass = "reset"           // the connection broke in mid-request
+	ErrorStatus         ErrorClass = "status"          // an answer other than 2xx
+	ErrorBody           ErrorClass = "body"            // the answer's body could not be read
+)
+
+// Outcome is what one attempt gave. It is a value that is always recorded, an
+// HTTP 500 as much as a refused connection.
+type Outcome struct {
+	// Kind is OutcomeSucceeded or OutcomeFailed.
+	Kind OutcomeKind
+	// StatusCode is the HTTP status, 0 where no answer came.
+	StatusCode int
+	// Class and Detail say what went wrong; both are empty on success. Detail
+	// is for the account's operators: no secret, no header value.
+	Class  ErrorClass
+	Detail string
+	// Duration runs from before the dial to the end of the kept response.
+	Duration time.Duration
+	// RemoteIP is the address really dialled, empty where none was.
+	RemoteIP string
+	// Excerpt is the beginning of the response body, at most 4 KiB of valid
+	// UTF-8 without NUL.
+	Excerpt string
+	// RetryAfter is what the receiver asked for, 0 where it asked nothing.
+	RetryAfter time.Duration
+}

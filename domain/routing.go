@@ -1,0 +1,80 @@
+package domain
+
+import "slices"
+
+// RoutingKind says what routing made of a chat event.
+type RoutingKind string
+
+// The routings, as audit.events shows them.
+const (
+	RoutingWaiting      RoutingKind = "waiting"       // committed, not routed yet
+	RoutingRouted       RoutingKind = "routed"        // to at least one webhook
+	RoutingNoSubscriber RoutingKind = "no_subscriber" // no webhook of the account asked for it
+	RoutingSkipped      RoutingKind = "skipped"       // subscribed, but every such webhook was passed over
+	RoutingDuplicate    RoutingKind = "duplicate"     // the same event id within the duplicate window
+	RoutingQuarantined  RoutingKind = "quarantined"   // cannot be routed
+)
+
+// SkipReason says why a subscribed webhook was passed over.
+type SkipReason string
+
+// The reasons of a skip.
+const (
+	SkipDisabled SkipReason = "disabled" // the webhook is disabled
+	SkipInbox    SkipReason = "inbox"    // its inbox filter names another inbox, or the event has none
+)
+
+// Configuration is an account's webhooks in one snapshot.
+type Configuration struct {
+	Version  int64
+	Webhooks []Webhook
+}
+
+// Target is a webhook that an event was routed to, at the version in force.
+type Target struct {
+	WebhookID WebhookID
+	Version   int64
+}
+
+// Skip is a subscribed webhook that was passed over.
+type Skip struct {
+	WebhookID WebhookID  `json:"webhook_id"`
+	Reason    SkipReason `json:"reason"`
+}
+
+// Routing is the decision about one chat event.
+type Routing struct {
+	Kind    RoutingKind
+	Reason  string
+	Targets []Target
+	Skips   []Skip
+}
+
+// Route decides which webhooks of the account get an event: those subscribed
+// to it, neither deleted nor disabled, whose inbox filter, if any, names the
+// event's inbox. A paused webhook is routed to: its deliveries wait.
+func Route(event string, inbox int64, config Configuration) Routing {
+	var r Routing
+	for i := range config.Webhooks {
+		w := &config.Webhooks[i]
+		switch {
+		case w.State == WebhookDeleted || !slices.Contains(w.Settings.Subscriptions, event):
+		case w.State == WebhookDisabled:
+			r.Skips = append(r.Skips, Skip{w.ID, SkipDisabled})
+		case w.Settings.InboxID != 0 && w.Settings.InboxID != inbox:
+			r.Skips = append(r.Skips, Skip{w.ID, SkipInbox})
+		default:
+			r.Targets = append(r.Targets, Target{w.ID, w.Version})
+		}
+	}
+	switch {
+	case len(r.Targets) > 0:
+		r.Kind = RoutingRouted
+	case len(r.Skips) > 0:
+		r.Kind = RoutingSkipped
+		r.Reason = string(r.Skips[0].Reason)
+	default:
+		r.Kind = RoutingNoSubscriber
+	}
+	return r
+}

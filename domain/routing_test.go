@@ -1,0 +1,174 @@
+package domain_test
+
+import (
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/outrider-relay/outrider/domain"
+)
+
+func webhook(id domain.WebhookID, state domain.WebhookState, inbox int64, subscriptions ...string) domain.Webhook {
+	return domain.Webhook{
+		ID: id, Version: int64(id) * 10, State: state,
+		Settings: domain.Settings{InboxID: inbox, Subscriptions: subscriptions},
+	}
+}
+
+func TestRoute(t *testing.T) {
+	t.Parallel()
+	const event, enabled = "message_created", domain.WebhookEnabled
+	target := func(id domain.WebhookID) domain.Target { return domain.Target{WebhookID: id, Version: int64(id) * 10} }
+	disabled := func(id domain.WebhookID) domain.Skip { return domain.Skip{WebhookID: id, Reason: domain.SkipDisabled} }
+	otherInbox := func(id domain.WebhookID) domain.Skip { return domain.Skip{WebhookID: id, Reason: domain.SkipInbox} }
+	for _, c := range []struct {
+		name     string
+		inbox    int64
+		webhooks []domain.Webhook
+		want     domain.Routing
+	}{
+		{"NoWebhooks", 12, nil, domain.Routing{Kind: domain.RoutingNoSubscriber}},
+		{
+			"Subscribed", 12, []domain.Webhook{webhook(1, enabled, 0, event)},
+			domain.Routing{Kind: domain.RoutingRouted, Targets: []domain.Target{target(1)}},
+		},
+		{
+			"OneOfSeveralSubscriptions", 12, []domain.Webhook{webhook(1, enabled, 0, "contact_created", event)},
+			domain.Routing{Kind: domain.RoutingRouted, Targets: []domain.Target{target(1)}},
+		},
+		{
+			"NotSubscribed", 12, []domain.Webhook{webhook(1, enabled, 0, "message_updated"), webhook(2, enabled, 0)},
+			domain.Routing{Kind: domain.RoutingNoSubscriber},
+		},
+		{
+			"SubscriptionsAreNoPrefixes", 12, []domain.Webhook{webhook(1, enabled, 0, "message", "message_", "message_created_", "MESSAGE_CREATED", "*")},
+			domain.Routing{Kind: domain.RoutingNoSubscriber},
+		},
+		{
+			"PausedIsRouted", 12, []domain.Webhook{webhook(1, domain.WebhookPaused, 0, event)},
+			domain.Routing{Kind: domain.RoutingRouted, Targets: []domain.Target{target(1)}},
+		},
+		{
+			"DisabledIsSkipped", 12, []domain.Webhook{webhook(1, domain.WebhookDisabled, 0, event)},
+			domain.Routing{Kind: domain.RoutingSkipped, Reason: "disabled", Skips: []domain.Skip{disabled(1)}},
+		},
+		{
+			"DisabledAndNotSubscribed", 12, []domain.Webhook{webhook(1, domain.WebhookDisabled, 0, "message_updated")},
+			domain.Routing{Kind: domain.RoutingNoSubscriber},
+		},
+		{
+			"DeletedIsNoSubscriber", 12, []domain.Webhook{webhook(1, domain.WebhookDeleted, 0, event)},
+			domain.Routing{Kind: domain.RoutingNoSubscriber},
+		},
+		{
+			"TheInboxMatches", 12, []domain.Webhook{webhook(1, enabled, 12, event)},
+			domain.Routing{Kind: domain.RoutingRouted, Targets: []domain.Target{target(1)}},
+		},
+		{
+			"AnotherInbox", 13, []domain.Webhook{webhook(1, enabled, 12, event)},
+			domain.Routing{Kind: domain.RoutingSkipped, Reason: "inbox", Skips: []domain.Skip{otherInbox(1)}},
+		},
+		{
+			"TheEventHasNoInbox", 0, []domain.Webhook{webhook(1, enabled, 12, event)},
+			domain.Routing{Kind: domain.RoutingSkipped, Reason: "inbox", Skips: []domain.Skip{otherInbox(1)}},
+		},
+		{
+			"NoInboxAndNoFilter", 0, []domain.Webhook{webhook(1, enabled, 0, event)},
+			domain.Routing{Kind: domain.RoutingRouted, Targets: []domain.Target{target(1)}},
+		},
+		{
+			"DisabledAndAnotherInbox", 13, []domain.Webhook{webhook(1, domain.WebhookDisabled, 12, event)},
+			domain.Routing{Kind: domain.RoutingSkipped, Reason: "disabled", Skips: []domain.Skip{disabled(1)}},
+		},
+		{
+			"SeveralInTheirOrder", 12,
+			[]domain.Webhook{
+				webhook(5, enabled, 0, event), webhook(1, domain.WebhookDisabled, 0, event), webhook(4, domain.WebhookPaused, 12, event),
+				webhook(2, enabled, 13, event), webhook(3, domain.WebhookDeleted, 0, event), webhook(6, enabled, 0, "contact_created"),
+			},
+			domain.Routing{
+				Kind: domain.RoutingRouted, Targets: []domain.Target{target(5), target(4)}, Skips: []domain.Skip{disabled(1), otherInbox(2)},
+			},
+		},
+		{
+			"TheFirstSkipIsTheReason", 12, []domain.Webhook{webhook(1, enabled, 13, event), webhook(2, domain.WebhookDisabled, 0, event)},
+			domain.Routing{Kind: domain.RoutingSkipped, Reason: "inbox", Skips: []domain.Skip{otherInbox(1), disabled(2)}},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			got := domain.Route(event, c.inbox, domain.Configuration{Version: 99, Webhooks: c.webhooks})
+			if !reflect.DeepEqual(got, c.want) {
+				t.Errorf("got  %+v\nwant %+v", got, c.want)
+			}
+		})
+	}
+}
+
+// FuzzRoute: every webhook that asked for the event is a target or is skipped,
+// never both and nobody else; the same question has the same answer, and one
+// webhook has no influence on another.
+func FuzzRoute(f *testing.F) {
+	f.Add(byte(0), []byte{})
+	f.Add(byte(1), []byte{0, 0x10, 0x21, 0x32, 0x43})
+	f.Add(byte(2), []byte{0xff, 0x0f, 0xf0, 0x1a, 0x2b, 0x3c})
+	states := []domain.WebhookState{domain.WebhookEnabled, domain.WebhookPaused, domain.WebhookDisabled, domain.WebhookDeleted}
+	names := []string{"message_created", "message_updated", "contact_created"}
+	f.Fuzz(func(t *testing.T, inbox byte, hooks []byte) {
+		event, inboxID := names[int(inbox>>4)%len(names)], int64(inbox&3)
+		var config domain.Configuration
+		for i, b := range hooks {
+			w := webhook(domain.WebhookID(i+1), states[b&3], int64(b>>2&3))
+			for j, name := range names {
+				if b>>4&(1<<j) != 0 {
+					w.Settings.Subscriptions = append(w.Settings.Subscriptions, name)
+				}
+			}
+			config.Webhooks = append(config.Webhooks, w)
+		}
+		got := domain.Route(event, inboxID, config)
+		if again := domain.Route(event, inboxID, config); !reflect.DeepEqual(got, again) {
+			t.Fatalf("got %+v, then %+v", got, again)
+		}
+		targets, skips := map[domain.WebhookID]int64{}, map[domain.WebhookID]domain.SkipReason{}
+		for _, target := range got.Targets {
+			targets[target.WebhookID] = target.Version
+		}
+		for _, skip := range got.Skips {
+			skips[skip.WebhookID] = skip.Reason
+		}
+		if len(targets) != len(got.Targets) || len(skips) != len(got.Skips) {
+			t.Fatalf("a webhook twice: %+v", got)
+		}
+		for _, w := range config.Webhooks {
+			version, isTarget := targets[w.ID]
+			_, isSkipped := skips[w.ID]
+			asked := w.State != domain.WebhookDeleted && slices.Contains(w.Settings.Subscriptions, event)
+			if isTarget && isSkipped || asked != (isTarget || isSkipped) {
+				t.Fatalf("webhook %+v: target: %t, skipped: %t", w, isTarget, isSkipped)
+			}
+			if isTarget && version != w.Version {
+				t.Fatalf("webhook %+v: at version %d", w, version)
+			}
+			alone := domain.Route(event, inboxID, domain.Configuration{Webhooks: []domain.Webhook{w}})
+			if isTarget != (len(alone.Targets) == 1) || isSkipped != (len(alone.Skips) == 1) {
+				t.Fatalf("webhook %+v: alone it has %+v, among others %+v", w, alone, got)
+			}
+			delete(targets, w.ID)
+			delete(skips, w.ID)
+		}
+		if len(targets) > 0 || len(skips) > 0 {
+			t.Fatalf("webhooks from elsewhere: %v, %v", targets, skips)
+		}
+		want := domain.RoutingNoSubscriber
+		switch {
+		case len(got.Targets) > 0:
+			want = domain.RoutingRouted
+		case len(got.Skips) > 0:
+			want = domain.RoutingSkipped
+		}
+		if got.Kind != want || (got.Reason != "") != (want == domain.RoutingSkipped) {
+			t.Fatalf("%+v; want %s", got, want)
+		}
+	})
+}

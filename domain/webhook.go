@@ -1,0 +1,377 @@
+package domain
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// WebhookState is where a webhook is in its life.
+type WebhookState string
+
+// The states of a webhook.
+const (
+	WebhookNone     WebhookState = ""         // not registered yet
+	WebhookEnabled  WebhookState = "enabled"  // routed and delivered
+	WebhookPaused   WebhookState = "paused"   // routed and kept
+	WebhookDisabled WebhookState = "disabled" // not routed; what was pending is cancelled
+	WebhookDeleted  WebhookState = "deleted"  // gone, but its history
+)
+
+// Settings are what an account administrator chooses for a webhook.
+type Settings struct {
+	URL           string   `json:"url"`
+	Name          string   `json:"name,omitempty"`
+	Subscriptions []string `json:"subscriptions"`
+	// InboxID restricts the webhook to events of one inbox; 0: all.
+	InboxID int64 `json:"inbox_id,omitempty"`
+	// Timeout is the total deadline of an attempt, response body included.
+	// 1 s to 30 s.
+	Timeout time.Duration `json:"timeout"`
+	// MaxConcurrency is the most attempts under way at once. 1 to 256.
+	MaxConcurrency int `json:"max_concurrency"`
+	// OrderHold is how long a delivery waits for a failed earlier one of its
+	// ordering key, counted from its own routing. 0: no order at all;
+	// HoldForever: as long as it takes.
+	OrderHold time.Duration `json:"order_hold"`
+}
+
+// HoldForever is the OrderHold of strict order.
+const HoldForever time.Duration = -1
+
+// The defaults of a webhook's settings. 5 s is Chatwoot's WEBHOOK_TIMEOUT.
+const (
+	DefaultTimeout        = 5 * time.Second
+	DefaultMaxConcurrency = 16
+	DefaultOrderHold      = 30 * time.Second
+)
+
+// Webhook is one URL that an account registered: the fold of its events.
+type Webhook struct {
+	ID        WebhookID
+	AccountID AccountID
+	// Version counts the account's configuration changes; this is the number
+	// of the last one that touched this webhook.
+	Version  int64
+	State    WebhookState
+	Settings Settings
+	// Credential is the userinfo of the URL as it was given, sent as Basic
+	// authorization and never shown.
+	Credential Secret
+	// Secret signs; PreviousSecret signs beside it until PreviousUntil.
+	Secret         Secret
+	PreviousSecret Secret
+	PreviousUntil  time.Time
+}
+
+// WebhookEvent is a change of a webhook: registered, updated, secret_rotated,
+// paused, enabled, disabled, deleted.
+type WebhookEvent interface{ webhookEvent() }
+
+type (
+	// WebhookRegistered begins a webhook's stream.
+	WebhookRegistered struct {
+		Settings   Settings
+		Credential Secret
+		Secret     Secret
+	}
+	// WebhookUpdated replaces the settings.
+	WebhookUpdated struct {
+		Settings   Settings
+		Credential Secret
+	}
+	// WebhookSecretRotated replaces the secret; the old one signs until Until.
+	WebhookSecretRotated struct {
+		Secret   Secret
+		Previous Secret
+		Until    time.Time
+	}
+	// WebhookWasPaused stops sending, not routing.
+	WebhookWasPaused struct{}
+	// WebhookEnabledAgain resumes a paused or disabled webhook.
+	WebhookEnabledAgain struct{}
+	// WebhookWasDisabled stops routing and sending.
+	WebhookWasDisabled struct{ Reason string }
+	// WebhookWasDeleted ends the stream.
+	WebhookWasDeleted struct{}
+)
+
+func (WebhookRegistered) webhookEvent()    {}
+func (WebhookUpdated) webhookEvent()       {}
+func (WebhookSecretRotated) webhookEvent() {}
+func (WebhookWasPaused) webhookEvent()     {}
+func (WebhookEnabledAgain) webhookEvent()  {}
+func (WebhookWasDisabled) webhookEvent()   {}
+func (WebhookWasDeleted) webhookEvent()    {}
+
+// WebhookCommand asks for a change of a webhook.
+type WebhookCommand interface{ webhookCommand() }
+
+type (
+	// RegisterWebhook creates a webhook. Zero settings take their defaults.
+	RegisterWebhook struct {
+		Settings Settings
+		Secret   Secret
+		// Addresses judges an IP address written in the URL.
+		Addresses AddressPolicy
+	}
+	// UpdateWebhook replaces the settings.
+	UpdateWebhook struct {
+		Settings  Settings
+		Addresses AddressPolicy
+	}
+	// RotateSecret replaces the secret and keeps the old one until Until.
+	RotateSecret struct {
+		Secret Secret
+		Until  time.Time
+	}
+	// PauseWebhook stops sending.
+	PauseWebhook struct{}
+	// EnableWebhook resumes.
+	EnableWebhook struct{}
+	// DisableWebhook stops routing.
+	DisableWebhook struct{ Reason string }
+	// DeleteWebhook removes.
+	DeleteWebhook struct{}
+)
+
+func (RegisterWebhook) webhookCommand() {}
+func (UpdateWebhook) webhookCommand()   {}
+func (RotateSecret) webhookCommand()    {}
+func (PauseWebhook) webhookCommand()    {}
+func (EnableWebhook) webhookCommand()   {}
+func (DisableWebhook) webhookCommand()  {}
+func (DeleteWebhook) webhookCommand()   {}
+
+var (
+	// ErrWebhookGone refuses commands to a webhook that is deleted or never was.
+	ErrWebhookGone = errors.New("no such webhook")
+	// ErrWebhookExists refuses to register a webhook again.
+	ErrWebhookExists = errors.New("the webhook is registered already")
+	// ErrInvalidSettings is what every InvalidSettingsError is.
+	ErrInvalidSettings = errors.New("invalid webhook settings")
+)
+
+// InvalidSettingsError lists all that is wrong with a webhook's settings.
+type InvalidSettingsError struct{ Problems []string }
+
+// Error joins the problems.
+func (e *InvalidSettingsError) Error() string { return strings.Join(e.Problems, "; ") }
+
+// Is makes errors.Is(err, ErrInvalidSettings) true.
+func (e *InvalidSettingsError) Is(target error) bool { return target == ErrInvalidSettings }
+
+// DecideWebhook turns a command into events. A command that changes nothing
+// gives no event and no error.
+func DecideWebhook(w Webhook, command WebhookCommand) ([]WebhookEvent, error) {
+	if register, ok := command.(RegisterWebhook); ok {
+		if w.State != WebhookNone {
+			return nil, ErrWebhookExists
+		}
+		settings, credential, err := register.Settings.normalize(register.Addresses)
+		if err != nil {
+			return nil, err
+		}
+		return []WebhookEvent{WebhookRegistered{settings, credential, register.Secret}}, nil
+	}
+	if w.State == WebhookNone || w.State == WebhookDeleted {
+		return nil, ErrWebhookGone
+	}
+	switch c := command.(type) {
+	case UpdateWebhook:
+		settings, credential, err := c.Settings.normalize(c.Addresses)
+		if err != nil {
+			return nil, err
+		}
+		if credential.IsZero() && settings.URL == w.Settings.URL {
+			credential = w.Credential // the shown URL has no userinfo: sending it back keeps the credential
+		}
+		if credential == w.Credential && settings.equal(w.Settings) {
+			return nil, nil
+		}
+		return []WebhookEvent{WebhookUpdated{settings, credential}}, nil
+	case RotateSecret:
+		if c.Secret == w.Secret {
+			return nil, nil // repeated: another event would forget the previous secret before its time
+		}
+		return []WebhookEvent{WebhookSecretRotated{c.Secret, w.Secret, c.Until}}, nil
+	case PauseWebhook:
+		if w.State == WebhookPaused {
+			return nil, nil
+		}
+		return []WebhookEvent{WebhookWasPaused{}}, nil
+	case EnableWebhook:
+		if w.State == WebhookEnabled {
+			return nil, nil
+		}
+		return []WebhookEvent{WebhookEnabledAgain{}}, nil
+	case DisableWebhook:
+		if w.State == WebhookDisabled {
+			return nil, nil
+		}
+		return []WebhookEvent{WebhookWasDisabled{c.Reason}}, nil
+	case DeleteWebhook:
+		return []WebhookEvent{WebhookWasDeleted{}}, nil
+	case RegisterWebhook:
+	}
+	return nil, fmt.Errorf("unknown webhook command %T", command)
+}
+
+// EvolveWebhook folds one event. Version and ids are the caller's: they belong
+// to the place where the event is kept.
+func EvolveWebhook(w Webhook, event WebhookEvent) Webhook {
+	switch e := event.(type) {
+	case WebhookRegistered:
+		w.State, w.Settings, w.Credential, w.Secret = WebhookEnabled, e.Settings, e.Credential, e.Secret
+	case WebhookUpdated:
+		w.Settings, w.Credential = e.Settings, e.Credential
+	case WebhookSecretRotated:
+		w.Secret, w.PreviousSecret, w.PreviousUntil = e.Secret, e.Previous, e.Until
+	case WebhookWasPaused:
+		w.State = WebhookPaused
+	case WebhookEnabledAgain:
+		w.State = WebhookEnabled
+	case WebhookWasDisabled:
+		w.State = WebhookDisabled
+	case WebhookWasDeleted:
+		w.State = WebhookDeleted
+	}
+	return w
+}
+
+// normalize fills in defaults, moves the URL's userinfo into a credential and
+// names every problem at once.
+func (s Settings) normalize(addresses AddressPolicy) (Settings, Secret, error) {
+	var problems []string
+	u, credential, err := ParseWebhookURL(s.URL, addresses)
+	if err != nil {
+		problems = append(problems, err.Error())
+	}
+	s.URL = u
+	if !keepable(s.Name) {
+		problems = append(problems, "name: is not valid UTF-8 without NUL")
+	}
+	s.Subscriptions = slices.Clone(s.Subscriptions)
+	if s.Subscriptions == nil {
+		s.Subscriptions = slices.Clone(DefaultSubscriptions)
+	}
+	if len(s.Subscriptions) == 0 {
+		problems = append(problems, "subscriptions: name at least one event")
+	}
+	for _, name := range s.Subscriptions {
+		if !ValidEventName(name) {
+			problems = append(problems, fmt.Sprintf("subscriptions: %q is not an event name (a lower-case letter, then letters, digits, _ or .)", name))
+		}
+	}
+	slices.Sort(s.Subscriptions)
+	s.Subscriptions = slices.Compact(s.Subscriptions)
+	if s.Timeout == 0 {
+		s.Timeout = DefaultTimeout
+	}
+	if s.Timeout < time.Second || s.Timeout > 30*time.Second {
+		problems = append(problems, fmt.Sprintf("timeout: %s is not within 1s to 30s", s.Timeout))
+	}
+	if s.MaxConcurrency == 0 {
+		s.MaxConcurrency = DefaultMaxConcurrency
+	}
+	if s.MaxConcurrency < 1 || s.MaxConcurrency > 256 {
+		problems = append(problems, fmt.Sprintf("max_concurrency: %d is not within 1 to 256", s.MaxConcurrency))
+	}
+	if s.OrderHold != HoldForever && (s.OrderHold < 0 || s.OrderHold > 24*time.Hour) {
+		problems = append(problems, fmt.Sprintf("order_hold: %s is not within 0 to 24h, nor \"forever\"", s.OrderHold))
+	}
+	if s.InboxID < 0 {
+		problems = append(problems, fmt.Sprintf("inbox_id: %d is negative", s.InboxID))
+	}
+	if len(problems) > 0 {
+		return Settings{}, Secret{}, &InvalidSettingsError{problems}
+	}
+	return s, credential, nil
+}
+
+// keepable reports whether PostgreSQL's text can hold s.
+func keepable(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
+
+func (s Settings) equal(o Settings) bool {
+	return s.URL == o.URL && s.Name == o.Name && slices.Equal(s.Subscriptions, o.Subscriptions) &&
+		s.InboxID == o.InboxID && s.Timeout == o.Timeout && s.MaxConcurrency == o.MaxConcurrency && s.OrderHold == o.OrderHold
+}
+
+// maxURL is longer than any browser or proxy accepts.
+const maxURL = 8192
+
+// errUnreadableURL says less than url.Parse does, whose errors quote the URL.
+var errUnreadableURL = errors.New("url: cannot be parsed; write it like https://example.com/hook")
+
+// ParseWebhookURL checks a webhook's URL and takes the userinfo out of it: it
+// is sent as Basic authorization and not shown again. An IP address written in
+// the URL is judged at once; a name is judged when it is dialled. No error
+// quotes the URL, which may hold a password.
+func ParseWebhookURL(text string, addresses AddressPolicy) (shown string, credential Secret, err error) {
+	if len(text) > maxURL {
+		return "", Secret{}, fmt.Errorf("url: %d characters are too long; %d are accepted", len(text), maxURL)
+	}
+	u, parseErr := url.Parse(strings.TrimSpace(text))
+	switch {
+	case text == "":
+		return "", Secret{}, errors.New("url: is missing")
+	case parseErr != nil:
+		return "", Secret{}, errUnreadableURL
+	case u.Scheme != "http" && u.Scheme != "https":
+		return "", Secret{}, errors.New("url: must begin with http:// or https://")
+	case u.Hostname() == "":
+		return "", Secret{}, errors.New("url: has no host")
+	case !keepable(text):
+		return "", Secret{}, errors.New("url: is not valid UTF-8")
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return "", Secret{}, errors.New("url: the port is not within 1 to 65535")
+		}
+	}
+	if addr, err := netip.ParseAddr(u.Hostname()); err == nil {
+		if reason, refused := addresses.Refuse(addr); refused {
+			return "", Secret{}, fmt.Errorf("url: the address %s is refused: %s; an operator may allow networks by OUTRIDER_ALLOW_CIDRS", addr, reason)
+		}
+	}
+	if u.User != nil {
+		password, _ := u.User.Password()
+		credential = secretOf(u.User.Username() + ":" + password)
+		if !keepable(credential.Reveal()) {
+			return "", Secret{}, errors.New("url: the user name or password is not valid UTF-8 without NUL")
+		}
+		u.User = nil
+	}
+	u.Fragment, u.RawFragment = "", ""
+	u.RawQuery = escapeQuery(u.RawQuery)
+	if shown = u.String(); len(shown) > maxURL {
+		return "", Secret{}, fmt.Errorf("url: %d characters, with escapes, are too long; %d are accepted", len(shown), maxURL)
+	}
+	if again, err := url.Parse(shown); err != nil || again.String() != shown { // an IPv6 zone that is not ASCII
+		return "", Secret{}, errUnreadableURL
+	}
+	return shown, credential, nil
+}
+
+// escapeQuery escapes what may not stand in a request line; net/url keeps the
+// query as it was written, and a space in it would end the request's target.
+func escapeQuery(raw string) string {
+	var b strings.Builder
+	for i := range len(raw) {
+		if c := raw[i]; c > ' ' && c < 0x7f {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
+}
+
+// CredentialFromText restores a credential from where it is kept.
+func CredentialFromText(text string) Secret { return secretOf(text) }
