@@ -252,7 +252,7 @@ func (s *Server) giveUp() error {
 		s.removed = err == nil
 	}
 	if s.lock != nil {
-		err = errors.Join(err, s.lock.Close())
+		err = errors.Join(err, unlock(s.lock))
 		s.lock = nil
 	}
 	return err
@@ -300,9 +300,10 @@ func (s *Server) launchOnce(ctx context.Context) error {
 		return fmt.Errorf("run postgres: %w", err)
 	}
 	if err := s.awaitReady(ctx, process); err != nil {
-		err = explain(err, s.tail.last(20))
-		return errors.Join(err, process.kill())
+		killed := process.kill() // the log is complete after it
+		return errors.Join(explain(err, s.tail.last(20)), killed)
 	}
+	process.serving.Store(true)
 	s.process = process
 	return nil
 }

@@ -4,11 +4,13 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -59,12 +61,8 @@ func TestNobodyGetsInWithoutThePassword(t *testing.T) {
 			t.Errorf("%s: let in", name)
 		}
 	}
-	password, err := os.ReadFile(filepath.Join(server.Dir(), "password"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	socket := "host=" + filepath.Join(server.Dir(), "run") + " port=" + port +
-		" user=outrider dbname=postgres sslmode=disable password=" + strings.TrimSpace(string(password))
+		" user=outrider dbname=postgres sslmode=disable password=" + strings.TrimSpace(readFile(t, filepath.Join(server.Dir(), "password")))
 	if err := ping(t, socket); err != nil {
 		t.Errorf("with the password over the socket: %v", err)
 	}
@@ -230,6 +228,55 @@ func TestStopIsImmediateWhenItsContextEnds(t *testing.T) {
 	exec(t, server, `SELECT FROM kept`)
 }
 
+func TestEndOfTheServerIsLogged(t *testing.T) {
+	t.Parallel()
+	log := &logBuffer{}
+	server := start(t, devpg.Config{Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	if !strings.Contains(log.String(), "ready to accept connections") {
+		t.Errorf("the server's own lines are not logged:\n%s", log.String())
+	}
+	pid, _, _ := strings.Cut(readFile(t, filepath.Join(server.Dir(), "data", "postmaster.pid")), "\n")
+	id, err := strconv.Atoi(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	postmaster, err := os.FindProcess(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := postmaster.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the end to be logged", func() bool { return strings.Contains(log.String(), "postgres ended by itself") })
+}
+
+// logBuffer is written by the server's goroutines.
+type logBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
 // start starts a server that ends with the test.
 func start(t *testing.T, config devpg.Config) *devpg.Server {
 	t.Helper()
@@ -302,10 +349,10 @@ func passableDir(t *testing.T) string {
 	return dir
 }
 
-// eventually waits for a condition, at most 20 s.
+// eventually waits for a condition, at most a minute: the machine may be busy.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
 	for !condition() {

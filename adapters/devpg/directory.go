@@ -120,7 +120,7 @@ func sweep(base string) {
 		}
 		removeSharedMemory(filepath.Join(dir, dataName))
 		_ = os.RemoveAll(dir) // else the next start tries again
-		_ = lock.Close()
+		_ = unlock(lock)
 	}
 }
 

@@ -39,11 +39,11 @@ var (
 // process is a child whose output ends in a tail. Its log pipe is inherited by
 // all its children, so that the end of the pipe says that all are gone.
 type process struct {
-	cmd      *exec.Cmd
-	stopping atomic.Bool
-	exited   chan struct{} // closed when the child is waited for
-	drained  chan struct{} // closed when no process has the pipe
-	err      error         // set before exited is closed
+	cmd     *exec.Cmd
+	serving atomic.Bool   // its end, if we do not ask for it, is to be logged
+	exited  chan struct{} // closed when the child is waited for
+	drained chan struct{} // closed when no process has the pipe
+	err     error         // set before exited is closed
 }
 
 // startProcess runs a child in a process group of its own, so that Ctrl-C in
@@ -82,10 +82,11 @@ func startProcess(cmd *exec.Cmd, tail *tail, log *slog.Logger) (*process, error)
 
 func (p *process) wait(tail *tail, log *slog.Logger) {
 	p.err = p.cmd.Wait()
-	if !p.stopping.Load() {
-		log.Error("child process ended by itself", "path", p.cmd.Path, "error", p.err, "log_tail", tail.last(5))
-	}
 	close(p.exited)
+	if p.serving.Load() {
+		_ = p.drain() // so that the log is complete; else what there is
+		log.Error("postgres ended by itself", "error", p.failure(), "log_tail", tail.last(5))
+	}
 }
 
 // failure is why the child ended; only after exited.
@@ -98,7 +99,7 @@ func (p *process) failure() error {
 
 // stop asks for a fast shutdown; from the end of ctx on, for an immediate one.
 func (p *process) stop(ctx context.Context) error {
-	p.stopping.Store(true)
+	p.serving.Store(false)
 	p.signal(syscall.SIGINT)
 	select {
 	case <-p.exited:
@@ -115,7 +116,7 @@ func (p *process) stop(ctx context.Context) error {
 }
 
 func (p *process) kill() error {
-	p.stopping.Store(true)
+	p.serving.Store(false)
 	select {
 	case <-p.exited:
 	default:

@@ -3,7 +3,6 @@
 package devpg_test
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,11 +13,8 @@ import (
 func TestKilledServerLeavesNoSharedMemory(t *testing.T) {
 	t.Parallel()
 	server := start(t, devpg.Config{})
-	content, err := os.ReadFile(filepath.Join(server.Dir(), "data", "postmaster.pid"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	key := strings.Fields(strings.Split(string(content), "\n")[6])[0]
+	pidFile := readFile(t, filepath.Join(server.Dir(), "data", "postmaster.pid"))
+	key := strings.Fields(strings.Split(pidFile, "\n")[6])[0]
 	if !hasSegment(t, key) {
 		t.Fatalf("no segment with key %s while the server runs", key)
 	}
@@ -36,11 +32,7 @@ func TestKilledServerLeavesNoSharedMemory(t *testing.T) {
 // hasSegment looks for a key in the first column of /proc/sysvipc/shm.
 func hasSegment(t *testing.T, key string) bool {
 	t.Helper()
-	content, err := os.ReadFile("/proc/sysvipc/shm")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(content)) {
+	for line := range strings.Lines(readFile(t, "/proc/sysvipc/shm")) {
 		if fields := strings.Fields(line); len(fields) > 0 && fields[0] == key {
 			return true
 		}

@@ -24,4 +24,5 @@ func ownedByUs(string) bool                    { return false }
 func firstUnpassable(string, *account) string  { return "" }
 func lockDir(string) (*os.File, error)         { return nil, errUnsupported }
 func createLock(string) (*os.File, error)      { return nil, errUnsupported }
+func unlock(file *os.File) error               { return file.Close() }
 func processAlive(int) bool                    { return false }
