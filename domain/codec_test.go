@@ -196,8 +196,8 @@ func TestEntryTextIsPrintable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if detail := got.(domain.AttemptFailed).Outcome.Detail; detail != "abc\u2028\"<" {
-		t.Errorf("detail %q", detail)
+	if failed, ok := got.(domain.AttemptFailed); !ok || failed.Outcome.Detail != "abc\u2028\"<" {
+		t.Errorf("got %#v", got)
 	}
 }
 

@@ -38,9 +38,9 @@ type DeliveryKey struct {
 func NewNotificationID(account AccountID, event EventID, webhook WebhookID) NotificationID {
 	var in [1 + 8 + 16 + 8]byte
 	in[0] = 'n'
-	binary.BigEndian.PutUint64(in[1:], uint64(account))
+	put(in[1:], account)
 	copy(in[9:], event[:])
-	binary.BigEndian.PutUint64(in[25:], uint64(webhook))
+	put(in[25:], webhook)
 	return derive(event, in[:])
 }
 
@@ -51,8 +51,8 @@ func NewDeliveryID(notification NotificationID, seq int64, replay ReplayID) Deli
 	var in [1 + 16 + 8 + 8]byte
 	in[0] = 'd'
 	copy(in[1:], notification[:])
-	binary.BigEndian.PutUint64(in[17:], uint64(seq))
-	binary.BigEndian.PutUint64(in[25:], uint64(replay))
+	put(in[17:], seq)
+	put(in[25:], replay)
 	return derive(notification, in[:])
 }
 
@@ -61,11 +61,17 @@ func NewDeliveryID(notification NotificationID, seq int64, replay ReplayID) Deli
 func NewEventID(account AccountID, seq int64, insertedAt time.Time) EventID {
 	var in [1 + 8 + 8]byte
 	in[0] = 'e'
-	binary.BigEndian.PutUint64(in[1:], uint64(account))
-	binary.BigEndian.PutUint64(in[9:], uint64(seq))
+	put(in[1:], account)
+	put(in[9:], seq)
 	var prefix [16]byte
 	binary.BigEndian.PutUint64(prefix[:8], uint64(insertedAt.UnixMilli())<<16)
 	return derive(prefix, in[:])
+}
+
+// put writes a number as it stands in what is hashed: eight bytes, the most
+// significant first, in two's complement.
+func put[N ~int64](b []byte, n N) {
+	binary.BigEndian.PutUint64(b, uint64(n))
 }
 
 // derive makes a UUID version 8 (RFC 9562 §5.8): the first 48 bits are those

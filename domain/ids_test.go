@@ -62,7 +62,7 @@ func TestDerivedIDsAreWellFormed(t *testing.T) {
 		id := domain.NewEventID(account, seq, time.UnixMilli(ms))
 		var prefix uuid.UUID
 		for i := range 6 {
-			prefix[i] = byte(ms >> (40 - 8*i))
+			prefix[i] = byte(ms >> (40 - 8*i) & 0xff)
 		}
 		return wellFormed(id, prefix)
 	})

@@ -133,15 +133,16 @@ func topLevel(t *testing.T, document []byte) []member {
 	}
 	members := []member{}
 	for decoder.More() {
-		key, err := decoder.Token()
-		if err != nil {
-			t.Fatalf("%q: %v", document, err)
+		token, err := decoder.Token()
+		key, ok := token.(string)
+		if err != nil || !ok {
+			t.Fatalf("%q: %v, %v", document, token, err)
 		}
 		var value json.RawMessage
 		if err := decoder.Decode(&value); err != nil {
 			t.Fatalf("%q: %v", document, err)
 		}
-		members = append(members, member{key.(string), value})
+		members = append(members, member{key, value})
 	}
 	return members
 }
@@ -438,6 +439,7 @@ func FuzzBody(f *testing.F) {
 }
 
 func checkBody(t *testing.T, name string, payload []byte) {
+	t.Helper()
 	before := bytes.Clone(payload)
 	body, quarantine := domain.Body(name, payload)
 	if !bytes.Equal(before, payload) {
@@ -511,6 +513,7 @@ func FuzzInspect(f *testing.F) {
 }
 
 func checkInspect(t *testing.T, pick byte, payload []byte) {
+	t.Helper()
 	rule := inspectedNames[int(pick)%len(inspectedNames)]
 	event := domain.ChatEvent{Name: rule.event, Payload: payload, PayloadBytes: len(payload)}
 	facts, quarantine := domain.Inspect(event, mebibyte)
@@ -589,7 +592,8 @@ func compose(choices []byte) []byte {
 	object = func(depth int) {
 		b.WriteByte('{')
 		for i := range next(6) {
-			if space(); i > 0 {
+			space()
+			if i > 0 {
 				b.WriteByte(',')
 				space()
 			}

@@ -215,7 +215,7 @@ func DecideWebhook(w Webhook, command WebhookCommand) ([]WebhookEvent, error) {
 		if w.State == WebhookDisabled {
 			return nil, nil
 		}
-		return []WebhookEvent{WebhookWasDisabled{c.Reason}}, nil
+		return []WebhookEvent{WebhookWasDisabled(c)}, nil
 	case DeleteWebhook:
 		return []WebhookEvent{WebhookWasDeleted{}}, nil
 	case RegisterWebhook:

@@ -301,8 +301,8 @@ func TestEachSettingIsAChange(t *testing.T) {
 			if err != nil || len(got) != 1 {
 				t.Fatalf("got %v, %v; want one event", got, err)
 			}
-			if updated := got[0].(domain.WebhookUpdated).Settings; !reflect.DeepEqual(updated, changed) {
-				t.Errorf("got %+v, want %+v", updated, changed)
+			if updated, ok := got[0].(domain.WebhookUpdated); !ok || !reflect.DeepEqual(updated.Settings, changed) {
+				t.Errorf("got %+v, want %+v", got[0], changed)
 			}
 		})
 	}
@@ -317,8 +317,8 @@ func TestDecideWebhookKeepsItsOwnSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	given.Subscriptions[0] = "changed"
-	if kept := got[0].(domain.WebhookRegistered).Settings.Subscriptions; !slices.Equal(kept, settings.Subscriptions) {
-		t.Errorf("the event has %v", kept)
+	if kept, ok := got[0].(domain.WebhookRegistered); !ok || !slices.Equal(kept.Settings.Subscriptions, settings.Subscriptions) {
+		t.Errorf("the event is %+v", got[0])
 	}
 	defaults := slices.Clone(domain.DefaultSubscriptions)
 	if _, err := domain.DecideWebhook(domain.Webhook{}, domain.RegisterWebhook{Settings: domain.Settings{URL: "https://example.com"}}); err != nil {
