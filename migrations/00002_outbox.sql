@@ -99,5 +99,5 @@ COMMENT ON FUNCTION outbox.contract_version() IS 'The version of the public cont
 GRANT INSERT (account_id, event, payload, id, ordering_key, occurred_at, metadata) ON outbox.events TO outrider_producer;
 GRANT SELECT (id, seq) ON outbox.events TO outrider_producer;
 GRANT EXECUTE ON FUNCTION outbox.publish(bigint, text, json, uuid, text, timestamptz, json) TO outrider_producer;
-GRANT SELECT ON outbox.events TO outrider_relay;
+GRANT SELECT ON outbox.events, outbox.events_net TO outrider_relay;
 GRANT SELECT, UPDATE ON SEQUENCE outbox.wake TO outrider_relay;

@@ -384,11 +384,15 @@ func (d *dispatcher) enqueue(q *queue, it *item) {
 // must wait for a failed one.
 func (d *dispatcher) nextOf(q *queue, c *conversation) {
 	for {
-		it := q.next(c)
+		it := q.next(c, d.now())
 		if it == nil {
 			break
 		}
-		d.hold(q, it, domain.HoldOrder)
+		if it.release == domain.ReleaseTurn {
+			d.putBack(q, it)
+		} else {
+			d.hold(q, it, domain.HoldOrder)
+		}
 	}
 	if b := q.blocked[c.order]; !c.busy && !c.loading && len(c.waiting) == 0 && b.failed == 0 && b.held > 0 {
 		d.readHeld(q, c)
@@ -578,6 +582,14 @@ func (d *dispatcher) hold(q *queue, it *item, reason domain.HoldReason) {
 	if reason == domain.HoldPaused && it.order != 0 {
 		d.nextOf(q, q.conversation(it.order))
 	}
+}
+
+// putBack lets an item that was to be released stay held: its due row is still
+// there.
+func (d *dispatcher) putBack(q *queue, it *item) {
+	d.leave(q, it)
+	delete(d.parked, it.Key)
+	q.block(it.order, 0, 1)
 }
 
 // spill sends an item to the due table for lack of room.

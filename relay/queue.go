@@ -22,9 +22,14 @@ type item struct {
 	release domain.ReleaseReason
 }
 
-// first says that nothing was tried or decided about it yet: it may not pass
-// a failed one.
-func (it *item) first() bool { return !it.State.Failed && it.release == "" }
+// mayPass says whether it may start although an earlier delivery of its
+// conversation has failed: a repeat does, and one that was held long enough.
+func (it *item) mayPass(now time.Time) bool {
+	if it.release == domain.ReleaseTurn && !it.State.HeldUntil.After(now) {
+		it.release = domain.ReleaseElapsed
+	}
+	return it.State.Failed || it.release == domain.ReleaseElapsed
+}
 
 func (it *item) lane() int {
 	if it.Key.ReplayID != 0 {
@@ -157,7 +162,7 @@ func (q *queue) retract(c *conversation) {
 // next makes the head of a conversation runnable where it may start. It gives
 // the head back where that must be held first, for earlier ones have failed or
 // are held.
-func (q *queue) next(c *conversation) (hold *item) {
+func (q *queue) next(c *conversation, now time.Time) (hold *item) {
 	if c.busy || c.offered || c.loading {
 		return nil
 	}
@@ -165,7 +170,10 @@ func (q *queue) next(c *conversation) (hold *item) {
 		return nil
 	}
 	head := c.waiting[0]
-	if b := q.blocked[c.order]; head.first() && (b.failed > 0 || b.held > 0) {
+	// One released by its turn was read back in order, ahead of those that are
+	// still held.
+	b := q.blocked[c.order]
+	if blocked := b.failed > 0 || b.held > 0 && head.release != domain.ReleaseTurn; blocked && !head.mayPass(now) {
 		return head
 	}
 	c.offered = true

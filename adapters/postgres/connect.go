@@ -42,19 +42,6 @@ func OpenRelay(dsn, application string, identity *Identity) (*sql.DB, error) {
 	}
 	// One round trip for a statement with parameters instead of two.
 	config.BinaryParameters = true
-	for name, value := range map[string]string{
-		"synchronous_commit":                  "on", // P2: a started attempt survives a crash of the server
-		"lock_timeout":                        "500ms",
-		"idle_in_transaction_session_timeout": "10s",
-		"tcp_user_timeout":                    "3s",
-		"tcp_keepalives_idle":                 "2",
-		"tcp_keepalives_interval":             "1",
-		"tcp_keepalives_count":                "2",
-		"timezone":                            "UTC",
-		"datestyle":                           "ISO",
-	} {
-		config.Runtime[name] = value
-	}
 	connector, err := pq.NewConnectorConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("database URL: %w", err)
@@ -80,6 +67,19 @@ func parseDSN(dsn, application string) (pq.Config, error) {
 	return config, nil
 }
 
+// sessionSettings are set on each connection once it is made: a pooler would
+// refuse them in the start-up packet.
+const sessionSettings = `
+SET synchronous_commit = on;
+SET lock_timeout = '500ms';
+SET idle_in_transaction_session_timeout = '10s';
+SET tcp_user_timeout = '3s';
+SET tcp_keepalives_idle = 2;
+SET tcp_keepalives_interval = 1;
+SET tcp_keepalives_count = 2;
+SET timezone = 'UTC';
+SET datestyle = 'ISO'`
+
 // checkedConnector hands out only connections to the expected database.
 type checkedConnector struct {
 	driver.Connector
@@ -92,6 +92,10 @@ func (c checkedConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := prepare(ctx, conn); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
 	if err := c.identity.check(ctx, conn); err != nil {
 		_ = conn.Close()
 		return nil, err
@@ -99,7 +103,22 @@ func (c checkedConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	return conn, nil
 }
 
+func prepare(ctx context.Context, conn driver.Conn) error {
+	execer, ok := conn.(driver.ExecerContext)
+	if !ok {
+		return fmt.Errorf("%T cannot execute", conn)
+	}
+	_, err := execer.ExecContext(ctx, sessionSettings, nil)
+	return err
+}
+
 var (
+	// ErrVersion says that the server is older than what Outrider runs on.
+	ErrVersion = errors.New("the server is older than PostgreSQL 14")
+	// ErrPooler says that connections go through a pooler in transaction mode.
+	ErrPooler = errors.New("the connections go through a pooler in transaction mode")
+	// ErrRights says that the role lacks the rights of a relay.
+	ErrRights = errors.New("the role lacks the rights of outrider_relay")
 	// ErrIdentity says that the database is not the one the relay's history
 	// belongs to: a restored dump, or a clone.
 	ErrIdentity = errors.New("the database has another identity than its relay history")
@@ -123,44 +142,66 @@ type Identity struct {
 }
 
 const identityQuery = `
-SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean,
+SELECT current_setting('server_version_num')::integer >= 140000,
+       pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean,
        current_setting('fsync')::boolean, current_setting('server_encoding'),
-       coalesce((SELECT i.system_identifier = c.system_identifier AND i.database_oid = d.oid
+       to_regclass('relay.identity') IS NOT NULL`
+
+const sameQuery = `
+SELECT coalesce((SELECT i.system_identifier = c.system_identifier AND i.database_oid = d.oid
                    FROM relay.identity i, pg_control_system() c, pg_database d
                   WHERE d.datname = current_database() ORDER BY i.since DESC LIMIT 1), true)`
 
 func (i *Identity) check(ctx context.Context, conn driver.Conn) error {
-	queryer, ok := conn.(driver.QueryerContext)
-	if !ok {
-		return fmt.Errorf("%T cannot query", conn)
-	}
-	rows, err := queryer.QueryContext(ctx, identityQuery, nil)
+	values, err := queryRow(ctx, conn, identityQuery, 5)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = rows.Close() }()
-	values := make([]driver.Value, 4)
-	if err := rows.Next(values); err != nil {
-		if errors.Is(err, io.EOF) {
-			return io.ErrUnexpectedEOF
-		}
-		return err
-	}
-	standby, _ := values[0].(bool)
-	fsync, _ := values[1].(bool)
-	encoding := fmt.Sprintf("%s", values[2])
-	same, _ := values[3].(bool)
+	current, _ := values[0].(bool)
+	standby, _ := values[1].(bool)
+	fsync, _ := values[2].(bool)
+	encoding := fmt.Sprintf("%s", values[3])
+	migrated, _ := values[4].(bool)
 	switch {
+	case !current:
+		return ErrVersion
 	case standby:
 		return ErrStandby
 	case !fsync && !i.AllowUnsafe:
 		return ErrUnsafe
 	case encoding != "UTF8":
 		return ErrEncoding
-	case !same:
+	case !migrated:
+		return nil // CheckSchema says so
+	}
+	if values, err = queryRow(ctx, conn, sameQuery, 1); err != nil {
+		return err
+	}
+	if same, _ := values[0].(bool); !same {
 		return ErrIdentity
 	}
 	return nil
+}
+
+// queryRow reads one row over a connection that is not in a pool yet.
+func queryRow(ctx context.Context, conn driver.Conn, query string, columns int) ([]driver.Value, error) {
+	queryer, ok := conn.(driver.QueryerContext)
+	if !ok {
+		return nil, fmt.Errorf("%T cannot query", conn)
+	}
+	rows, err := queryer.QueryContext(ctx, query, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	values := make([]driver.Value, columns)
+	if err := rows.Next(values); err != nil {
+		if errors.Is(err, io.EOF) {
+			return nil, io.ErrUnexpectedEOF
+		}
+		return nil, err
+	}
+	return values, nil
 }
 
 // RegisterIdentity notes which database this is, where no relay has before.
@@ -184,4 +225,59 @@ func CheckSchema(ctx context.Context, db *sql.DB) error {
 		return fmt.Errorf("%w: it has version %d, this binary needs %d", ErrNotMigrated, version, migrations.Version)
 	}
 	return nil
+}
+
+// CheckRelay tells whether a relay can work on the database: schema, rights,
+// and connections that keep their session.
+func CheckRelay(ctx context.Context, db *sql.DB) error {
+	if err := CheckSchema(ctx, db); err != nil {
+		return err
+	}
+	var rights bool
+	err := db.QueryRowContext(ctx, `
+SELECT has_schema_privilege('relay', 'USAGE') AND has_table_privilege('relay.log', 'INSERT') AND has_table_privilege('relay.due', 'INSERT, DELETE')
+   AND has_table_privilege('outbox.events', 'SELECT') AND has_sequence_privilege('outbox.wake', 'UPDATE')
+   AND has_function_privilege('relay.extend_partitions()', 'EXECUTE')`).Scan(&rights)
+	switch {
+	case err != nil:
+		return err
+	case !rights:
+		return ErrRights
+	}
+	return checkSessions(ctx, db)
+}
+
+// checkSessions finds a pooler in transaction mode: there a second connection's
+// transaction gets the server process that the first connection just used.
+func checkSessions(ctx context.Context, db *sql.DB) error {
+	first, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = first.Close() }()
+	var pid, other int
+	if err := first.QueryRowContext(ctx, `SELECT pg_backend_pid()`).Scan(&pid); err != nil {
+		return err
+	}
+	second, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = second.Rollback() }()
+	if err := second.QueryRowContext(ctx, `SELECT pg_backend_pid()`).Scan(&other); err != nil {
+		return err
+	}
+	if pid == other {
+		return ErrPooler
+	}
+	return nil
+}
+
+// NetRows tells whether a row newer than the newest partition's beginning lies
+// in the net below the partitions.
+func NetRows(ctx context.Context, db *sql.DB) (bool, error) {
+	var rows bool
+	err := db.QueryRowContext(ctx, `
+SELECT EXISTS (SELECT FROM outbox.events_net WHERE seq > coalesce((SELECT max(high) FROM relay.batches WHERE at < clock_timestamp() - interval '1 day'), 0))`).Scan(&rows)
+	return rows, err
 }

@@ -1,0 +1,167 @@
+package relay_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/outrider-relay/outrider/domain"
+)
+
+func TestEachKindOfRoutingIsOnRecord(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.webhook(1, "/all", func(s *domain.Settings) { s.Subscriptions = []string{"message_created", "contact_created"} })
+	b.webhook(2, "/inbox", func(s *domain.Settings) { s.InboxID = 12 })
+	b.start(nil)
+	type want struct {
+		account                              int
+		event, payload, id, order            string
+		routing, reason, orderingKey, posted string
+	}
+	const id1, id2 = "0198a6c0-0000-7000-8000-000000000001", "0198a6c0-0000-7000-8000-000000000002"
+	cases := []want{
+		{1, "message_created", `{"conversation":{"id":5}}`, "", "", "routed", "", "conversation:5", `{"conversation":{"id":5},"event":"message_created"}`},
+		{1, "message_created", ` { "event" : "message_created" } `, "", "mine", "routed", "", "mine", ` { "event" : "message_created" } `},
+		{1, "conversation_created", `{}`, "", "", "no_subscriber", "", "", ""},
+		{3, "message_created", `{}`, "", "", "no_subscriber", "", "", ""},
+		{2, "message_created", `{"inbox":{"id":13}}`, "", "", "skipped", "inbox", "", ""},
+		{2, "message_created", `{"inbox":{"id":12}}`, "", "", "routed", "", "", `{"inbox":{"id":12},"event":"message_created"}`},
+		{1, "contact_created", `{"id":9}`, id1, "", "routed", "", "contact:9", `{"id":9,"event":"contact_created"}`},
+		{1, "contact_created", `{"id":9}`, id1, "", "duplicate", "", "contact:9", ""},
+		{1, "Message Created", `{}`, "", "", "quarantined", "event_name", "", ""},
+		{1, "message_created", `[1]`, "", "", "quarantined", "payload_object", "", ""},
+		{1, "message_created", `{"event":"message_updated"}`, "", "", "quarantined", "payload_event", "", ""},
+		{1, "message_created", `{"event":"message_created","\u0065vent":"x"}`, "", "", "quarantined", "payload_repeated", "", ""},
+		{1, "message_created", `{"a":"` + strings.Repeat("x", 1<<20) + `"}`, id2, "", "quarantined", "body_too_large", "", ""},
+		{1, "message_created", `{}`, "", strings.Repeat("k", 600), "quarantined", "ordering_key", "", ""},
+		// After a quarantined one the same id may come again.
+		{1, "message_created", `{"mended":true}`, id2, "", "routed", "", "", `{"mended":true,"event":"message_created"}`},
+		{1, "message_created", `{"nul":"\u0000","conversation":{"id":"a\u0000b"}}`, "", "", "routed", "", "conversation:ab", `{"nul":"\u0000","conversation":{"id":"a\u0000b"},"event":"message_created"}`},
+	}
+	for _, c := range cases {
+		b.exec(`INSERT INTO outbox.events (account_id, event, payload, id, ordering_key) VALUES ($1, $2, $3, coalesce(nullif($4, '')::uuid, outbox.new_event_id()), nullif($5, ''))`,
+			c.account, c.event, c.payload, c.id, c.order)
+	}
+	b.eventually("the routing", func() (bool, string) {
+		n := scan[int](b, `SELECT count(*) FROM audit.events WHERE routing <> 'waiting'`)
+		return n == len(cases), fmt.Sprintf("%d of %d", n, len(cases))
+	})
+	rows, err := b.db.QueryContext(t.Context(), `SELECT routing, coalesce(reason, ''), ordering_key FROM audit.events ORDER BY seq`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = rows.Close() }()
+	posted := 0
+	for i := 0; rows.Next(); i++ {
+		var routing, reason, key string
+		if err := rows.Scan(&routing, &reason, &key); err != nil {
+			t.Fatal(err)
+		}
+		c := cases[i]
+		if routing != c.routing || reason != c.reason || key != c.orderingKey {
+			t.Errorf("row %d: %s %s %q, want %s %s %q", i+1, routing, reason, key, c.routing, c.reason, c.orderingKey)
+		}
+		if c.posted != "" {
+			posted++
+		}
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	b.awaitStatus("succeeded", posted)
+	bodies := map[string]bool{}
+	for _, p := range b.receiver.got("") {
+		bodies[p.body] = true
+	}
+	for _, c := range cases {
+		if c.posted != "" && !bodies[c.posted] {
+			t.Errorf("no POST with the body %s", c.posted)
+		}
+	}
+	if n := scan[int](b, `SELECT count(*) FROM relay.log WHERE data ->> 'duplicate_of' IS NOT NULL AND (data ->> 'duplicate_of')::bigint = 7`); n != 1 {
+		t.Errorf("the duplicate does not point at the first")
+	}
+}
+
+func TestAnEventIsRoutedByTheConfigurationOfItsSnapshot(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	first := b.webhook(1, "/first", nil)
+	b.start(nil)
+	// The row and the webhook of one transaction are seen together.
+	b.publish(1, "a", 1, 1)
+	b.awaitStatus("succeeded", 1)
+	b.webhook(1, "/second", nil)
+	b.publish(1, "b", 2, 1)
+	b.awaitStatus("succeeded", 3)
+	b.command(first, domain.DeleteWebhook{})
+	b.publish(1, "c", 3, 1)
+	b.awaitStatus("succeeded", 4)
+	if got := scan[string](b, `SELECT string_agg(config_version || ':' || delivery_count, ' ' ORDER BY seq) FROM audit.events`); got != "1:1 2:2 3:1" {
+		t.Errorf("versions and deliveries: %s", got)
+	}
+	if n := scan[int](b, `SELECT count(*) FROM audit.deliveries d WHERE NOT EXISTS (
+SELECT FROM audit.webhook_changes c WHERE c.webhook_id = d.webhook_id AND c.webhook_version = d.webhook_version)`); n != 0 {
+		t.Errorf("%d deliveries name a version that is not on record", n)
+	}
+}
+
+func TestAReplaySendsTheSameNotificationsAgain(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	hook := b.webhook(1, "/hook", nil)
+	b.webhook(1, "/other", nil)
+	b.start(nil)
+	from := scan[time.Time](b, `SELECT clock_timestamp()`)
+	for c := range 10 {
+		b.publish(1, fmt.Sprint("c", c), 1, 30)
+	}
+	b.awaitStatus("succeeded", 600)
+	until := scan[time.Time](b, `SELECT clock_timestamp()`)
+	replay := scan[int](b, `SELECT relay.request_replay(account_id => 1, since => $1, until => $2, webhook_id => $3)`, from, until, int64(hook.ID))
+	b.awaitStatus("succeeded", 900)
+	original, again := map[string]string{}, 0
+	for _, p := range b.receiver.got("/hook") {
+		if p.replay == "" {
+			original[p.webhookID] = p.body
+		}
+	}
+	for _, p := range b.receiver.got("/hook") {
+		if p.replay == "" {
+			continue
+		}
+		again++
+		if p.replay != fmt.Sprint(replay) || original[p.webhookID] != p.body {
+			t.Fatalf("a replayed POST differs: %+v", p)
+		}
+	}
+	if again != 300 || len(b.receiver.got("/other")) != 300 {
+		t.Errorf("%d POSTs were replayed, and /other saw %d", again, len(b.receiver.got("/other")))
+	}
+	if state := scan[string](b, `SELECT state || ' ' || scheduled FROM relay.replays WHERE replay_id = $1`, replay); state != "scheduled 300" {
+		t.Errorf("the replay is %s", state)
+	}
+	// By ids, to all its webhooks.
+	id := scan[string](b, `SELECT event_id::text FROM audit.events ORDER BY seq LIMIT 1`)
+	b.exec(`SELECT relay.request_replay(event_ids => ARRAY[$1::uuid])`, id)
+	b.awaitStatus("succeeded", 902)
+}
+
+func TestAReplayThatSelectsNothingSaysSo(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	for query, want := range map[string]string{
+		`SELECT relay.request_replay()`: "nothing is selected",
+		`SELECT relay.request_replay(since => now(), until => now() - interval '1 h')`:                       "the range is empty",
+		`SELECT relay.request_replay(event_ids => ARRAY[gen_random_uuid()])`:                                 "no routed event has the id",
+		`SELECT relay.request_replay(since => now() - interval '1 h', until => now(), webhook_id => 77)`:     "no webhook 77",
+		`SELECT relay.request_replay(since => now(), event_ids => ARRAY[gen_random_uuid()], until => now())`: "event_ids and a time range are given",
+	} {
+		_, err := b.db.ExecContext(t.Context(), query)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want %q", query, err, want)
+		}
+	}
+}
