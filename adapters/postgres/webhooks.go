@@ -1,0 +1,506 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/relay"
+)
+
+// Webhooks keeps the accounts' webhooks and their history. It implements
+// relay.Webhooks, and is what the CLI changes webhooks through.
+type Webhooks struct{ db *sql.DB }
+
+// NewWebhooks gives the webhooks of a database.
+func NewWebhooks(db *sql.DB) *Webhooks { return &Webhooks{db} }
+
+var _ relay.Webhooks = (*Webhooks)(nil)
+
+// ErrURLTaken is what every URLTakenError is.
+var ErrURLTaken = errors.New("the account has a webhook with this URL already")
+
+// URLTakenError refuses a URL that another webhook of the account has. Two
+// URLs are the same if they differ only in their userinfo.
+type URLTakenError struct{ WebhookID domain.WebhookID }
+
+// Error names the other webhook.
+func (e *URLTakenError) Error() string {
+	return fmt.Sprintf("webhook %d of the account has this URL already", e.WebhookID)
+}
+
+// Is makes errors.Is(err, ErrURLTaken) true.
+func (e *URLTakenError) Is(target error) bool { return target == ErrURLTaken }
+
+// Change carries out a command on an account's webhook and tells whether it
+// changed anything. id 0 registers a webhook under a new id. actor is who asked
+// for it, for the history; empty takes the database session's user.
+//
+// The account's configuration version grows by one for each change, without
+// gaps; a command that changes nothing takes none. The error may be an
+// *domain.InvalidSettingsError, a *URLTakenError, domain.ErrWebhookGone (also
+// where the webhook is another account's) or domain.ErrWebhookExists.
+func (w *Webhooks) Change(ctx context.Context, account domain.AccountID, id domain.WebhookID, actor string, command domain.WebhookCommand) (domain.Webhook, bool, error) {
+	tx, err := w.db.BeginTx(ctx, nil)
+	if err != nil {
+		return domain.Webhook{}, false, err
+	}
+	defer func() { _ = tx.Rollback() }()
+	version, err := lockAccount(ctx, tx, account)
+	if err != nil {
+		return domain.Webhook{}, false, fmt.Errorf("lock account %d: %w", account, err)
+	}
+	before, err := lockWebhook(ctx, tx, account, id)
+	if err != nil {
+		return domain.Webhook{}, false, fmt.Errorf("read webhook %d: %w", id, err)
+	}
+	events, err := domain.DecideWebhook(before, command)
+	if err != nil || len(events) == 0 {
+		return before, false, err
+	}
+	after := before
+	after.ID, after.AccountID = id, account
+	for _, event := range events {
+		after = domain.EvolveWebhook(after, event)
+		version++
+		after.Version = version
+	}
+	if err := refuseTaken(ctx, tx, after); err != nil {
+		return domain.Webhook{}, false, err
+	}
+	after, err = writeWebhook(ctx, tx, before.State == domain.WebhookNone, after)
+	switch {
+	case isUniqueViolation(err, "webhooks_pkey"):
+		return domain.Webhook{}, false, domain.ErrWebhookExists // under another account
+	case err != nil:
+		return domain.Webhook{}, false, fmt.Errorf("write webhook %d: %w", id, err)
+	}
+	if err := appendHistory(ctx, tx, before, after, actor, events); err != nil {
+		return domain.Webhook{}, false, fmt.Errorf("append to the history of webhook %d: %w", after.ID, err)
+	}
+	const finish = `WITH v AS (UPDATE relay.accounts SET version = $2 WHERE account_id = $1) SELECT pg_notify('` + relayChannel + `', 'webhooks')`
+	if _, err := tx.ExecContext(ctx, finish, int64(account), version); err != nil {
+		return domain.Webhook{}, false, fmt.Errorf("count the version of account %d: %w", account, err)
+	}
+	return after, true, tx.Commit()
+}
+
+// lockAccount gives the account's version and holds its row until the
+// transaction ends, so that versions are allotted in commit order and without
+// gaps. FOR UPDATE alone takes no version; a rollback leaves the row as it was.
+func lockAccount(ctx context.Context, tx *sql.Tx, account domain.AccountID) (version int64, err error) {
+	const lock = `SELECT version FROM relay.accounts WHERE account_id = $1 FOR UPDATE`
+	err = tx.QueryRowContext(ctx, lock, int64(account)).Scan(&version)
+	if !errors.Is(err, sql.ErrNoRows) {
+		return version, err
+	}
+	// Of two first changes the slower waits here for the faster, then finds
+	// its row.
+	const create = `INSERT INTO relay.accounts (account_id, version) VALUES ($1, 0) ON CONFLICT (account_id) DO NOTHING`
+	if _, err = tx.ExecContext(ctx, create, int64(account)); err != nil {
+		return 0, err
+	}
+	err = tx.QueryRowContext(ctx, lock, int64(account)).Scan(&version)
+	return version, err
+}
+
+// lockWebhook gives the account's webhook; one that is not there, or another
+// account's, is the zero value. FOR UPDATE keeps anybody out who changes the
+// row without the account's lock.
+func lockWebhook(ctx context.Context, tx *sql.Tx, account domain.AccountID, id domain.WebhookID) (domain.Webhook, error) {
+	if id == 0 {
+		return domain.Webhook{}, nil
+	}
+	hook, err := scanWebhook(tx.QueryRowContext(ctx,
+		`SELECT `+webhookColumns+` FROM relay.webhooks w WHERE w.id = $1 AND w.account_id = $2 FOR UPDATE`, int64(id), int64(account)))
+	if errors.Is(err, sql.ErrNoRows) {
+		return domain.Webhook{}, nil
+	}
+	return hook, err
+}
+
+// refuseTaken looks for another webhook of the account with the URL. No race:
+// every change holds the account's lock.
+func refuseTaken(ctx context.Context, tx *sql.Tx, hook domain.Webhook) error {
+	if hook.State == domain.WebhookDeleted {
+		return nil
+	}
+	var other domain.WebhookID
+	err := tx.QueryRowContext(ctx, `SELECT id FROM relay.webhooks WHERE account_id = $1 AND url = $2 AND id <> $3 AND state <> 'deleted'`,
+		int64(hook.AccountID), hook.Settings.URL, int64(hook.ID)).Scan(&other)
+	switch {
+	case err == nil:
+		return &URLTakenError{other}
+	case errors.Is(err, sql.ErrNoRows):
+		return nil
+	}
+	return err
+}
+
+const insertWebhook = `
+INSERT INTO relay.webhooks AS w (account_id, version, state, settings, url, credential, secret, previous_secret, previous_until)
+VALUES ($1, $2, $3, $4::json, $5, $6, $7, $8, $9) RETURNING ` + webhookColumns
+
+const insertNumberedWebhook = `
+INSERT INTO relay.webhooks AS w (account_id, version, state, settings, url, credential, secret, previous_secret, previous_until, id)
+VALUES ($1, $2, $3, $4::json, $5, $6, $7, $8, $9, $10) RETURNING ` + webhookColumns
+
+const updateWebhook = `
+UPDATE relay.webhooks AS w
+   SET account_id = $1, version = $2, state = $3, settings = $4::json, url = $5, credential = $6, secret = $7,
+       previous_secret = CASE WHEN $9::timestamptz > clock_timestamp() THEN $8 ELSE '' END,
+       previous_until = $9, xid = pg_current_xact_id()
+ WHERE id = $10 RETURNING ` + webhookColumns
+
+// writeWebhook writes the projection and gives it back as it is kept: with its
+// id, and without the secrets that are of no more use.
+func writeWebhook(ctx context.Context, tx *sql.Tx, first bool, hook domain.Webhook) (domain.Webhook, error) {
+	if hook.State == domain.WebhookDeleted {
+		hook.Credential, hook.Secret, hook.PreviousSecret = domain.Secret{}, domain.Secret{}, domain.Secret{}
+	}
+	settings, err := json.Marshal(shownSettings(hook.Settings))
+	if err != nil {
+		return domain.Webhook{}, err
+	}
+	args := []any{
+		int64(hook.AccountID), hook.Version, string(hook.State), string(settings), hook.Settings.URL, hook.Credential.Reveal(),
+		hook.Secret.Reveal(), hook.PreviousSecret.Reveal(), sql.NullTime{Time: hook.PreviousUntil, Valid: !hook.PreviousUntil.IsZero()},
+	}
+	query := updateWebhook
+	switch {
+	case hook.ID == 0:
+		query = insertWebhook
+	case first:
+		query = insertNumberedWebhook
+		args = append(args, int64(hook.ID))
+	default:
+		args = append(args, int64(hook.ID))
+	}
+	return scanWebhook(tx.QueryRowContext(ctx, query, args...))
+}
+
+// The types of the entries of a webhook's history, as audit.webhook_changes
+// shows them.
+func changeName(event domain.WebhookEvent) string {
+	switch event.(type) {
+	case domain.WebhookRegistered:
+		return "registered"
+	case domain.WebhookUpdated:
+		return "updated"
+	case domain.WebhookSecretRotated:
+		return "secret_rotated"
+	case domain.WebhookWasPaused:
+		return "paused"
+	case domain.WebhookEnabledAgain:
+		return "enabled"
+	case domain.WebhookWasDisabled:
+		return "disabled"
+	case domain.WebhookWasDeleted:
+		return "deleted"
+	}
+	panic(fmt.Sprintf("no name for %T", event)) // a new event type without a case: a test over all of them fails
+}
+
+// historyEntry is what an entry tells of the webhook before and after: never a
+// secret, and the URL without userinfo.
+type historyEntry struct {
+	settingsJSON
+	State domain.WebhookState `json:"state"`
+	// PreviousSecretUntil is when a replaced secret stops to sign.
+	PreviousSecretUntil *time.Time `json:"previous_secret_until,omitempty"`
+	Reason              string     `json:"reason,omitempty"`
+}
+
+func newHistoryEntry(hook domain.Webhook, event domain.WebhookEvent) (string, error) {
+	entry := historyEntry{settingsJSON: shownSettings(hook.Settings), State: hook.State}
+	switch e := event.(type) {
+	case domain.WebhookSecretRotated:
+		until := e.Until.UTC()
+		entry.PreviousSecretUntil = &until
+	case domain.WebhookWasDisabled:
+		entry.Reason = keepable(e.Reason)
+	default:
+	}
+	text, err := json.Marshal(entry)
+	return string(text), err
+}
+
+const appendWebhookLog = `
+INSERT INTO relay.webhook_log (account_id, version, webhook_id, type, actor, before, after)
+VALUES ($1, $2, $3, $4, coalesce(nullif($5, ''), session_user::text), $6::json, $7::json)`
+
+// appendHistory appends one entry for each event.
+func appendHistory(ctx context.Context, tx *sql.Tx, before, after domain.Webhook, actor string, events []domain.WebhookEvent) error {
+	version := after.Version - int64(len(events))
+	state := before
+	for _, event := range events {
+		version++
+		var was sql.NullString
+		if state.State != domain.WebhookNone {
+			text, err := newHistoryEntry(state, nil)
+			if err != nil {
+				return err
+			}
+			was = sql.NullString{String: text, Valid: true}
+		}
+		state = domain.EvolveWebhook(state, event)
+		is, err := newHistoryEntry(state, event)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, appendWebhookLog,
+			int64(after.AccountID), version, int64(after.ID), changeName(event), keepable(actor), was, is); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keepable makes free text fit for PostgreSQL.
+func keepable(text string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "")
+}
+
+// List reads the webhooks of an account, or with account 0 of all accounts, in
+// the order of account and id. Deleted ones are not listed.
+func (w *Webhooks) List(ctx context.Context, account domain.AccountID) ([]domain.Webhook, error) {
+	if account == 0 {
+		return w.query(ctx, `SELECT `+webhookColumns+` FROM relay.webhooks w WHERE w.state <> 'deleted' ORDER BY w.account_id, w.id`)
+	}
+	return w.query(ctx, `SELECT `+webhookColumns+` FROM relay.webhooks w WHERE w.account_id = $1 AND w.state <> 'deleted' ORDER BY w.id`, int64(account))
+}
+
+// Get reads a webhook, also a deleted one. domain.ErrWebhookGone where there
+// never was one.
+func (w *Webhooks) Get(ctx context.Context, id domain.WebhookID) (domain.Webhook, error) {
+	hook, err := scanWebhook(w.db.QueryRowContext(ctx, `SELECT `+webhookColumns+` FROM relay.webhooks w WHERE w.id = $1`, int64(id)))
+	if errors.Is(err, sql.ErrNoRows) {
+		return domain.Webhook{}, domain.ErrWebhookGone
+	}
+	return hook, err
+}
+
+// Load implements relay.Webhooks. Deleted webhooks are loaded too; ids that
+// never were are left out.
+func (w *Webhooks) Load(ctx context.Context, ids []domain.WebhookID) ([]domain.Webhook, error) {
+	list := newArray(20 * len(ids))
+	for _, id := range ids {
+		list.integer(int64(id))
+	}
+	return w.query(ctx, `SELECT `+webhookColumns+` FROM relay.webhooks w WHERE w.id = ANY ($1::bigint[])`, list)
+}
+
+func (w *Webhooks) query(ctx context.Context, query string, args ...any) ([]domain.Webhook, error) {
+	return list(ctx, w.db, scanWebhook, query, args...)
+}
+
+// changedQuery gives at least one row, for the snapshot. The first condition
+// is what the index on xid serves; the second leaves out what committed before
+// since was taken, however long the oldest transaction then runs.
+const changedQuery = `
+SELECT pg_current_snapshot()::text, w.id IS NOT NULL, ` + nullableWebhookColumns + `
+  FROM (SELECT) one
+  LEFT JOIN relay.webhooks w ON w.xid >= pg_snapshot_xmin($1::pg_snapshot) AND NOT pg_visible_in_snapshot(w.xid, $1::pg_snapshot)`
+
+// Changed implements relay.Webhooks: those whose last change committed after
+// the snapshot was taken.
+func (w *Webhooks) Changed(ctx context.Context, since string) ([]domain.Webhook, string, error) {
+	rows, err := w.db.QueryContext(ctx, changedQuery, sql.NullString{String: since, Valid: since != ""})
+	if err != nil {
+		return nil, "", err
+	}
+	defer func() { _ = rows.Close() }()
+	var hooks []domain.Webhook
+	var snapshot string
+	for rows.Next() {
+		var found bool
+		hook, err := scanWebhook(prefixed{rows, []any{&snapshot, &found}})
+		if err != nil {
+			return nil, "", err
+		}
+		if found {
+			hooks = append(hooks, hook)
+		}
+	}
+	return hooks, snapshot, rows.Err()
+}
+
+const configurationsQuery = `
+SELECT a.account_id, a.version, w.id IS NOT NULL, ` + nullableWebhookColumns + `
+  FROM relay.accounts a
+  LEFT JOIN relay.webhooks w ON w.account_id = a.account_id AND w.state <> 'deleted'
+ WHERE a.account_id = ANY ($1::bigint[])
+ ORDER BY a.account_id, w.id`
+
+// Configurations implements relay.Webhooks. An account that never had a
+// webhook has version 0.
+func (w *Webhooks) Configurations(ctx context.Context, tx *sql.Tx, accounts []domain.AccountID) (map[domain.AccountID]domain.Configuration, error) {
+	configurations := make(map[domain.AccountID]domain.Configuration, len(accounts))
+	list := newArray(20 * len(accounts))
+	for _, account := range accounts {
+		configurations[account] = domain.Configuration{}
+		list.integer(int64(account))
+	}
+	rows, err := tx.QueryContext(ctx, configurationsQuery, list)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var account domain.AccountID
+		var version int64
+		var found bool
+		hook, err := scanWebhook(prefixed{rows, []any{&account, &version, &found}})
+		if err != nil {
+			return nil, err
+		}
+		configuration := configurations[account]
+		configuration.Version = version
+		if found {
+			configuration.Webhooks = append(configuration.Webhooks, hook)
+		}
+		configurations[account] = configuration
+	}
+	return configurations, rows.Err()
+}
+
+// maxMissed bounds the count of missed events.
+const maxMissed = 10_000
+
+// Missed are the chat events that were passed over because a webhook was
+// disabled.
+type Missed struct {
+	// Count is 10,000 where More is set.
+	Count int64
+	More  bool
+	// Since and Until bound when they were routed: what a replay needs.
+	Since, Until time.Time
+}
+
+// missedQuery reads the account's events from the newest down, no further than
+// when the webhook was disabled: low bounds what the batches behind it may
+// have routed. Their clock is a relay's, so an hour is left for it to differ.
+const missedQuery = `
+SELECT count(*), coalesce(min(m.at), $4), coalesce(max(m.at), $4)
+  FROM (SELECT l.at FROM relay.log l
+         WHERE l.account_id = $1 AND l.webhook_id = 0
+           AND l.event_seq > coalesce((SELECT b.low FROM relay.batches b WHERE b.at < $4::timestamptz - interval '1 hour' ORDER BY b.at DESC LIMIT 1), 0)
+           AND (l.data ->> 'config_version')::bigint >= $3
+           AND EXISTS (SELECT FROM json_array_elements(l.data -> 'skips') AS s (skip)
+                        WHERE s.skip ->> 'reason' = 'disabled' AND (s.skip ->> 'webhook_id')::bigint = $2)
+         ORDER BY l.event_seq DESC LIMIT $5) m`
+
+// Missed counts the events that a webhook missed between its last two changes
+// of state: hook is one that was just enabled again.
+func (w *Webhooks) Missed(ctx context.Context, hook domain.Webhook) (Missed, error) {
+	const disabled = `
+SELECT d.version, d.at FROM relay.webhook_log d
+ WHERE d.webhook_id = $1 AND d.version < $2 AND d.type = 'disabled'
+   AND NOT EXISTS (SELECT FROM relay.webhook_log e WHERE e.webhook_id = $1 AND e.version > d.version AND e.version < $2 AND e.type IN ('enabled', 'paused'))`
+	var version int64
+	var at time.Time
+	err := w.db.QueryRowContext(ctx, disabled, int64(hook.ID), hook.Version).Scan(&version, &at)
+	if errors.Is(err, sql.ErrNoRows) {
+		return Missed{}, nil
+	}
+	if err != nil {
+		return Missed{}, err
+	}
+	var m Missed
+	err = w.db.QueryRowContext(ctx, missedQuery, int64(hook.AccountID), int64(hook.ID), version, at, maxMissed+1).Scan(&m.Count, &m.Since, &m.Until)
+	if m.Count > maxMissed {
+		// The oldest ones were not looked at: they are none from before it was
+		// disabled.
+		m.Count, m.More, m.Since = maxMissed, true, at
+	}
+	m.Until = m.Until.Add(time.Microsecond) // a replay's range ends before until
+	return m, err
+}
+
+// settingsJSON is how settings are kept and shown: durations as text that both
+// Go and PostgreSQL's interval read, but for "forever".
+type settingsJSON struct {
+	URL            string   `json:"url"`
+	Name           string   `json:"name,omitempty"`
+	Subscriptions  []string `json:"subscriptions"`
+	InboxID        int64    `json:"inbox_id,omitempty"`
+	Timeout        string   `json:"timeout"`
+	MaxConcurrency int      `json:"max_concurrency"`
+	OrderHold      string   `json:"order_hold"`
+}
+
+const forever = "forever"
+
+func shownSettings(s domain.Settings) settingsJSON {
+	hold := s.OrderHold.String()
+	if s.OrderHold == domain.HoldForever {
+		hold = forever
+	}
+	return settingsJSON{s.URL, s.Name, s.Subscriptions, s.InboxID, s.Timeout.String(), s.MaxConcurrency, hold}
+}
+
+func (s settingsJSON) settings() (domain.Settings, error) {
+	timeout, err := time.ParseDuration(s.Timeout)
+	if err != nil {
+		return domain.Settings{}, err
+	}
+	hold := domain.HoldForever
+	if s.OrderHold != forever {
+		if hold, err = time.ParseDuration(s.OrderHold); err != nil {
+			return domain.Settings{}, err
+		}
+	}
+	return domain.Settings{
+		URL: s.URL, Name: s.Name, Subscriptions: s.Subscriptions, InboxID: s.InboxID,
+		Timeout: timeout, MaxConcurrency: s.MaxConcurrency, OrderHold: hold,
+	}, nil
+}
+
+const webhookColumns = `w.id, w.account_id, w.version, w.state, w.settings::text, w.credential, w.secret, w.previous_secret, w.previous_until`
+
+// nullableWebhookColumns are webhookColumns on the right of a LEFT JOIN.
+const nullableWebhookColumns = `coalesce(w.id, 0), coalesce(w.account_id, 0), coalesce(w.version, 0), coalesce(w.state, ''), coalesce(w.settings::text, ''),
+       coalesce(w.credential, ''), coalesce(w.secret, ''), coalesce(w.previous_secret, ''), w.previous_until`
+
+type scanner interface{ Scan(dest ...any) error }
+
+// prefixed scans the columns before a webhook's.
+type prefixed struct {
+	row   scanner
+	first []any
+}
+
+// Scan implements scanner.
+func (p prefixed) Scan(dest ...any) error { return p.row.Scan(append(p.first, dest...)...) }
+
+// scanWebhook reads webhookColumns. A row without a webhook gives the zero
+// value.
+func scanWebhook(row scanner) (domain.Webhook, error) {
+	var hook domain.Webhook
+	var settings, credential, secret, previous string
+	var until sql.NullTime
+	if err := row.Scan(&hook.ID, &hook.AccountID, &hook.Version, &hook.State, &settings, &credential, &secret, &previous, &until); err != nil {
+		return domain.Webhook{}, err
+	}
+	if settings == "" {
+		return domain.Webhook{}, nil
+	}
+	var kept settingsJSON
+	err := json.Unmarshal([]byte(settings), &kept)
+	if err == nil {
+		hook.Settings, err = kept.settings()
+	}
+	if err != nil {
+		return domain.Webhook{}, fmt.Errorf("settings of webhook %d: %w", hook.ID, err)
+	}
+	hook.Credential, hook.Secret, hook.PreviousSecret = domain.CredentialFromText(credential), domain.CredentialFromText(secret), domain.CredentialFromText(previous)
+	if until.Valid {
+		hook.PreviousUntil = until.Time.UTC()
+	}
+	return hook, nil
+}
