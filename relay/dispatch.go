@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -51,17 +50,19 @@ type dispatcher struct {
 	logger   *slog.Logger
 	inbox    inbox
 
-	queues map[domain.WebhookID]*queue
-	marked []*queue                        // to be looked at
-	out    []*step                         // for the recorder
-	steps  int                             // with the recorder
-	parked map[domain.DeliveryKey]struct{} // in memory and in the due table
-	open   map[domain.DeliveryKey]int64    // attempts under way, by the place of their start
-	lost   []lostAttempt                   // of dead relays, to be given up
-	fresh  int                             // first deliveries in memory
-	bodies int                             // their bytes
-	flying int
-	commit int64 // newest group commit known
+	queues  map[domain.WebhookID]*queue
+	marked  []*queue                        // to be looked at
+	out     []*step                         // for the recorder
+	steps   int                             // with the recorder
+	parked  map[domain.DeliveryKey]struct{} // in memory and in the due table
+	open    map[domain.DeliveryKey]int64    // attempts under way, by the place of their start
+	lost    []lostAttempt                   // of dead relays, to be given up
+	fresh   int                             // first deliveries in memory
+	crowded map[*queue]struct{}             // queues that may have some
+	looked  time.Time                       // when shed last looked, and the place was told
+	bodies  int                             // their bytes
+	flying  int
+	commit  int64 // newest group commit known
 
 	feed     feed
 	due      dueReader
@@ -94,7 +95,7 @@ type dueReader struct {
 	cursor  Cursor
 	next    time.Time // when something may be due; zero for never
 	reading bool
-	unsaved []*step // rows on their way into the table: the cursor may not pass them
+	unsaved map[*step]struct{} // rows on their way into the table: the cursor may not pass them
 }
 
 // lostAttempt is an open attempt of a dead relay. It becomes unknown when it
@@ -136,9 +137,10 @@ func (in *inbox) call(f func()) { in.put(func() { in.calls = append(in.calls, f)
 func newDispatcher(store Store, webhooks Webhooks, policy domain.RetryPolicy, now func() time.Time, logger *slog.Logger) *dispatcher {
 	return &dispatcher{
 		store: store, webhooks: webhooks, policy: policy, now: now, logger: logger,
-		inbox:  inbox{wake: make(chan struct{}, 1)},
-		more:   make(chan struct{}, 1),
-		queues: map[domain.WebhookID]*queue{}, parked: map[domain.DeliveryKey]struct{}{}, open: map[domain.DeliveryKey]int64{},
+		inbox:   inbox{wake: make(chan struct{}, 1)},
+		more:    make(chan struct{}, 1),
+		due:     dueReader{unsaved: map[*step]struct{}{}},
+		crowded: map[*queue]struct{}{}, queues: map[domain.WebhookID]*queue{}, parked: map[domain.DeliveryKey]struct{}{}, open: map[domain.DeliveryKey]int64{},
 	}
 }
 
@@ -224,7 +226,6 @@ func (d *dispatcher) take() {
 func (d *dispatcher) work(ctx context.Context) {
 	if !d.stopping {
 		d.giveUpLost()
-		d.shed()
 		d.takeBatches()
 		d.readDue()
 		for len(d.marked) > 0 {
@@ -238,8 +239,14 @@ func (d *dispatcher) work(ctx context.Context) {
 		}
 		d.reads = d.reads[:0]
 	}
+	if now := d.now(); now.Sub(d.looked).Abs() >= patience/4 {
+		d.looked = now
+		d.moved(d.place()) // older ones were lower: a successor loses nothing by them
+		if !d.stopping {
+			d.shed()
+		}
+	}
 	d.steps += len(d.out)
-	d.moved(d.place()) // before what follows can be on record
 	d.recorder.submit(d.out)
 	d.out = nil
 	if wants := d.fresh < maxFresh && d.bodies < maxBodies && len(d.feed.ready) < maxBatches; wants != d.hungry.Load() {
@@ -348,6 +355,7 @@ func (d *dispatcher) admit(no int64, found []Delivery) {
 			d.spill(q, it)
 			continue
 		}
+		d.crowded[q] = struct{}{}
 		d.enqueue(q, it)
 	}
 	d.advance()
@@ -434,7 +442,8 @@ func (d *dispatcher) pump(q *queue) {
 			d.readLane(q, l)
 		}
 	}
-	if d.flying >= maxInFlight {
+	if d.flying >= maxInFlight && !q.starved {
+		q.starved = true
 		d.starved = append(d.starved, q)
 	}
 }
@@ -610,7 +619,7 @@ func (d *dispatcher) wait(s *step, it *item, kind DueKind, at time.Time) {
 		if !at.After(d.due.cursor.At) {
 			at = d.due.cursor.At.Add(time.Microsecond)
 		}
-		d.due.unsaved = append(d.due.unsaved, s)
+		d.due.unsaved[s] = struct{}{}
 	}
 	s.Waits = Due{Key: it.Key, Version: it.State.Version, Kind: kind, At: at, Pos: it.Pos, Order: it.order}
 	it.Body = nil
@@ -636,48 +645,23 @@ func (d *dispatcher) shed() {
 	if d.fresh < maxFresh/4 && d.bodies < maxBodies/4 {
 		late = d.now().Add(-8 * patience)
 	}
-	for _, q := range d.queues {
+	for q := range d.crowded {
 		if q.lanes[freshLane].size == 0 {
+			delete(d.crowded, q)
 			continue
 		}
-		var old []*item
-		waits := false
-		collect := func(items []*item) {
-			for _, it := range items {
-				if it.batch != nil && it.lane() == freshLane {
-					waits = waits || it.since.Before(late)
-					old = append(old, it)
-				}
-			}
-		}
-		for _, c := range q.conversations {
-			collect(c.waiting)
-		}
-		for _, it := range q.lanes[freshLane].runnable {
-			if it.order == 0 {
-				collect([]*item{it})
-			}
-		}
-		if !waits {
+		old := q.waitingSince(late)
+		if len(old) == 0 {
 			continue
 		}
 		d.overflow(q, freshLane)
-		slices.SortFunc(old, func(a, b *item) int { return cmp.Compare(a.Pos, b.Pos) })
 		for _, it := range old {
-			d.removeRunnable(q, it)
 			q.take(it)
 			d.spill(q, it)
 		}
 		for _, c := range q.conversations {
 			d.nextOf(q, c)
 		}
-	}
-}
-
-func (d *dispatcher) removeRunnable(q *queue, it *item) {
-	l := &q.lanes[it.lane()]
-	if i := slices.Index(l.runnable, it); i >= 0 {
-		l.runnable = slices.Delete(l.runnable, i, i+1)
 	}
 }
 
@@ -691,6 +675,7 @@ func (d *dispatcher) onOutcome(o outcome) {
 	q.inFlight[it.lane()]--
 	d.flying--
 	for _, starved := range d.starved {
+		starved.starved = false
 		d.mark(starved)
 	}
 	d.starved = d.starved[:0]
@@ -781,9 +766,7 @@ func (d *dispatcher) saved(s *step) {
 		}
 		return
 	}
-	if i := slices.Index(d.due.unsaved, s); i >= 0 {
-		d.due.unsaved = slices.Delete(d.due.unsaved, i, i+1)
-	}
+	delete(d.due.unsaved, s)
 	if d.due.next.IsZero() || s.Waits.At.Before(d.due.next) {
 		d.due.next = s.Waits.At
 	}
@@ -1001,7 +984,7 @@ func (d *dispatcher) readDue() {
 		return
 	}
 	until := now
-	for _, s := range d.due.unsaved {
+	for s := range d.due.unsaved {
 		if !s.Waits.At.After(until) {
 			until = s.Waits.At.Add(-time.Microsecond) // the cursor may not pass it
 		}

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"hash/fnv"
 	"slices"
 	"strconv"
@@ -70,8 +71,9 @@ type queue struct {
 	// blocked has those whose deliveries wait in the due table.
 	conversations map[int64]*conversation
 	blocked       map[int64]blocked
-	// marked says that the queue is listed to be looked at.
-	marked bool
+	// marked says that the queue is listed to be looked at, starved that it is
+	// listed for when there is room in flight.
+	marked, starved bool
 }
 
 // lane is one of the two ways into a queue.
@@ -198,6 +200,37 @@ func (q *queue) take(it *item) {
 		}
 		c.waiting = slices.Delete(c.waiting, i, i+1)
 	}
+}
+
+// waitingSince gives all first deliveries that wait in memory, in routing
+// order, where one of them has waited since before late; none of them is
+// runnable any more.
+func (q *queue) waitingSince(late time.Time) []*item {
+	var all []*item
+	old := false
+	collect := func(it *item) {
+		if it.batch != nil && it.lane() == freshLane {
+			all = append(all, it)
+			old = old || it.since.Before(late)
+		}
+	}
+	for _, it := range q.lanes[freshLane].runnable {
+		if it.order == 0 {
+			collect(it)
+		}
+	}
+	for _, c := range q.conversations {
+		for _, it := range c.waiting {
+			collect(it)
+		}
+	}
+	if !old {
+		return nil
+	}
+	l := &q.lanes[freshLane]
+	l.runnable = slices.DeleteFunc(l.runnable, func(it *item) bool { return it.batch != nil })
+	slices.SortFunc(all, func(a, b *item) int { return cmp.Compare(a.Pos, b.Pos) })
+	return all
 }
 
 // forget drops a conversation of which memory holds nothing more.
