@@ -301,43 +301,61 @@ func (r *reader) lowFor(s Snapshot) int64 {
 }
 
 // selectRows reads the next rows of the window and, on each row or alone where
-// there is none, the snapshot and the chain's head. Everything that bounds it
-// is a parameter, so that the planner sees the values and prunes partitions.
+// there is none, the snapshot and the chain's head.
+//
+// Three paths lead to the rows of a window. All have the same filter, what the
+// target sees and consumed does not; they differ in how rows are found, and do
+// not overlap. With H the High and W the transaction of the newest link known
+// to be committed, every row of a transaction after W lies above H, so:
+//
+//   - above H, by sequence number: the backlog, however long it is;
+//   - up to H, by the transactions that were under way in consumed: stragglers;
+//   - up to H, by the transactions from consumed's xmax up to W: those that
+//     overlapped with the last batches.
+//
+// So no path sorts the backlog or walks what was consumed. Everything that
+// bounds them is a parameter: the planner sees the values and prunes
+// partitions.
 //
 // $1 transactions in progress in consumed, $2 lower bound of their rows,
-// $3 xmax of consumed, $4 lower bound of rows from there on, $5 the open
-// window's snapshot or NULL, $6 rows to fetch, $7 limit of a body, $8 limit of
-// all bodies, $9 lower bound for duplicates.
+// $3 xmax of consumed, $4 lower bound of rows from there on, $5 W, $6 H,
+// $7 lower bound above H, $8 consumed, $9 the open window's snapshot or NULL,
+// $10 rows to fetch, $11 limit of a body, $12 limit of all bodies, $13 lower
+// bound for duplicates.
 const selectRows = `
 SELECT CASE WHEN e.rn IS NULL OR e.rn = 1 THEN m.snap::text END, m.no, m.xid::text, m.relay_id, m.commit,
-       e.seq, e.account_id, e.event, CASE WHEN e.bytes <= $7 THEN e.payload END, e.bytes,
+       e.seq, e.account_id, e.event, CASE WHEN e.bytes <= $11 THEN e.payload END, e.bytes,
        e.id, e.ordering_key, e.metadata, e.inserted_at, e.total, coalesce(a.version, 0), coalesce(d.event_seq, 0)
   FROM (SELECT pg_current_snapshot() AS snap, b.no, b.xid, b.relay_id, b.commit FROM relay.batches b ORDER BY b.no DESC LIMIT 1) m
   LEFT JOIN (
        SELECT w.*, count(*) OVER () AS total, row_number() OVER (ORDER BY w.seq) AS rn,
-              sum(CASE WHEN w.bytes <= $7 THEN w.bytes ELSE 0 END) OVER (ORDER BY w.seq) AS running
+              sum(CASE WHEN w.bytes <= $11 THEN w.bytes ELSE 0 END) OVER (ORDER BY w.seq) AS running
          FROM (
               SELECT * FROM (
-                 (SELECT seq, account_id, event, payload, octet_length(payload::text) AS bytes, id, ordering_key, metadata::text AS metadata, inserted_at
-                    FROM outbox.events
-                   WHERE xid = ANY ($1::xid8[]) AND seq > $2
-                     AND ($5::pg_snapshot IS NULL OR pg_visible_in_snapshot(xid, $5::pg_snapshot))
-                   ORDER BY seq LIMIT $6)
+                 (SELECT ` + rowColumns + ` FROM outbox.events
+                   WHERE xid = ANY ($1::xid8[]) AND seq > $2 AND seq <= $6 AND ` + inWindow + `
+                   ORDER BY seq LIMIT $10)
                  UNION ALL
-                 (SELECT seq, account_id, event, payload, octet_length(payload::text), id, ordering_key, metadata::text, inserted_at
-                    FROM outbox.events
-                   WHERE xid >= $3::xid8 AND seq > $4
-                     AND ($5::pg_snapshot IS NULL OR pg_visible_in_snapshot(xid, $5::pg_snapshot))
-                   ORDER BY seq LIMIT $6)) u
-               ORDER BY seq LIMIT $6) w
-       ) e ON e.rn < $6 AND (e.running <= $8 OR e.rn = 1)
+                 (SELECT ` + rowColumns + ` FROM outbox.events
+                   WHERE xid >= $3::xid8 AND xid <= $5::xid8 AND seq > $4 AND seq <= $6 AND ` + inWindow + `
+                   ORDER BY seq LIMIT $10)
+                 UNION ALL
+                 (SELECT ` + rowColumns + ` FROM outbox.events
+                   WHERE seq > $7 AND ` + inWindow + `
+                   ORDER BY seq LIMIT $10)) u
+               ORDER BY seq LIMIT $10) w
+       ) e ON e.rn < $10 AND (e.running <= $12 OR e.rn = 1)
   LEFT JOIN relay.accounts a ON a.account_id = e.account_id
   LEFT JOIN LATERAL (
        SELECT l.event_seq FROM relay.log l
-        WHERE l.event_id = e.id AND l.webhook_id = 0 AND l.event_seq >= $9 AND l.account_id = e.account_id
+        WHERE l.event_id = e.id AND l.webhook_id = 0 AND l.event_seq >= $13 AND l.account_id = e.account_id
           AND l.event_seq <> e.seq AND l.data ->> 'routing' <> 'quarantined'
         ORDER BY l.event_seq LIMIT 1) d ON true
  ORDER BY e.seq`
+
+const rowColumns = `seq, account_id, event, payload, octet_length(payload::text) AS bytes, id, ordering_key, metadata::text AS metadata, inserted_at`
+
+const inWindow = `NOT pg_visible_in_snapshot(xid, $8::pg_snapshot) AND ($9::pg_snapshot IS NULL OR pg_visible_in_snapshot(xid, $9::pg_snapshot))`
 
 // SelectQuery implements watermill-sql's SchemaAdapter.
 func (r *reader) SelectQuery(string, string, wsql.OffsetsAdapter) wsql.Query {
@@ -350,9 +368,11 @@ func (r *reader) SelectQuery(string, string, wsql.OffsetsAdapter) wsql.Query {
 	if p.Target != nil {
 		target = p.Target.String()
 	}
+	newest := r.lows[len(r.lows)-1]
 	return wsql.Query{Query: selectRows, Args: []any{
 		p.Consumed.array(), max(p.Cursor, p.Low), strconv.FormatUint(p.Consumed.Xmax, 10), max(p.Cursor, p.Floor),
-		target, r.config.BatchRows + 1, r.config.MaxBody, r.config.BatchBytes, r.dupFloor,
+		strconv.FormatUint(newest.xid, 10), newest.high, max(p.Cursor, newest.high), p.Consumed.String(), target,
+		r.config.BatchRows + 1, r.config.MaxBody, r.config.BatchBytes, r.dupFloor,
 	}}
 }
 
