@@ -192,7 +192,7 @@ type fetch struct {
 	now     Snapshot
 	started bool
 	rows    []*Row
-	total   int // rows there were, up to one more than asked for
+	more    bool // says the last of them: behind it the window has others
 }
 
 // rowIndex finds the row of a message; handlers run in other goroutines.
@@ -325,11 +325,11 @@ func (r *reader) lowFor(s Snapshot) int64 {
 const selectRows = `
 SELECT CASE WHEN e.rn IS NULL OR e.rn = 1 THEN m.snap::text END, m.no, m.xid::text, m.relay_id, m.commit,
        e.seq, e.account_id, e.event, CASE WHEN e.bytes <= $11 THEN e.payload END, e.bytes,
-       e.id, e.ordering_key, e.metadata, e.inserted_at, e.total, coalesce(a.version, 0), coalesce(d.event_seq, 0)
+       e.id, e.ordering_key, e.metadata, e.inserted_at, e.more, coalesce(a.version, 0), coalesce(d.event_seq, 0)
   FROM (SELECT pg_current_snapshot() AS snap, b.no, b.xid, b.relay_id, b.commit FROM relay.batches b ORDER BY b.no DESC LIMIT 1) m
   LEFT JOIN (
-       SELECT w.*, count(*) OVER () AS total, row_number() OVER (ORDER BY w.seq) AS rn,
-              sum(CASE WHEN w.bytes <= $11 THEN w.bytes ELSE 0 END) OVER (ORDER BY w.seq) AS running
+       SELECT w.*, lead(w.seq) OVER r IS NOT NULL AS more, row_number() OVER r AS rn,
+              sum(CASE WHEN w.bytes <= $11 THEN w.bytes ELSE 0 END) OVER r AS running
          FROM (
               SELECT * FROM (
                  (SELECT ` + rowColumns + ` FROM outbox.events
@@ -344,16 +344,20 @@ SELECT CASE WHEN e.rn IS NULL OR e.rn = 1 THEN m.snap::text END, m.no, m.xid::te
                    WHERE seq > $7 AND ` + inWindow + `
                    ORDER BY seq LIMIT $10)) u
                ORDER BY seq LIMIT $10) w
+       WINDOW r AS (ORDER BY w.seq ROWS UNBOUNDED PRECEDING)
        ) e ON e.rn < $10 AND (e.running <= $12 OR e.rn = 1)
   LEFT JOIN relay.accounts a ON a.account_id = e.account_id
-  LEFT JOIN LATERAL (
-       SELECT l.event_seq FROM relay.log l
-        WHERE l.event_id = e.id AND l.webhook_id = 0 AND l.event_seq >= $13 AND l.account_id = e.account_id
-          AND l.event_seq <> e.seq AND l.data ->> 'routing' <> 'quarantined'
-        ORDER BY l.event_seq LIMIT 1) d ON true
+  LEFT JOIN LATERAL ( -- "+ 0" leaves the planner no index but the one on event_id
+       SELECT min(l.event_seq + 0) AS event_seq FROM relay.log l
+        WHERE l.event_id = e.id AND l.webhook_id = 0 AND l.event_seq >= $13 AND l.account_id + 0 = e.account_id
+          AND l.event_seq <> e.seq AND l.data ->> 'routing' <> 'quarantined') d ON true
  ORDER BY e.seq`
 
-const rowColumns = `seq, account_id, event, payload, octet_length(payload::text) AS bytes, id, ordering_key, metadata::text AS metadata, inserted_at`
+// rowColumns are read of each row. A payload that is not compressed tells its
+// size without being read.
+const rowColumns = `seq, account_id, event, payload,
+       CASE WHEN pg_column_compression(payload) IS NULL THEN pg_column_size(payload) ELSE octet_length(payload::text) END AS bytes,
+       id, ordering_key, metadata::text AS metadata, inserted_at`
 
 const inWindow = `NOT pg_visible_in_snapshot(xid, $8::pg_snapshot) AND ($9::pg_snapshot IS NULL OR pg_visible_in_snapshot(xid, $9::pg_snapshot))`
 
@@ -383,15 +387,16 @@ func (r *reader) UnmarshalMessage(scanner wsql.Scanner) (wsql.Row, error) {
 		snap, event, ordering sql.NullString
 		head, relayID, commit int64
 		xid                   string
-		seq, account, total   sql.NullInt64
+		seq, account          sql.NullInt64
 		size                  sql.NullInt64
 		version, duplicate    int64
 		payload, metadata     []byte
 		id                    []byte
 		inserted              sql.NullTime
+		more                  sql.NullBool
 	)
 	err := scanner.Scan(&snap, &head, &xid, &relayID, &commit, &seq, &account, &event, &payload, &size,
-		&id, &ordering, &metadata, &inserted, &total, &version, &duplicate)
+		&id, &ordering, &metadata, &inserted, &more, &version, &duplicate)
 	if err != nil {
 		return wsql.Row{}, err
 	}
@@ -407,9 +412,12 @@ func (r *reader) UnmarshalMessage(scanner wsql.Scanner) (wsql.Row, error) {
 	row := &Row{
 		ChatEvent: domain.ChatEvent{
 			Seq: seq.Int64, AccountID: domain.AccountID(account.Int64), Name: event.String,
-			Payload: payload, PayloadBytes: int(size.Int64), InsertedAt: inserted.Time,
+			Payload: payload, PayloadBytes: len(payload), InsertedAt: inserted.Time,
 		},
 		Metadata: metadata, ConfigVersion: version, DuplicateOf: duplicate,
+	}
+	if payload == nil {
+		row.PayloadBytes = int(size.Int64)
 	}
 	if len(id) > 0 {
 		if err := row.ID.UnmarshalText(id); err != nil {
@@ -419,7 +427,7 @@ func (r *reader) UnmarshalMessage(scanner wsql.Scanner) (wsql.Row, error) {
 	if ordering.Valid {
 		row.OrderingKey = &ordering.String
 	}
-	r.fetch.rows, r.fetch.total = append(r.fetch.rows, row), int(total.Int64)
+	r.fetch.rows, r.fetch.more = append(r.fetch.rows, row), more.Bool
 
 	msg := message.NewMessage(strconv.FormatInt(row.Seq, 10), row.Payload)
 	r.index.Lock()
@@ -472,7 +480,7 @@ func (r *reader) AckMessageQuery(_ string, last wsql.Row, _ string) wsql.Query {
 			break
 		}
 	}
-	complete := len(rows) == r.fetch.total
+	complete := len(rows) == len(r.fetch.rows) && !r.fetch.more
 	batch := &Batch{RelayID: r.config.RelayID, At: r.config.Now(), Rows: rows, SeqMin: rows[0].Seq, SeqMax: rows[len(rows)-1].Seq}
 	batch.Position = r.fetch.opened.advance(last.Offset, batch.SeqMax, complete, r.lowFor)
 	r.pending, r.pendingSent = batch, false

@@ -208,7 +208,7 @@ func TestAHeldDeliveryGoesOnWhenItsTurnComes(t *testing.T) {
 func TestAHangingWebhookDelaysNobody(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.webhook(1, "/hanging", func(s *domain.Settings) { s.OrderHold = 0; s.MaxConcurrency = 4 })
+	b.webhook(1, "/hanging", func(s *domain.Settings) { s.OrderHold = 0; s.MaxConcurrency = 4; s.Timeout = 30 * time.Second })
 	b.webhook(1, "/healthy", func(s *domain.Settings) { s.OrderHold = 0 })
 	release := make(chan struct{})
 	b.receiver.on("/hanging", func(_ http.ResponseWriter, req *http.Request) {
@@ -218,13 +218,13 @@ func TestAHangingWebhookDelaysNobody(t *testing.T) {
 		}
 	})
 	r := b.start(nil)
-	const n = 6000 // more than memory holds for one webhook
+	const n = 3000 // more than memory holds for one webhook
 	b.exec(`INSERT INTO outbox.events (account_id, event, payload) SELECT 1, 'message_created', json_build_object('id', i) FROM generate_series(1, $1::int) i`, n)
 	b.eventually("the healthy webhook's POSTs", func() (bool, string) {
 		got := len(b.receiver.got("/healthy"))
 		return got == n, fmt.Sprintf("%d of %d came", got, n)
 	})
-	if got := len(b.receiver.got("/hanging")); got > 12 {
+	if got := len(b.receiver.got("/hanging")); got > 4 {
 		t.Errorf("the hanging webhook had %d POSTs, more than its concurrency allows", got)
 	}
 	b.eventually("the overflow", func() (bool, string) {
@@ -232,12 +232,11 @@ func TestAHangingWebhookDelaysNobody(t *testing.T) {
 		return due > 1000, fmt.Sprintf("%d rows", due)
 	})
 	close(release)
-	b.awaitStatus("succeeded", 2*n-12)
 	b.awaitStatus("succeeded", 2*n)
 	if due := scan[int](b, `SELECT count(*) FROM relay.due`); due != 0 {
 		t.Errorf("%d rows are left in the due table", due)
 	}
-	if got := len(b.receiver.got("/hanging")); got > n+12 {
+	if got := len(b.receiver.got("/hanging")); got != n {
 		t.Errorf("the hanging webhook had %d POSTs for %d deliveries", got, n)
 	}
 	r.stop()

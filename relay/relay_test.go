@@ -1,7 +1,6 @@
 package relay_test
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
+	"github.com/outrider-relay/outrider/adapters/httpsend"
 	"github.com/outrider-relay/outrider/adapters/postgres"
 	"github.com/outrider-relay/outrider/domain"
 	"github.com/outrider-relay/outrider/relay"
@@ -180,7 +180,10 @@ func (b *bench) start(change func(*relay.Config)) *running {
 	}
 	db.SetMaxOpenConns(12)
 	db.SetMaxIdleConns(12)
-	sender := tempSender{}
+	sender, err := httpsend.New(httpsend.Config{UserAgentVersion: "test", Addresses: loopback})
+	if err != nil {
+		b.t.Fatal(err)
+	}
 	store := postgres.NewStore(db)
 	logger := slog.New(slog.NewTextHandler(b.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	config := relay.Config{
@@ -210,6 +213,7 @@ func (b *bench) start(change func(*relay.Config)) *running {
 	stop := sync.OnceFunc(func() {
 		cancel()
 		wg.Wait()
+		sender.CloseIdle()
 		if err := db.Close(); err != nil {
 			b.t.Errorf("close the pool: %v", err)
 		}
@@ -223,7 +227,7 @@ func (b *bench) eventually(what string, condition func() (bool, string)) {
 	b.t.Helper()
 	deadline := time.NewTimer(60 * time.Second)
 	defer deadline.Stop()
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(25 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		ok, state := condition()
@@ -302,32 +306,4 @@ func TestAnInsertedRowIsPostedAndOnRecord(t *testing.T) {
 		posts[0].webhookID, posts[0].delivery); n != 1 {
 		t.Errorf("the attempt is not on record as it was sent")
 	}
-}
-
-type tempSender struct{}
-
-func (tempSender) Send(ctx context.Context, r relay.Request) domain.Outcome {
-	ctx, cancel := context.WithTimeout(ctx, r.Webhook.Settings.Timeout)
-	defer cancel()
-	req, _ := http.NewRequestWithContext(ctx, "POST", r.Webhook.Settings.URL, bytes.NewReader(r.Body))
-	req.Header.Set("webhook-id", r.Notification.String())
-	req.Header.Set("Outrider-Delivery", r.Delivery.String())
-	req.Header.Set("Outrider-Attempt", strconv.Itoa(r.Attempt))
-	req.Header.Set("Outrider-Previous-Outcome", string(r.Previous))
-	req.Header.Set("Outrider-Event", r.Event)
-	if r.Replay != 0 {
-		req.Header.Set("Outrider-Replay", strconv.Itoa(int(r.Replay)))
-	}
-	begin := time.Now()
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return domain.Outcome{Kind: domain.OutcomeFailed, Class: domain.ErrorConnect, Detail: err.Error(), Duration: time.Since(begin)}
-	}
-	defer resp.Body.Close()
-	b, _ := io.ReadAll(resp.Body)
-	o := domain.Outcome{Kind: domain.OutcomeSucceeded, StatusCode: resp.StatusCode, Duration: time.Since(begin), Excerpt: string(b)}
-	if resp.StatusCode/100 != 2 {
-		o.Kind, o.Class = domain.OutcomeFailed, domain.ErrorStatus
-	}
-	return o
 }
