@@ -97,7 +97,8 @@ CREATE TABLE relay.log (
 ) PARTITION BY RANGE (event_seq);
 CREATE INDEX log_pos ON relay.log (pos);
 CREATE INDEX log_event_id ON relay.log (event_id) WHERE webhook_id = 0;
-CREATE INDEX log_account ON relay.log (account_id, event_seq) WHERE webhook_id = 0;
+-- Not "webhook_id = 0": the look-up of duplicates must not find this one fit.
+CREATE INDEX log_account ON relay.log (account_id, event_seq) WHERE type = 'routed';
 CREATE INDEX log_delivery_id ON relay.log (delivery_id) WHERE delivery_id IS NOT NULL;
 CREATE INDEX log_webhook ON relay.log (webhook_id, event_seq) WHERE delivery_id IS NOT NULL;
 CREATE TABLE relay.log_net PARTITION OF relay.log DEFAULT;

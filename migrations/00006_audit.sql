@@ -41,7 +41,7 @@ SELECT r.event_id,
        e.metadata
   FROM relay.log r
   LEFT JOIN outbox.events e ON e.seq = r.event_seq
- WHERE r.webhook_id = 0
+ WHERE r.webhook_id = 0 AND r.type = 'routed'
 UNION ALL
 SELECT e.id, e.seq, e.account_id, e.event, e.ordering_key, e.occurred_at, e.inserted_at, NULL, 'waiting', NULL, NULL, NULL, 0, e.metadata
   FROM outbox.events e

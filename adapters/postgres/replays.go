@@ -42,7 +42,7 @@ func (r *Replays) Open(ctx context.Context) ([]relay.Replay, error) {
 const nextQuery = `
 WITH ev AS MATERIALIZED (
   SELECT r.event_seq, r.pos, r.account_id, r.event_id, r.data FROM relay.log r
-   WHERE r.webhook_id = 0 AND r.event_seq > $1 AND r.event_seq BETWEEN $2 AND $3
+   WHERE r.webhook_id = 0 AND r.type = 'routed' AND r.event_seq > $1 AND r.event_seq BETWEEN $2 AND $3
      AND ($4::uuid[] IS NULL OR r.event_id = ANY ($4::uuid[]))
      AND ($5::bigint IS NULL OR r.account_id = $5::bigint)
      AND ($6::timestamptz IS NULL OR r.at >= $6::timestamptz) AND ($7::timestamptz IS NULL OR r.at < $7::timestamptz)

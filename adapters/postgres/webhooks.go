@@ -388,7 +388,7 @@ type Missed struct {
 const missedQuery = `
 SELECT count(*), coalesce(min(m.at), $4), coalesce(max(m.at), $4)
   FROM (SELECT l.at FROM relay.log l
-         WHERE l.account_id = $1 AND l.webhook_id = 0
+         WHERE l.account_id = $1 AND l.webhook_id = 0 AND l.type = 'routed'
            AND l.event_seq > coalesce((SELECT b.low FROM relay.batches b WHERE b.at < $4::timestamptz - interval '1 hour' ORDER BY b.at DESC LIMIT 1), 0)
            AND (l.data ->> 'config_version')::bigint >= $3
            AND EXISTS (SELECT FROM json_array_elements(l.data -> 'skips') AS s (skip)
