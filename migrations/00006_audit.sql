@@ -2,27 +2,30 @@
 -- Ids are derived, so that an auditor can recompute them: a UUID version 8
 -- with the first 48 bits of prefix and SHA-256 of the input behind them.
 -- +goose StatementBegin
-CREATE FUNCTION relay.derived_id(prefix uuid, input bytea) RETURNS uuid
+CREATE FUNCTION audit.derived_id(prefix uuid, input bytea) RETURNS uuid
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
     SELECT encode(
         set_byte(set_byte(b.raw, 6, get_byte(b.raw, 6) & 15 | 128), 8, get_byte(b.raw, 8) & 63 | 128), 'hex')::uuid
       FROM (SELECT substring(uuid_send(prefix) FOR 6) || substring(sha256(input) FOR 10) AS raw) b
 $$;
-CREATE FUNCTION relay.notification_id(account_id bigint, event_id uuid, webhook_id bigint) RETURNS uuid
+CREATE FUNCTION audit.notification_id(account_id bigint, event_id uuid, webhook_id bigint) RETURNS uuid
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
-    SELECT relay.derived_id(event_id, 'n'::bytea || int8send(account_id) || uuid_send(event_id) || int8send(webhook_id))
+    SELECT audit.derived_id(event_id, 'n'::bytea || int8send(account_id) || uuid_send(event_id) || int8send(webhook_id))
 $$;
 -- +goose StatementEnd
-COMMENT ON FUNCTION relay.notification_id(bigint, uuid, bigint) IS 'The webhook-id that receivers see: derived from account, event and webhook, the same for retries and replays.';
+COMMENT ON FUNCTION audit.notification_id(bigint, uuid, bigint) IS 'The webhook-id that receivers see: derived from account, event and webhook, the same for retries and replays.';
 
 -- What an auditor may see of a URL.
 -- +goose StatementBegin
-CREATE FUNCTION relay.shown_url(url text) RETURNS text
+CREATE FUNCTION audit.shown_url(url text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$ SELECT regexp_replace(url, '[?#].*$', '') $$;
 -- +goose StatementEnd
+
+COMMENT ON FUNCTION audit.derived_id(uuid, bytea) IS 'A UUID version 8 with the first 48 bits of prefix and the beginning of SHA-256 over input: how ids are derived.';
+COMMENT ON FUNCTION audit.shown_url(text) IS 'A URL without its query.';
 
 CREATE VIEW audit.events AS
 SELECT r.event_id,
@@ -50,7 +53,7 @@ SELECT e.id, e.seq, e.account_id, e.event, e.ordering_key, e.occurred_at, e.inse
 
 CREATE VIEW audit.deliveries AS
 SELECT s.delivery_id,
-       relay.notification_id(s.account_id, s.event_id, s.webhook_id) AS notification_id,
+       audit.notification_id(s.account_id, s.event_id, s.webhook_id) AS notification_id,
        s.event_id,
        s.event_seq,
        s.account_id,
@@ -58,7 +61,7 @@ SELECT s.delivery_id,
        coalesce(r.data ->> 'ordering_key', '')         AS ordering_key,
        s.webhook_id,
        coalesce(f.webhook_version, (s.data ->> 'webhook_version')::bigint) AS webhook_version,
-       relay.shown_url(w.after ->> 'url')              AS url,
+       audit.shown_url(w.after ->> 'url')              AS url,
        CASE f.last_type
             WHEN 'held' THEN 'held' WHEN 'attempt_succeeded' THEN 'succeeded' WHEN 'dead' THEN 'dead'
             WHEN 'cancelled' THEN 'cancelled' WHEN 'expired' THEN 'expired' ELSE 'pending' END AS status,
@@ -95,13 +98,13 @@ SELECT s.delivery_id,
 
 CREATE VIEW audit.attempts AS
 SELECT s.delivery_id,
-       relay.notification_id(s.account_id, s.event_id, s.webhook_id) AS notification_id,
+       audit.notification_id(s.account_id, s.event_id, s.webhook_id) AS notification_id,
        (a.data ->> 'attempt')::integer                 AS attempt,
        s.event_id,
        a.account_id,
        a.webhook_id,
        (a.data ->> 'webhook_version')::bigint          AS webhook_version,
-       relay.shown_url(w.after ->> 'url')              AS url,
+       audit.shown_url(w.after ->> 'url')              AS url,
        a.at                                            AS started_at,
        o.at                                            AS finished_at,
        CASE o.type WHEN 'attempt_succeeded' THEN 'succeeded' WHEN 'attempt_failed' THEN 'failed'
@@ -137,7 +140,7 @@ SELECT l.pos                                           AS seq,
   JOIN relay.log s ON s.event_seq = l.event_seq AND s.webhook_id = l.webhook_id AND s.replay_id = l.replay_id AND s.version = 1
 UNION ALL
 SELECT NULL, w.at, w.account_id, 'webhook', w.webhook_id::text, w.version, w.type, NULL, NULL,
-       json_build_object('actor', w.actor, 'url', relay.shown_url(w.after ->> 'url'), 'state', w.after ->> 'state')
+       json_build_object('actor', w.actor, 'url', audit.shown_url(w.after ->> 'url'), 'state', w.after ->> 'state')
   FROM relay.webhook_log w
 UNION ALL
 SELECT NULL, p.at, p.account_id, 'replay', p.replay_id::text, p.version, p.type, NULL, NULL, p.data
@@ -150,8 +153,8 @@ SELECT w.at,
        w.version                                       AS webhook_version,
        w.actor,
        w.type                                          AS change,
-       CASE WHEN w.before IS NOT NULL THEN jsonb_set(w.before::jsonb, '{url}', to_jsonb(relay.shown_url(w.before ->> 'url'))) END AS before,
-       jsonb_set(w.after::jsonb, '{url}', to_jsonb(relay.shown_url(w.after ->> 'url'))) AS after
+       CASE WHEN w.before IS NOT NULL THEN jsonb_set(w.before::jsonb, '{url}', to_jsonb(audit.shown_url(w.before ->> 'url'))) END AS before,
+       jsonb_set(w.after::jsonb, '{url}', to_jsonb(audit.shown_url(w.after ->> 'url'))) AS after
   FROM relay.webhook_log w;
 
 GRANT SELECT ON ALL TABLES IN SCHEMA audit TO outrider_auditor, outrider_relay, outrider_operator;

@@ -1,0 +1,217 @@
+package migrations_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"flag"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
+	"github.com/outrider-relay/outrider/migrations"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+var update = flag.Bool("update", false, "write the golden file anew")
+
+// contractQuery lists what others build on: columns, functions and rights of
+// the public schemas, and that each has a COMMENT.
+const contractQuery = `
+SELECT line FROM (
+  SELECT format('column %I.%I.%I %s%s', n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END) AS line,
+         1 AS kind, n.nspname, c.relname, a.attnum
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid
+   WHERE n.nspname IN ('outbox', 'audit') AND c.relkind IN ('p', 'v') AND a.attnum > 0 AND NOT a.attisdropped
+  UNION ALL
+  SELECT format('function %I.%I(%s) %s', n.nspname, p.proname, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid)), 2, n.nspname, p.proname, 0
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+   WHERE n.nspname IN ('outbox', 'audit') OR n.nspname = 'relay' AND obj_description(p.oid, 'pg_proc') IS NOT NULL
+  UNION ALL
+  SELECT format('right %s on %I.%I to %s', string_agg(g.privilege_type || coalesce('(' || g.columns || ')', ''), ', ' ORDER BY g.privilege_type), g.table_schema, g.table_name, g.grantee), 3, g.table_schema, g.table_name, 0
+    FROM (SELECT grantee, table_schema, table_name, privilege_type, NULL AS columns FROM information_schema.table_privileges
+           UNION ALL
+          SELECT x.grantee, x.table_schema, x.table_name, x.privilege_type, string_agg(x.column_name, ' ' ORDER BY x.column_name)
+            FROM information_schema.column_privileges x
+           WHERE NOT EXISTS (SELECT FROM information_schema.table_privileges t
+                              WHERE t.grantee = x.grantee AND t.table_schema = x.table_schema AND t.table_name = x.table_name AND t.privilege_type = x.privilege_type)
+           GROUP BY x.grantee, x.table_schema, x.table_name, x.privilege_type) g
+   WHERE g.table_schema IN ('outbox', 'audit') AND g.grantee LIKE 'outrider\_%' AND g.table_name NOT LIKE 'events\_%'
+   GROUP BY g.table_schema, g.table_name, g.grantee
+) l ORDER BY kind, nspname, relname, attnum, line`
+
+func TestTheContractOnlyGrowsWithItsVersion(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t).SQL
+	var b strings.Builder
+	var version string
+	if err := db.QueryRowContext(t.Context(), `SELECT outbox.contract_version()`).Scan(&version); err != nil {
+		t.Fatal(err)
+	}
+	b.WriteString("contract " + version + "\n")
+	for _, line := range column[string](t, db, contractQuery) {
+		b.WriteString(line + "\n")
+	}
+	const golden = "testdata/contract.golden"
+	if *update {
+		if err := os.WriteFile(golden, []byte(b.String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.String() != string(want) {
+		t.Errorf("the public contract changed. If it only grew, raise the minor version and run with -update. It is now:\n%s", b.String())
+	}
+}
+
+func TestEverythingPublicHasAComment(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t).SQL
+	missing := column[string](t, db, `
+SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname IN ('outbox', 'audit') AND c.relkind IN ('p', 'v') AND obj_description(c.oid, 'pg_class') IS NULL
+UNION ALL
+SELECT format('%I.%I.%I', n.nspname, c.relname, a.attname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid
+ WHERE n.nspname IN ('outbox', 'audit') AND c.relkind IN ('p', 'v') AND a.attnum > 0 AND col_description(c.oid, a.attnum) IS NULL
+UNION ALL
+SELECT n.nspname FROM pg_namespace n WHERE n.nspname IN ('outbox', 'relay', 'audit') AND obj_description(n.oid, 'pg_namespace') IS NULL`)
+	if len(missing) > 0 {
+		t.Errorf("no COMMENT on %v", missing)
+	}
+}
+
+// TestNoRoleCanChangeTheLog shows that the history is append-only for all
+// roles of ours (P7).
+func TestNoRoleCanChangeTheLog(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t).SQL
+	if _, err := db.ExecContext(t.Context(), `
+INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data) VALUES (1, 0, 0, 1, 1, 1, now(), 1, 'routed', '{}');
+INSERT INTO outbox.events (account_id, event, payload) VALUES (1, 'message_created', '{}')`); err != nil {
+		t.Fatal(err)
+	}
+	for _, role := range []string{"outrider_producer", "outrider_relay", "outrider_operator", "outrider_auditor"} {
+		for _, statement := range []string{
+			`UPDATE relay.log SET data = '{}'`, `DELETE FROM relay.log`, `TRUNCATE relay.log`, `UPDATE relay.log_0 SET data = '{}'`, `DELETE FROM relay.log_0`,
+			`TRUNCATE relay.log_0`, `DROP TABLE relay.log_0`, `ALTER TABLE relay.log DETACH PARTITION relay.log_0`, `DELETE FROM relay.log_net`,
+			`UPDATE outbox.events SET payload = '{}'`, `DELETE FROM outbox.events`, `TRUNCATE outbox.events`, `UPDATE outbox.events_0 SET payload = '{}'`,
+			`UPDATE relay.webhook_log SET actor = ''`, `DELETE FROM relay.webhook_log`, `UPDATE relay.replay_log SET actor = ''`, `DELETE FROM relay.replay_log`,
+			`UPDATE relay.batches SET consumed = '3:3:'`, `UPDATE audit.attempts SET outcome = 'succeeded'`, `DELETE FROM audit.deliveries`,
+		} {
+			if err := as(t, db, role, statement); err == nil {
+				t.Errorf("%s may %s", role, statement)
+			} else if !strings.Contains(err.Error(), "permission denied") && !strings.Contains(err.Error(), "must be owner") && !strings.Contains(err.Error(), "cannot ") {
+				t.Errorf("%s: %s: %v", role, statement, err)
+			}
+		}
+	}
+}
+
+// as runs a statement in a transaction of a role, and undoes it.
+func as(t *testing.T, db *sql.DB, role, statement string) error {
+	t.Helper()
+	tx, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	if _, err := tx.ExecContext(t.Context(), `SET LOCAL ROLE `+role); err != nil {
+		t.Fatal(err)
+	}
+	_, err = tx.ExecContext(t.Context(), statement)
+	return err
+}
+
+func TestTheAuditorReadsTheAuditOnly(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t).SQL
+	for _, view := range []string{"events", "deliveries", "attempts", "timeline", "webhook_changes"} {
+		if err := as(t, db, "outrider_auditor", `SELECT * FROM audit.`+view); err != nil {
+			t.Errorf("audit.%s: %v", view, err)
+		}
+	}
+	for _, table := range column[string](t, db, `SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname IN ('relay', 'outbox')`) {
+		if err := as(t, db, "outrider_auditor", `SELECT * FROM `+table); err == nil {
+			t.Errorf("the auditor may read %s", table)
+		}
+	}
+	for _, view := range column[string](t, db, `SELECT format('%I.%I', table_schema, table_name) FROM information_schema.columns WHERE table_schema = 'audit' AND (column_name LIKE '%secret%' OR column_name LIKE '%credential%')`) {
+		t.Errorf("%s has a column of secrets", view)
+	}
+}
+
+func TestUpInParallelAndWithoutSuperuser(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t, nil)
+	admin, err := sql.Open("postgres", server.DSN("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = admin.Close() }()
+	for _, statement := range []string{
+		`CREATE ROLE owner LOGIN CREATEROLE PASSWORD 'p'`, `CREATE DATABASE one OWNER owner`, `CREATE DATABASE two OWNER owner`,
+	} {
+		if _, err := admin.ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var migrating sync.WaitGroup
+	for i := range 6 {
+		migrating.Go(func() {
+			dsn := strings.Replace(server.DSN([]string{"one", "two"}[i%2]), "//outrider:", "//owner:", 1)
+			before, after, _ := strings.Cut(dsn, "@")
+			dsn = before[:strings.LastIndex(before, ":")] + ":p@" + after
+			db, err := sql.Open("postgres", dsn)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer func() { _ = db.Close() }()
+			if err := migrations.Up(context.WithoutCancel(t.Context()), db); err != nil {
+				t.Errorf("migrate: %v", err)
+			}
+			if version, err := migrations.Current(context.WithoutCancel(t.Context()), db); err != nil || version != migrations.Version {
+				t.Errorf("version is %d, %v", version, err)
+			}
+		})
+	}
+	migrating.Wait()
+}
+
+func TestANewerSchemaIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t).SQL
+	if _, err := db.ExecContext(t.Context(), `INSERT INTO relay.schema_migrations (version_id, is_applied) VALUES (99, true)`); err != nil {
+		t.Fatal(err)
+	}
+	if err := migrations.Up(t.Context(), db); !errors.Is(err, migrations.ErrNewer) {
+		t.Errorf("error is %v", err)
+	}
+}
+
+func column[T any](t *testing.T, db *sql.DB, query string) []T {
+	t.Helper()
+	rows, err := db.QueryContext(t.Context(), query)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = rows.Close() }()
+	var values []T
+	for rows.Next() {
+		var v T
+		if err := rows.Scan(&v); err != nil {
+			t.Fatal(err)
+		}
+		values = append(values, v)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return values
+}
