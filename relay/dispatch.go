@@ -66,6 +66,7 @@ type dispatcher struct {
 
 	feed     feed
 	due      dueReader
+	stale    staleness
 	starved  []*queue                // have work, but maxInFlight is reached
 	reads    []func(context.Context) // to begin
 	stopping bool
@@ -140,7 +141,11 @@ func newDispatcher(store Store, webhooks Webhooks, policy domain.RetryPolicy, no
 		inbox:   inbox{wake: make(chan struct{}, 1)},
 		more:    make(chan struct{}, 1),
 		due:     dueReader{unsaved: map[*step]struct{}{}},
-		crowded: map[*queue]struct{}{}, queues: map[domain.WebhookID]*queue{}, parked: map[domain.DeliveryKey]struct{}{}, open: map[domain.DeliveryKey]int64{},
+		stale:   staleness{open: map[int]int{}, gone: map[domain.DeliveryKey]int{}},
+		queues:  map[domain.WebhookID]*queue{},
+		crowded: map[*queue]struct{}{},
+		parked:  map[domain.DeliveryKey]struct{}{},
+		open:    map[domain.DeliveryKey]int64{},
 	}
 }
 
@@ -216,6 +221,7 @@ func (d *dispatcher) take() {
 	}
 	for _, batch := range batches {
 		d.feed.head = max(d.feed.head, batch.No)
+		d.commit = max(d.commit, batch.Commit) // what is started from here on comes later
 		if len(d.feed.ready) < 4*maxBatches {
 			d.feed.ready = append(d.feed.ready, batch)
 		}
@@ -735,6 +741,7 @@ func (d *dispatcher) onRecorded(s *step) {
 	if it != nil {
 		if s.Ends != 0 {
 			delete(d.parked, it.Key)
+			d.stale.move(it.Key)
 		}
 		d.onRecord(it)
 	}
@@ -834,6 +841,11 @@ func (d *dispatcher) onRefused(s *step) {
 		s.scheduled() // a predecessor had scheduled it
 	case stepWait, stepEnd:
 	}
+	if s.kind != stepOutcome && s.kind != stepSchedule {
+		// Its stream is not as memory had it: what waits of it is read again.
+		q.lanes[it.lane()].cursor = Cursor{}
+		d.overflow(q, it.lane())
+	}
 }
 
 // giveUpLost ends the attempts of dead relays that can no longer be under way.
@@ -859,14 +871,20 @@ func (d *dispatcher) giveUpLost() {
 // read runs a read of the store beside the dispatcher, and its result in it.
 // After an error it is tried again later: again lets that happen.
 func (d *dispatcher) read(ctx context.Context, what string, f func(context.Context) (func(), error), again func()) {
+	begun := d.stale.begin()
 	go func() {
 		timeout, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 		result, err := f(timeout)
 		if err == nil {
-			d.inbox.call(result)
+			d.inbox.call(func() {
+				d.stale.now = begun
+				result()
+				d.stale.end(begun)
+			})
 			return
 		}
+		d.inbox.call(func() { d.stale.end(begun) })
 		if ctx.Err() == nil {
 			d.logger.Warn("reading back failed, trying again", "what", what, "error", err)
 		}
@@ -876,6 +894,52 @@ func (d *dispatcher) read(ctx context.Context, what string, f func(context.Conte
 		case <-ctx.Done():
 		}
 	}()
+}
+
+// staleness tells which deliveries moved on since a read began: what that read
+// found of them is out of date.
+type staleness struct {
+	last int                        // number of the newest read
+	now  int                        // of the read whose result is being taken
+	open map[int]int                // reads whose result may still be taken
+	gone map[domain.DeliveryKey]int // the newest read when it moved on
+	old  []domain.DeliveryKey       // in the order in which they moved on
+}
+
+func (s *staleness) begin() int {
+	s.last++
+	s.open[s.last] = 1
+	return s.last
+}
+
+// end forgets what no read that is still open can have seen before.
+func (s *staleness) end(read int) {
+	if s.open[read]--; s.open[read] <= 0 {
+		delete(s.open, read)
+	}
+	first := s.last + 1
+	for n := range s.open {
+		first = min(first, n)
+	}
+	for len(s.old) > 0 && s.gone[s.old[0]] < first {
+		delete(s.gone, s.old[0])
+		s.old = s.old[1:]
+	}
+}
+
+func (s *staleness) move(key domain.DeliveryKey) {
+	if len(s.open) == 0 {
+		return
+	}
+	if _, listed := s.gone[key]; !listed {
+		s.old = append(s.old, key)
+	}
+	s.gone[key] = s.last
+}
+
+func (s *staleness) moved(key domain.DeliveryKey) bool {
+	newest, gone := s.gone[key]
+	return gone && s.now <= newest
 }
 
 // load reads webhooks that are not known yet.
@@ -945,13 +1009,20 @@ func (d *dispatcher) later(what string, f func(context.Context) (func(), error),
 // comeBack takes deliveries from the due table into memory.
 func (d *dispatcher) comeBack(found []Delivery, release domain.ReleaseReason) {
 	if unknown := d.unknown(found); len(unknown) > 0 {
-		d.load(unknown, func() { d.comeBack(found, release) }, func() { d.comeBack(found, release) })
+		read := d.stale.now
+		d.stale.open[read]++ // what was found is as old as it is
+		later := func() {
+			d.stale.now = read
+			d.comeBack(found, release)
+			d.stale.end(read)
+		}
+		d.load(unknown, later, later)
 		return
 	}
 	touched := map[*conversation]*queue{}
 	for i := range found {
 		f := &found[i]
-		if _, here := d.parked[f.Key]; here || f.State.Status.Final() || f.State.Open {
+		if _, here := d.parked[f.Key]; here || d.stale.moved(f.Key) || f.State.Status.Final() || f.State.Open {
 			continue
 		}
 		q := d.queues[f.Key.WebhookID]

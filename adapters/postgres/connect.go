@@ -68,7 +68,9 @@ func parseDSN(dsn, application string) (pq.Config, error) {
 }
 
 // sessionSettings are set on each connection once it is made: a pooler would
-// refuse them in the start-up packet.
+// refuse them in the start-up packet. Every statement of a relay finds its rows
+// by an index; without fresh statistics the planner would now and then read the
+// whole history instead, so it may not.
 const sessionSettings = `
 SET synchronous_commit = on;
 SET lock_timeout = '500ms';
@@ -77,6 +79,8 @@ SET tcp_user_timeout = '3s';
 SET tcp_keepalives_idle = 2;
 SET tcp_keepalives_interval = 1;
 SET tcp_keepalives_count = 2;
+SET enable_seqscan = off;
+SET jit = off;
 SET timezone = 'UTC';
 SET datestyle = 'ISO'`
 

@@ -189,16 +189,19 @@ WITH d AS MATERIALIZED (
 `+readBack+`d.pos`, int64(webhook), order, limit)
 }
 
-// Open implements relay.Store. An open attempt's start is the last entry of
-// its stream.
-func (s *Store) Open(ctx context.Context, low int64) ([]relay.Delivery, error) {
-	return s.read(ctx, `
+// openQuery finds starts without an end. An open attempt's start is the last
+// entry of its stream.
+const openQuery = `
 WITH d AS MATERIALIZED (
   SELECT l.event_seq, l.webhook_id, l.replay_id, 0 AS version, ''::text AS kind, NULL::timestamptz AS at, 0::bigint AS key, l.pos
     FROM relay.log l
    WHERE l.pos >= $1 AND l.type = 'attempt_started'
      AND NOT EXISTS (SELECT FROM relay.log n WHERE n.event_seq = l.event_seq AND n.webhook_id = l.webhook_id AND n.replay_id = l.replay_id AND n.version = l.version + 1))
-`+readBack+`d.pos`, low)
+` + readBack + `d.pos`
+
+// Open implements relay.Store.
+func (s *Store) Open(ctx context.Context, low int64) ([]relay.Delivery, error) {
+	return s.read(ctx, openQuery, low)
 }
 
 // Blocked implements relay.Store.
