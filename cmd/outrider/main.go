@@ -1,0 +1,180 @@
+// Command outrider relays chat events from an outbox table to webhooks, and
+// shows what became of each.
+//
+// This package is flags and wiring; each file is a command. Exit codes: 0 done,
+// 1 failed, 2 wrong usage.
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/outrider-relay/outrider/adapters/postgres"
+)
+
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	os.Exit(newApp().run(ctx, os.Args[1:]))
+}
+
+// app is the program with what it gets from the process: tests give their own.
+type app struct {
+	in       io.Reader
+	out, err io.Writer
+	env      func(string) string
+	now      func() time.Time
+	// width is the terminal's that out is, 0 where it is none; asks says that
+	// in is one, so that a question can be answered.
+	width func() int
+	asks  bool
+}
+
+func newApp() *app {
+	return &app{
+		in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.Getenv, now: time.Now,
+		width: func() int {
+			if width, _, err := term.GetSize(int(os.Stdout.Fd())); err == nil {
+				return width
+			}
+			return 0
+		},
+		asks: term.IsTerminal(int(os.Stdin.Fd())),
+	}
+}
+
+// The groups of commands in the help.
+const (
+	groupRun       = "run"
+	groupConfigure = "configure"
+	groupHistory   = "history"
+)
+
+func (a *app) root() *cobra.Command {
+	root := parent(&cobra.Command{
+		Use:   "outrider",
+		Short: "Relay chat events from an outbox table to webhooks",
+		Long: `Outrider relays chat events to webhooks. A chat system inserts a row into
+outbox.events in its own transaction; Outrider signs and POSTs it to the webhooks
+of the account, and keeps every decision and every attempt on record.`,
+		Version: version().text(),
+	})
+	root.SetVersionTemplate("outrider {{.Version}}\n")
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, err.Error()) })
+	root.AddGroup(
+		&cobra.Group{ID: groupRun, Title: "Run:"},
+		&cobra.Group{ID: groupConfigure, Title: "Configure:"},
+		&cobra.Group{ID: groupHistory, Title: "Look back, and send again:"},
+	)
+	root.PersistentFlags().String(configFlag, "", "file of settings, YAML [OUTRIDER_CONFIG]")
+	databaseURL.addTo(root.PersistentFlags())
+	root.AddCommand(
+		a.serveCommand(),
+		a.migrateCommand(),
+		a.webhookCommand(),
+		a.auditCommand(),
+		a.replayCommand(),
+		a.versionCommand(),
+	)
+	return root
+}
+
+// run carries out a command line and gives the exit code.
+func (a *app) run(ctx context.Context, args []string) int {
+	root := a.root()
+	root.SetArgs(append([]string{}, args...)) // never nil: cobra would take the process's
+	return a.report(root.ExecuteContext(ctx))
+}
+
+// parent makes a command that only has others below it. cobra would show the
+// help for an unknown one and call that a success.
+func parent(cmd *cobra.Command) *cobra.Command {
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.SuggestionsMinimumDistance = 2
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		text := fmt.Sprintf("unknown command %q", args[0])
+		if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+			text += "; did you mean " + strings.Join(like, " or ") + "?"
+		}
+		return usage(cmd, text)
+	}
+	return cmd
+}
+
+// usageError is a command line, environment or file that cannot be used: all
+// that is wrong with it.
+type usageError struct {
+	problems []string
+	advice   string
+}
+
+// Error joins the problems.
+func (e *usageError) Error() string { return strings.Join(e.problems, "; ") }
+
+func usage(cmd *cobra.Command, problems ...string) error {
+	return &usageError{problems, "how it is used: " + cmd.CommandPath() + " --help"}
+}
+
+// failure is an error with an advice.
+type failure struct{ problem, advice string }
+
+// Error gives the problem.
+func (e *failure) Error() string { return e.problem }
+
+// report writes an error for people and gives the exit code.
+func (a *app) report(err error) int {
+	if err == nil {
+		return exitDone
+	}
+	problems, advice, code := []string{err.Error()}, "", exitFailed
+	if e, ok := errors.AsType[*usageError](err); ok {
+		problems, advice, code = e.problems, e.advice, exitUsage
+	} else if e, ok := errors.AsType[*failure](err); ok {
+		advice = e.advice
+	} else if e, ok := errors.AsType[*postgres.Error](err); ok {
+		problems, advice = []string{e.Problem}, e.Advice
+	} else if errors.Is(err, context.Canceled) {
+		problems = []string{"interrupted"}
+	}
+	for _, problem := range problems {
+		fmt.Fprintf(a.err, "outrider: %s\n", printable(problem))
+	}
+	if advice != "" {
+		fmt.Fprintf(a.err, "  %s\n", printable(advice))
+	}
+	return code
+}
+
+// withDatabase connects to the configured database for one command.
+func (a *app) withDatabase(c config, do func(*sql.DB) error) error {
+	db, err := postgres.Open(c.databaseURL, "outrider")
+	if err != nil {
+		return err
+	}
+	err = do(db)
+	return postgres.ExplainAt(c.databaseURL, errors.Join(err, db.Close()))
+}

@@ -1,0 +1,263 @@
+package main
+
+import (
+	"encoding/csv"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
+	"github.com/outrider-relay/outrider/domain"
+)
+
+const shownMembers = "account_id has_credential id inbox_id max_concurrency name order_hold previous_secret_until state subscriptions timeout url version"
+
+func TestWebhookLife(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	c := newCLI(t, db.DSN)
+
+	added := c.object("webhook", "add", "--account", "1", "--url", "https://user:hunter2@example.com/hook?a=1&b=2", "--event", "message_created,contact_created",
+		"--event", "message_updated", "--name", "CRM", "--inbox", "3", "--timeout", "2s", "--max-concurrency", "4", "--order-hold", "forever")
+	secret, _ := added["secret"].(string)
+	if !strings.HasPrefix(secret, "whsec_") || members(added) != "account_id has_credential id inbox_id max_concurrency name order_hold previous_secret previous_secret_until secret state subscriptions timeout url version" {
+		t.Errorf("added is %v", added)
+	}
+	for name, want := range map[string]any{
+		"id": 1.0, "account_id": 1.0, "version": 1.0, "state": "enabled", "name": "CRM", "url": "https://example.com/hook?a=1&b=2", "inbox_id": 3.0,
+		"timeout": "2s", "max_concurrency": 4.0, "order_hold": "forever", "has_credential": true, "previous_secret_until": nil,
+	} {
+		if added[name] != want {
+			t.Errorf("%s is %v, want %v", name, added[name], want)
+		}
+	}
+	if got := fmt.Sprint(added["subscriptions"]); got != "[contact_created message_created message_updated]" {
+		t.Errorf("subscriptions are %s", got)
+	}
+	// Chatwoot's form of a secret, a second account, defaults.
+	other := c.object("webhook", "add", "--account", "2", "--url", "https://example.com/hook", "--secret", "opaque-chatwoot-secret")
+	if other["secret"] != "opaque-chatwoot-secret" || other["timeout"] != "5s" || other["order_hold"] != "30s" || other["max_concurrency"] != 16.0 {
+		t.Errorf("the other is %v", other)
+	}
+	if list, _ := other["subscriptions"].([]any); len(list) != len(domain.DefaultSubscriptions) {
+		t.Errorf("default subscriptions are %v", list)
+	}
+
+	// Only what is given changes.
+	updated := c.object("webhook", "update", "1", "--order-hold", "0", "--any-inbox")
+	if updated["order_hold"] != "0s" || updated["inbox_id"] != nil || updated["timeout"] != "2s" || updated["name"] != "CRM" || fmt.Sprint(updated["has_credential"]) != "true" || updated["version"] != 2.0 {
+		t.Errorf("updated is %v", updated)
+	}
+	if out := c.ok("webhook", "update", "1", "--name", "CRM"); !strings.Contains(out, "Nothing changes") {
+		t.Errorf("an update to the same says %s", out)
+	}
+	for _, step := range [][2]string{{"pause", "paused"}, {"disable", "disabled"}, {"enable", "enabled"}} {
+		if out := c.ok("webhook", step[0], "1"); out != "Webhook 1 is "+step[1]+".\n" {
+			t.Errorf("%s says %s", step[0], out)
+		}
+		if out := c.ok("webhook", step[0], "1"); !strings.Contains(out, "Nothing changes") {
+			t.Errorf("%s again says %s", step[0], out)
+		}
+	}
+
+	rotated := c.object("webhook", "rotate-secret", "1", "--overlap", "1h")
+	until, err := time.Parse(time.RFC3339Nano, fmt.Sprint(rotated["previous_secret_until"]))
+	if err != nil || until.Before(time.Now().Add(59*time.Minute)) || rotated["secret"] == secret {
+		t.Errorf("rotated is %v, error %v", rotated, err)
+	}
+	if shown := c.object("webhook", "show", "1", "--reveal-secret"); shown["secret"] != rotated["secret"] || shown["previous_secret"] != secret {
+		t.Errorf("revealed is %v", shown)
+	}
+	if out := c.ok("webhook", "rotate-secret", "1", "--secret", "another-secret", "--overlap", "0"); !strings.Contains(out, "another-secret") || !strings.Contains(out, "signs no more") {
+		t.Errorf("rotation says %s", out)
+	}
+	if shown := c.object("webhook", "show", "1", "--reveal-secret"); shown["previous_secret"] != nil {
+		t.Errorf("without overlap the previous secret is %v", shown["previous_secret"])
+	}
+
+	c.fails(exitUsage, []string{"give --yes"}, "webhook", "remove", "1")
+	c.asks, c.in = true, "n\n"
+	if r := c.run("webhook", "remove", "1"); r.code != exitFailed || !strings.Contains(r.err, "Remove webhook 1 of account 1") {
+		t.Errorf("a removal that is not confirmed: %+v", r)
+	}
+	c.in = "y\n"
+	c.ok("webhook", "remove", "1")
+	c.ok("webhook", "remove", "2", "--yes")
+	if shown := c.object("webhook", "show", "1", "--reveal-secret"); shown["state"] != "deleted" || shown["secret"] != nil {
+		t.Errorf("a removed webhook is %v", shown)
+	}
+	c.fails(exitFailed, []string{"there is no webhook 1"}, "webhook", "pause", "1")
+	c.fails(exitFailed, []string{"there is no webhook 99", "webhook list"}, "webhook", "show", "99")
+	if out := c.ok("webhook", "list"); out != "Nothing found.\n" {
+		t.Errorf("an empty list says %s", out)
+	}
+	if out := c.ok("webhook", "list", "--format", "json"); out != "" {
+		t.Errorf("an empty list in JSON is %q", out)
+	}
+}
+
+func TestWebhookSecretsStayHidden(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	c := newCLI(t, db.DSN)
+	const secret, password = "a-very-secret-text", "hunter2hunter2"
+	c.ok("webhook", "add", "--account", "1", "--url", "https://user:"+password+"@example.com/hook?token=in-the-query", "--secret", secret)
+	c.ok("webhook", "rotate-secret", "1", "--secret", secret+"-new")
+	s := insert(t, db.SQL, "message_created", tracedID, "")
+	s.routed(domain.Routed{Routing: domain.Routing{Kind: domain.RoutingRouted, Targets: []domain.Target{{WebhookID: 1, Version: 2}}}, EventName: "message_created"})
+	s.delivered(1, 0, 7,
+		domain.Scheduled{At: after(0), Deadline: after(time.Hour), WebhookVersion: 2},
+		domain.AttemptStarted{At: after(0), Attempt: 1, WebhookVersion: 2, Timeout: time.Second})
+	for _, args := range [][]string{
+		{"webhook", "list"}, {"webhook", "show", "1"}, {"webhook", "update", "1", "--name", "x"}, {"webhook", "pause", "1"}, {"webhook", "enable", "1"},
+		{"audit", "events"}, {"audit", "deliveries"}, {"audit", "attempts"}, {"audit", "trace", tracedID.String()},
+	} {
+		formats := []string{"table", "json", "csv"}
+		switch args[1] {
+		case "pause", "enable":
+			formats = nil
+		case "show", "update", "trace":
+			formats = formats[:2]
+		}
+		outputs := []string{}
+		if formats == nil {
+			outputs = append(outputs, c.ok(args...))
+		}
+		for _, format := range formats {
+			outputs = append(outputs, c.ok(append(args, "--format", format)...))
+		}
+		for _, out := range outputs {
+			hidden := []string{secret, password, "secret of the chat"}
+			if args[0] == "audit" {
+				hidden = append(hidden, "in-the-query")
+			}
+			for _, text := range hidden {
+				if strings.Contains(out, text) {
+					t.Errorf("outrider %s shows %q:\n%s", strings.Join(args, " "), text, out)
+				}
+			}
+		}
+	}
+	rows, err := db.SQL.QueryContext(t.Context(), `SELECT w::text FROM audit.webhook_changes w`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var row string
+		if err := rows.Scan(&row); err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range []string{secret, password, "in-the-query"} {
+			if strings.Contains(row, text) {
+				t.Errorf("audit.webhook_changes shows %q: %s", text, row)
+			}
+		}
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWebhookList(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	c := newCLI(t, db.DSN)
+	for i := range 3 {
+		c.ok("webhook", "add", "--account", fmt.Sprint(1+i%2), "--url", fmt.Sprintf("https://example.com/%d/%s", i, strings.Repeat("long/", 20)), "--name", `a "name", with marks`)
+	}
+	listed := c.objects("webhook", "list", "--account", "1", "--format", "json")
+	if len(listed) != 2 || members(listed[0]) != shownMembers {
+		t.Errorf("listed are %v", listed)
+	}
+	records, err := csv.NewReader(strings.NewReader(c.ok("webhook", "list", "--format", "csv"))).ReadAll()
+	if err != nil || len(records) != 4 || len(records[0]) != len(webhookColumns) || records[1][4] != `a "name", with marks` {
+		t.Errorf("the CSV is %v, error %v", records, err)
+	}
+	c.width = 100
+	for line := range strings.Lines(c.ok("webhook", "list")) {
+		if n := len([]rune(strings.NewReplacer("\x1b[2m", "", "\x1b[32m", "", "\x1b[0m", "").Replace(strings.TrimSuffix(line, "\n")))); n > c.width {
+			t.Errorf("%d columns: %q", n, line)
+		}
+	}
+}
+
+func TestWebhookEnableSaysWhatWasMissed(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	c := newCLI(t, db.DSN)
+	c.ok("webhook", "add", "--account", "1", "--url", "https://example.com/hook")
+	c.ok("webhook", "disable", "1", "--reason", "maintenance")
+	s := insert(t, db.SQL, "message_created", tracedID, "")
+	s.routed(domain.Routed{
+		Routing:   domain.Routing{Kind: domain.RoutingSkipped, Skips: []domain.Skip{{WebhookID: 1, Reason: domain.SkipDisabled}}},
+		EventName: "message_created", ConfigVersion: 2,
+	})
+	out := c.ok("webhook", "enable", "1")
+	_, command, found := strings.Cut(out, "\n\n  outrider ")
+	if !found || !strings.Contains(out, "It missed 1 event while it was disabled") {
+		t.Fatalf("enable says %s", out)
+	}
+	if want := "replay run --webhook 1 --since 2026-07-01T12:00:00.002Z --until 2026-07-01T12:00:00.002001Z\n"; command != want {
+		t.Errorf("the command is %s, want %s", command, want)
+	}
+	// The command works as it is printed.
+	if out := c.ok(strings.Fields(command)...); !strings.Contains(out, "Replay 1 is requested") {
+		t.Errorf("the command says %s", out)
+	}
+}
+
+func TestWebhookUsage(t *testing.T) {
+	t.Parallel()
+	c := newCLI(t, "")
+	c.env["OUTRIDER_ALLOW_CIDRS"] = "10.0.0.0/8,nonsense"
+	c.fails(exitUsage, []string{
+		`--account: "x" is not a number`, "--timeout: 1m0s is not within 1s to 30s", "--max-concurrency: 999 is not within 1 to 256",
+		`--order-hold: "soon" is neither`, `--event: "Message Created" is not an event name`, "--url: must begin with http", "--secret: the secret has 5 characters",
+		`--format: "xml" is none of table, json`, "database_url is missing", `OUTRIDER_ALLOW_CIDRS: "nonsense" is not a network`, `unexpected argument "extra"`,
+		"outrider webhook add --help",
+	}, "webhook", "add", "extra", "--account", "x", "--url", "ftp://example.com", "--timeout", "60s", "--max-concurrency", "999", "--order-hold", "soon",
+		"--event", "Message Created", "--secret", "short", "--format", "xml")
+	c.env["OUTRIDER_ALLOW_CIDRS"] = ""
+	c.env["OUTRIDER_DATABASE_URL"] = "postgres://nobody@127.0.0.1:1/none"
+	tests := []struct {
+		want []string
+		args []string
+	}{
+		{[]string{"--account is missing", "--url is missing"}, []string{"webhook", "add"}},
+		{[]string{"--url: the address 10.0.0.1 is refused", "OUTRIDER_ALLOW_CIDRS"}, []string{"webhook", "add", "--account", "1", "--url", "http://10.0.0.1/"}},
+		{[]string{"the webhook's ID is missing"}, []string{"webhook", "show"}},
+		{[]string{`the webhook's ID: "-1" is not a number`}, []string{"webhook", "pause", "--", "-1"}},
+		{[]string{"there are 2 arguments"}, []string{"webhook", "enable", "1", "2"}},
+		{[]string{"nothing to change is given"}, []string{"webhook", "update", "1"}},
+		{[]string{"--inbox and --any-inbox", "--timeout: 31s is not within"}, []string{"webhook", "update", "1", "--inbox", "2", "--any-inbox", "--timeout", "31s"}},
+		{[]string{`--overlap: "-1h" is not a duration`}, []string{"webhook", "rotate-secret", "1", "--overlap", "-1h"}},
+		{[]string{"unknown flag: --colour"}, []string{"webhook", "list", "--colour"}},
+		{[]string{`unknown command "lst"`, "did you mean list"}, []string{"webhook", "lst"}},
+		{[]string{`unknown command "webhooks"`, "did you mean webhook"}, []string{"webhooks"}},
+	}
+	for _, test := range tests {
+		c.fails(exitUsage, test.want, test.args...)
+	}
+	if out := c.ok("webhook"); !strings.Contains(out, "rotate-secret") {
+		t.Errorf("the help of webhook is %s", out)
+	}
+	for _, title := range []string{"Run:", "Configure:", "Look back, and send again:"} {
+		if out := c.ok(); !strings.Contains(out, title) {
+			t.Errorf("the help lacks %q", title)
+		}
+	}
+}
+
+func TestWebhookURLTaken(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	c := newCLI(t, db.DSN)
+	c.ok("webhook", "add", "--account", "1", "--url", "https://example.com/a")
+	c.fails(exitFailed, []string{"account 1 has a webhook with this URL already: 1", "outrider webhook update 1"},
+		"webhook", "add", "--account", "1", "--url", "https://example.com/a")
+	// An address that is refused for the present settings is refused on update too.
+	c.fails(exitUsage, []string{"--url: the address 127.0.0.1 is refused"}, "webhook", "update", "1", "--url", "http://127.0.0.1/")
+	c.ok("webhook", "update", "1", "--url", "http://127.0.0.1/", "--allow-cidrs", "127.0.0.0/8")
+}
