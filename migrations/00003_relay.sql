@@ -101,6 +101,11 @@ CREATE INDEX log_event_id ON relay.log (event_id) WHERE webhook_id = 0;
 CREATE INDEX log_account ON relay.log (account_id, event_seq) WHERE type = 'routed';
 CREATE INDEX log_delivery_id ON relay.log (delivery_id) WHERE delivery_id IS NOT NULL;
 CREATE INDEX log_webhook ON relay.log (webhook_id, event_seq) WHERE delivery_id IS NOT NULL;
+-- What is rare is found without walking what is common.
+CREATE INDEX log_rare ON relay.log (type, event_seq)
+    WHERE type IN ('attempt_failed', 'attempt_unknown', 'held', 'expired', 'dead', 'cancelled');
+CREATE INDEX log_not_routed ON relay.log (event_seq)
+    WHERE webhook_id = 0 AND type = 'routed' AND data ->> 'routing' <> 'routed';
 CREATE TABLE relay.log_net PARTITION OF relay.log DEFAULT;
 
 -- What must wait: retries, holds, overflow. Small, and read from the time last

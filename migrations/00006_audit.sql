@@ -27,36 +27,44 @@ AS $$ SELECT regexp_replace(url, '[?#].*$', '') $$;
 COMMENT ON FUNCTION audit.derived_id(uuid, bytea) IS 'A UUID version 8 with the first 48 bits of prefix and the beginning of SHA-256 over input: how ids are derived.';
 COMMENT ON FUNCTION audit.shown_url(text) IS 'A URL without its query.';
 
+-- Shaped so that a page, newest first, reads a page: PostgreSQL merges the arms
+-- of a UNION ALL by an index only where the large arm is a bare table without
+-- WHERE and the columns of both have the very same types. So the condition on
+-- webhook_id stands outside, the constants are cast, and what belongs to the
+-- chat event is joined behind.
 CREATE VIEW audit.events AS
-SELECT r.event_id,
-       r.event_seq                                     AS seq,
-       r.account_id,
-       r.data ->> 'event'                              AS event,
-       coalesce(r.data ->> 'ordering_key', '')         AS ordering_key,
+SELECT x.event_id,
+       x.seq,
+       x.account_id,
+       CASE WHEN x.data IS NULL THEN e.event ELSE x.data ->> 'event' END AS event,
+       CASE WHEN x.data IS NULL THEN e.ordering_key ELSE coalesce(x.data ->> 'ordering_key', '') END AS ordering_key,
        e.occurred_at,
        e.inserted_at,
-       r.at                                            AS routed_at,
-       r.data ->> 'routing'                            AS routing,
-       r.data ->> 'reason'                             AS reason,
-       coalesce((r.data ->> 'config_version')::bigint, 0) AS config_version,
-       coalesce((r.data ->> 'body_bytes')::integer, 0) AS body_bytes,
-       coalesce((r.data ->> 'deliveries')::integer, 0) AS delivery_count,
+       x.routed_at,
+       x.routing,
+       x.data ->> 'reason'                             AS reason,
+       CASE WHEN x.data IS NOT NULL THEN coalesce((x.data ->> 'config_version')::bigint, 0) END AS config_version,
+       CASE WHEN x.data IS NOT NULL THEN coalesce((x.data ->> 'body_bytes')::integer, 0) END AS body_bytes,
+       coalesce((x.data ->> 'deliveries')::integer, 0) AS delivery_count,
        e.metadata
-  FROM relay.log r
-  LEFT JOIN outbox.events e ON e.seq = r.event_seq
- WHERE r.webhook_id = 0 AND r.type = 'routed'
-UNION ALL
-SELECT e.id, e.seq, e.account_id, e.event, e.ordering_key, e.occurred_at, e.inserted_at, NULL, 'waiting', NULL, NULL, NULL, 0, e.metadata
-  FROM outbox.events e
- WHERE e.xid >= (SELECT pg_snapshot_xmin(b.consumed) FROM relay.batches b ORDER BY b.no DESC LIMIT 1)
-   AND NOT EXISTS (SELECT FROM relay.log r WHERE r.event_seq = e.seq AND r.webhook_id = 0 AND r.replay_id = 0 AND r.version = 1);
+  FROM (SELECT r.event_seq AS seq, r.webhook_id, r.type, r.event_id, r.account_id, r.at AS routed_at, r.data ->> 'routing' AS routing, r.data
+          FROM relay.log r
+         UNION ALL
+        -- No row at or below low is still waiting: it keeps the search short.
+        SELECT w.seq, 0::bigint, 'routed'::text, w.id, w.account_id, NULL::timestamptz, 'waiting'::text, NULL::json
+          FROM outbox.events w
+         WHERE w.xid >= (SELECT pg_snapshot_xmin(b.consumed) FROM relay.batches b ORDER BY b.no DESC LIMIT 1)
+           AND w.seq > (SELECT b.low FROM relay.batches b ORDER BY b.no DESC LIMIT 1)
+           AND NOT EXISTS (SELECT FROM relay.log r WHERE r.event_seq = w.seq AND r.webhook_id = 0 AND r.replay_id = 0 AND r.version = 1)) x
+  LEFT JOIN outbox.events e ON e.seq = x.seq
+ WHERE x.webhook_id = 0 AND x.type = 'routed';
 
 CREATE VIEW audit.deliveries AS
 SELECT s.delivery_id,
-       audit.notification_id(s.account_id, s.event_id, s.webhook_id) AS notification_id,
-       s.event_id,
+       audit.notification_id(r.account_id, r.event_id, s.webhook_id) AS notification_id,
+       r.event_id, -- of r, as account_id: so that r's indexes serve conditions on them
        s.event_seq,
-       s.account_id,
+       r.account_id,
        r.data ->> 'event'                              AS event,
        coalesce(r.data ->> 'ordering_key', '')         AS ordering_key,
        s.webhook_id,
@@ -76,7 +84,7 @@ SELECT s.delivery_id,
        f.last_status_code,
        s.replay_id
   FROM relay.log s
-  JOIN relay.log r ON r.event_seq = s.event_seq AND r.webhook_id = 0 AND r.replay_id = 0 AND r.version = 1
+  JOIN relay.log r ON r.event_seq = s.event_seq AND r.webhook_id = 0 AND r.replay_id = 0 AND r.version = 1 AND r.type = 'routed'
  CROSS JOIN LATERAL (
        SELECT count(*) FILTER (WHERE l.type = 'attempt_started')::integer AS attempt_count,
               min(l.at) FILTER (WHERE l.type = 'attempt_started')         AS first_attempt_at,
@@ -98,11 +106,11 @@ SELECT s.delivery_id,
 
 CREATE VIEW audit.attempts AS
 SELECT s.delivery_id,
-       audit.notification_id(s.account_id, s.event_id, s.webhook_id) AS notification_id,
+       audit.notification_id(r.account_id, r.event_id, s.webhook_id) AS notification_id,
        (a.data ->> 'attempt')::integer                 AS attempt,
-       s.event_id,
-       a.account_id,
-       a.webhook_id,
+       r.event_id,
+       r.account_id,
+       s.webhook_id,
        (a.data ->> 'webhook_version')::bigint          AS webhook_version,
        audit.shown_url(w.after ->> 'url')              AS url,
        a.at                                            AS started_at,
@@ -117,27 +125,29 @@ SELECT s.delivery_id,
        (o.data ->> 'remote_ip')::inet                  AS remote_ip,
        o.excerpt                                       AS response_excerpt,
        a.writer                                        AS relay_id
-  FROM relay.log a
-  JOIN relay.log s ON s.event_seq = a.event_seq AND s.webhook_id = a.webhook_id AND s.replay_id = a.replay_id AND s.version = 1
+  FROM relay.log s
+  JOIN relay.log r ON r.event_seq = s.event_seq AND r.webhook_id = 0 AND r.replay_id = 0 AND r.version = 1 AND r.type = 'routed'
+  JOIN relay.log a ON a.event_seq = s.event_seq AND a.webhook_id = s.webhook_id AND a.replay_id = s.replay_id AND a.type = 'attempt_started'
   -- While an attempt is open nothing else enters its stream, so its outcome is
   -- the next entry.
   LEFT JOIN relay.log o ON o.event_seq = a.event_seq AND o.webhook_id = a.webhook_id AND o.replay_id = a.replay_id AND o.version = a.version + 1
-  LEFT JOIN relay.webhook_log w ON w.webhook_id = a.webhook_id AND w.version = (a.data ->> 'webhook_version')::bigint
- WHERE a.type = 'attempt_started';
+  LEFT JOIN relay.webhook_log w ON w.webhook_id = s.webhook_id AND w.version = (a.data ->> 'webhook_version')::bigint
+ WHERE s.delivery_id IS NOT NULL;
 
 CREATE VIEW audit.timeline AS
 SELECT l.pos                                           AS seq,
        l.at,
-       l.account_id,
+       r.account_id,
        CASE l.webhook_id WHEN 0 THEN 'event' ELSE 'delivery' END AS stream,
        coalesce(s.delivery_id, s.event_id)::text       AS stream_id,
        l.version,
        l.type,
-       s.event_id,
+       r.event_id,
        s.delivery_id,
        l.data
   FROM relay.log l
   JOIN relay.log s ON s.event_seq = l.event_seq AND s.webhook_id = l.webhook_id AND s.replay_id = l.replay_id AND s.version = 1
+  JOIN relay.log r ON r.event_seq = l.event_seq AND r.webhook_id = 0 AND r.replay_id = 0 AND r.version = 1 AND r.type = 'routed'
 UNION ALL
 SELECT NULL, w.at, w.account_id, 'webhook', w.webhook_id::text, w.version, w.type, NULL, NULL,
        json_build_object('actor', w.actor, 'url', audit.shown_url(w.after ->> 'url'), 'state', w.after ->> 'state')

@@ -90,6 +90,7 @@ of the account, and keeps every decision and every attempt on record.`,
 	databaseURL.addTo(root.PersistentFlags())
 	root.AddCommand(
 		a.serveCommand(),
+		a.devCommand(),
 		a.migrateCommand(),
 		a.webhookCommand(),
 		a.auditCommand(),

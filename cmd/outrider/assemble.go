@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/outrider-relay/outrider/adapters/httpsend"
+	"github.com/outrider-relay/outrider/adapters/postgres"
+	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/relay"
+)
+
+// relayOptions are what a relay process is started with.
+type relayOptions struct {
+	dsn     string
+	name    string
+	version string
+	allow   []netip.Prefix
+	noSend  bool
+	// unsafe accepts a server with fsync = off: private databases only.
+	unsafe bool
+	logger *slog.Logger
+}
+
+// assembly is a relay with its connections.
+type assembly struct {
+	relay   *relay.Relay
+	db      *sql.DB
+	sender  *httpsend.Sender
+	notices relay.Notices
+	options relayOptions
+}
+
+// relayConnections bound the pool: the tail, the recorder, the lease, reads
+// beside them, and partitions.
+const relayConnections = 12
+
+// assemble puts a relay together. Nothing is connected yet.
+func assemble(o relayOptions) (*assembly, error) {
+	db, err := postgres.OpenRelay(o.dsn, "outrider "+o.name, &postgres.Identity{AllowUnsafe: o.unsafe})
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(relayConnections)
+	db.SetMaxIdleConns(relayConnections)
+	db.SetConnMaxIdleTime(5 * time.Minute)
+	sender, err := httpsend.New(httpsend.Config{UserAgentVersion: o.version, Addresses: domain.AddressPolicy{Allow: o.allow}})
+	if err != nil {
+		return nil, err
+	}
+	store := postgres.NewStore(db)
+	notices := relay.NewNotices()
+	r, err := relay.New(relay.Config{
+		Name: o.name, Version: o.version, DB: db,
+		Chain: postgres.NewChain(db), Log: postgres.NewLog(db), Store: store, Webhooks: postgres.NewWebhooks(db),
+		Leases: postgres.NewLeases(db), Replays: postgres.NewReplays(db), Sender: sender,
+		Partitions: store.ExtendPartitions, Notices: notices, NoSend: o.noSend, Logger: o.logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &assembly{relay: r, db: db, sender: sender, notices: notices, options: o}, nil
+}
+
+// The waits between two tries to reach a database that does not answer.
+const (
+	firstTry   = 500 * time.Millisecond
+	longestTry = 10 * time.Second
+)
+
+// run waits for the database, then relays until ctx ends. What no waiting
+// mends is an error: another identity, a pooler that does not fit.
+func (a *assembly) run(ctx context.Context, health *health) error {
+	defer func() { _ = a.db.Close() }()
+	wait := firstTry
+	for {
+		err := a.check(ctx)
+		health.set(err)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if hopeless(err) {
+			return postgres.Explain(err)
+		}
+		a.options.logger.Error("the relay cannot begin, trying again", "error", postgres.Explain(err), "wait", wait.String())
+		select {
+		case <-time.After(wait):
+			wait = min(2*wait, longestTry)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	listening := make(chan error, 1)
+	listen, stop := context.WithCancel(context.WithoutCancel(ctx))
+	go func() { listening <- postgres.Listen(listen, a.options.dsn, a.notices, a.options.logger) }()
+	err := a.relay.Run(ctx)
+	stop()
+	a.sender.CloseIdle()
+	return errors.Join(err, <-listening)
+}
+
+// check tells whether the relay can work on the database.
+func (a *assembly) check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := postgres.CheckRelay(ctx, a.db); err != nil {
+		return err
+	}
+	return postgres.RegisterIdentity(ctx, a.db)
+}
+
+// relayName tells relays apart: the host, unless it is given.
+func relayName() string {
+	name, err := os.Hostname()
+	if err != nil || name == "" {
+		return "relay"
+	}
+	return name
+}

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/outrider-relay/outrider/adapters/postgres"
+	"github.com/outrider-relay/outrider/relay"
+)
+
+// health answers /healthz, whether the process is alive, and /readyz, whether
+// it can do its work now.
+type health struct {
+	assembly *assembly
+	mu       sync.Mutex
+	err      error // why the relay has not begun
+}
+
+func (h *health) set(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.err = err
+}
+
+func (h *health) starting() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.err
+}
+
+// readiness is the body of /readyz.
+type readiness struct {
+	Ready    bool     `json:"ready"`
+	State    string   `json:"state"`
+	Problems []string `json:"problems,omitempty"`
+}
+
+// handler gives both end points.
+func (h *health) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = w.Write([]byte("ok\n"))
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		answer := h.ready(r.Context())
+		w.Header().Set("Content-Type", "application/json")
+		if !answer.Ready {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		_ = json.NewEncoder(w).Encode(answer)
+	})
+	return mux
+}
+
+// ready asks the database on each call: a relay that lost it is not ready.
+func (h *health) ready(ctx context.Context) readiness {
+	state := h.assembly.relay.State()
+	answer := readiness{State: state.String()}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if err := h.starting(); err != nil {
+		answer.Problems = append(answer.Problems, postgres.Explain(err).Error())
+	} else if rows, err := postgres.NetRows(ctx, h.assembly.db); err != nil {
+		answer.Problems = append(answer.Problems, postgres.Explain(err).Error())
+	} else if rows {
+		answer.Problems = append(answer.Problems, "rows fell into the net partition: no partition was ready for them; they are delivered, but partitions must be extended (SELECT relay.extend_partitions())")
+	}
+	answer.Ready = len(answer.Problems) == 0 && (state == relay.Active || state == relay.Standby)
+	return answer
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outrider-relay/outrider/adapters/postgres"
+	"github.com/outrider-relay/outrider/migrations"
+)
+
+var (
+	listenOn = &setting{
+		key: "listen", usage: "address of /healthz and /readyz (default 127.0.0.1:7580)",
+		set: func(c *config, text string) error {
+			if _, _, err := net.SplitHostPort(text); err != nil {
+				return fmt.Errorf("%q is not an address; write it like 127.0.0.1:7580 or :7580", text)
+			}
+			c.listen = text
+			return nil
+		},
+	}
+	relayNamed = &setting{
+		key: "relay_name", usage: "what tells this relay from others (default: the host's name)",
+		set: func(c *config, text string) error {
+			const longest = 200
+			if len(text) > longest {
+				return fmt.Errorf("%d characters are too long; %d are accepted", len(text), longest)
+			}
+			c.relayName = text
+			return nil
+		},
+	}
+)
+
+// defaultListen is private: the end points tell strangers nothing useful.
+const defaultListen = "127.0.0.1:7580"
+
+func (a *app) serveCommand() *cobra.Command {
+	var noSend, unsafe bool
+	cmd := &cobra.Command{
+		Use:     "serve",
+		Short:   "Relay, or stand by while another relay of the database does",
+		GroupID: groupRun,
+		Long: `Tail the outbox, route each event, make the POSTs, and keep all on record.
+
+Several may run on one database: one works, the others stand by and take over
+within seconds when it stops or dies. SIGTERM stops: no new work is taken,
+attempts under way are finished and recorded.
+
+/healthz answers 200 while the process lives; /readyz answers 200 while it works
+or stands by, else 503 and why.
+
+It never migrates: run "outrider migrate" before. The database user must be a
+member of outrider_relay.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			conf, c := a.check(cmd)
+			c.none(args)
+			if err := c.err(); err != nil {
+				return err
+			}
+			if conf.listen == "" {
+				conf.listen = defaultListen
+			}
+			if conf.relayName == "" {
+				conf.relayName = relayName()
+			}
+			logger := slog.New(slog.NewTextHandler(a.err, nil))
+			assembly, err := assemble(relayOptions{
+				dsn: conf.databaseURL, name: conf.relayName, version: version().release,
+				allow: conf.allow, noSend: noSend, unsafe: unsafe, logger: logger,
+			})
+			if err != nil {
+				return err
+			}
+			return a.serve(cmd.Context(), conf, assembly)
+		},
+	}
+	flags := cmd.Flags()
+	allowCIDRs.addTo(flags)
+	listenOn.addTo(flags)
+	relayNamed.addTo(flags)
+	flags.BoolVar(&noSend, "no-send", false, "route and record, but make no POST: deliveries stay pending until a relay without this flag works")
+	flags.BoolVar(&unsafe, "allow-unsafe", false, "accept a server with fsync = off, which may lose commits in a crash")
+	if err := flags.MarkHidden("allow-unsafe"); err != nil {
+		panic(err) // the flag is two lines above
+	}
+	return cmd
+}
+
+// serve runs the relay and its end points until the context ends.
+func (a *app) serve(ctx context.Context, conf config, assembly *assembly) error {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", conf.listen)
+	if err != nil {
+		return &failure{fmt.Sprintf("cannot listen on %s: %v", conf.listen, err), "choose another address by --listen or OUTRIDER_LISTEN"}
+	}
+	logger := assembly.options.logger
+	health := &health{assembly: assembly}
+	server := &http.Server{Handler: health.handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	logger.Info("outrider", "version", version().release, "listen", listener.Addr().String(), "relay", conf.relayName, "pid", os.Getpid())
+
+	err = assembly.run(ctx, health)
+
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	err = errors.Join(err, server.Shutdown(stop))
+	if serveErr := <-served; !errors.Is(serveErr, http.ErrServerClosed) {
+		err = errors.Join(err, serveErr)
+	}
+	if err == nil {
+		logger.Info("stopped")
+	}
+	return err
+}
+
+// hopeless says that no waiting mends the error.
+func hopeless(err error) bool {
+	return errors.Is(err, migrations.ErrNewer) || errors.Is(err, postgres.ErrEncoding) || errors.Is(err, postgres.ErrVersion) ||
+		errors.Is(err, postgres.ErrPooler) || errors.Is(err, postgres.ErrUnsafe)
+}
