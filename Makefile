@@ -22,6 +22,10 @@ help: ## list the targets
 deps: ## install PostgreSQL's server binaries, where there are none
 	@$(find_postgres) || $(install_postgres)
 
+.PHONY: rails
+rails: ## install Ruby with ActiveRecord and pg, where there is none
+	@$(find_rails) || { $(install_rails); }
+
 .PHONY: build
 build: ## build bin/outrider
 	go build -trimpath -o bin/outrider ./cmd/outrider
@@ -31,11 +35,11 @@ demo: deps build ## run everything on this machine, with sample traffic
 	bin/outrider dev --demo
 
 .PHONY: test
-test: deps ## run the tests, on a PostgreSQL of their own
+test: deps rails ## run the tests, on a PostgreSQL of their own
 	@go test -timeout 20m ./...
 
 .PHONY: race
-race: deps ## run the tests with the race detector
+race: deps rails ## run the tests with the race detector
 	@go test -race -timeout 40m ./...
 
 .PHONY: lint
@@ -69,4 +73,19 @@ define install_postgres
 	$$sudo apt-get update -qq; \
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql; \
 }
+endef
+
+# What the test of the README's Rails example needs; it says so too.
+find_rails = ruby -e 'require "active_record"; require "pg"' >/dev/null 2>&1
+
+define install_rails
+	if ! command -v apt-get >/dev/null; then \
+		echo "Ruby with ActiveRecord and pg is missing, which a test of the README needs; to install them: gem install activerecord pg" >&2; exit 1; \
+	fi; \
+	if [ "$$(id -u)" = 0 ]; then sudo=; \
+	elif sudo -n true 2>/dev/null; then sudo='sudo -n'; \
+	else echo "Ruby with ActiveRecord and pg is missing, which a test of the README needs; to install them: sudo apt-get install -y ruby-activerecord ruby-pg" >&2; exit 1; fi; \
+	$$sudo apt-get update -qq; \
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq ruby-activerecord ruby-pg; \
+	$(find_rails) || { echo "the ruby in PATH is not the system's: give it the libraries: gem install activerecord pg" >&2; exit 1; }
 endef
