@@ -1,0 +1,950 @@
+package main
+
+import (
+	"bytes"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	osexec "os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/outrider-relay/outrider/adapters/devpg"
+	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
+	"github.com/outrider-relay/outrider/cmd/outrider/testdata/readme/chat"
+	"github.com/outrider-relay/outrider/domain"
+)
+
+// moduleFolder is where the README is: tests run in their package's folder.
+var moduleFolder = filepath.Join("..", "..")
+
+// readmeBlock is a fenced block of the README. The comment before it says who
+// runs it: <!-- run: auditor rows -->.
+type readmeBlock struct {
+	line      int
+	lang, run string
+	text      string
+}
+
+// name is for messages.
+func (b *readmeBlock) name() string {
+	return fmt.Sprintf("README.md:%d (%s, %q)", b.line, b.lang, b.run)
+}
+
+func readReadme(t *testing.T) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(moduleFolder, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+var readmeMarker = regexp.MustCompile(`^<!-- run: (.+) -->$`)
+
+// readmeBlocks gives the fenced blocks, and the text without them.
+func readmeBlocks(t *testing.T, readme string) (blocks []*readmeBlock, prose string) {
+	t.Helper()
+	var open *readmeBlock
+	var rest strings.Builder
+	marker := ""
+	number := 0
+	for line := range strings.Lines(readme) {
+		number++
+		trimmed := strings.TrimSpace(line)
+		lang, fence := strings.CutPrefix(trimmed, "```")
+		switch {
+		case open != nil && fence:
+			blocks = append(blocks, open)
+			open = nil
+		case open != nil:
+			open.text += line
+		case fence:
+			open = &readmeBlock{line: number, lang: lang, run: marker}
+			marker = ""
+		default:
+			if marker != "" {
+				t.Errorf("README.md:%d: the marker before it stands before no block", number)
+			}
+			marker = ""
+			if match := readmeMarker.FindStringSubmatch(trimmed); match != nil {
+				marker = match[1]
+				continue
+			}
+			rest.WriteString(line)
+		}
+	}
+	if open != nil {
+		t.Fatalf("%s has no end", open.name())
+	}
+	return blocks, rest.String()
+}
+
+// readmeStory runs the README's examples on one database, each as the user who
+// would run it.
+type readmeStory struct {
+	t        *testing.T
+	blocks   []*readmeBlock
+	ran      map[*readmeBlock]bool
+	server   *devpg.Server
+	admin    *sql.DB
+	receiver *readmeReceiver
+	secret   string
+}
+
+// The README's own names.
+const (
+	readmeDatabase = "chat"
+	readmePassword = "change-me"
+	readmeEvent    = "0199d4c2-8a71-7d10-b3a5-5f0c8a1d2e4f"
+)
+
+// TestReadmeExamples runs every marked block of the README and checks that it
+// does what the text says.
+func TestReadmeExamples(t *testing.T) {
+	t.Parallel()
+	// Roles belong to a whole server, and those of the README have fixed names.
+	s := &readmeStory{t: t, ran: map[*readmeBlock]bool{}, server: pgtest.NewServer(t, nil), receiver: newReadmeReceiver(t)}
+	s.blocks, _ = readmeBlocks(t, readReadme(t))
+	root := s.open("postgres", "")
+	s.do(root, `CREATE DATABASE `+readmeDatabase)
+	s.admin = s.open(readmeDatabase, "")
+
+	s.install()
+	s.registerWebhooks()
+	s.insert()
+	relay := s.killInMidPOST()
+	s.lookBack()
+	s.replay()
+	s.verify()
+	relay.signal(syscall.SIGTERM)
+	if code := relay.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("the relay stopped with exit code %d", code)
+	}
+
+	for _, b := range s.blocks {
+		switch {
+		case b.run != "" && b.run != "config" && !s.ran[b]:
+			t.Errorf("%s was not run", b.name())
+		case b.run == "" && b.lang != "text" && b.lang != "sh":
+			t.Errorf("%s says nobody who runs it", b.name())
+		}
+	}
+}
+
+// dsn is the URL of a role; "" is the superuser.
+func (s *readmeStory) dsn(database, role string) string {
+	if role == "" {
+		return s.server.DSN(database)
+	}
+	u, err := url.Parse(s.server.DSN(database))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	u.User = url.UserPassword(role, readmePassword)
+	return u.String()
+}
+
+func (s *readmeStory) open(database, role string) *sql.DB {
+	s.t.Helper()
+	db, err := sql.Open("postgres", s.dsn(database, role))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+// take gives the blocks with a marker, in their order.
+func (s *readmeStory) take(run string, want int) []*readmeBlock {
+	s.t.Helper()
+	var found []*readmeBlock
+	for _, b := range s.blocks {
+		if b.run == run {
+			found = append(found, b)
+			s.ran[b] = true
+		}
+	}
+	if len(found) != want && want > 0 || len(found) == 0 {
+		s.t.Fatalf("%d blocks are marked %q, want %d", len(found), run, want)
+	}
+	return found
+}
+
+func (s *readmeStory) run(db *sql.DB, b *readmeBlock) {
+	s.t.Helper()
+	if _, err := db.ExecContext(s.t.Context(), b.text); err != nil {
+		s.t.Fatalf("%s: %v", b.name(), err)
+	}
+}
+
+// do runs what the README leaves to its readers.
+func (s *readmeStory) do(db *sql.DB, statement string) {
+	s.t.Helper()
+	if _, err := db.ExecContext(s.t.Context(), statement); err != nil {
+		s.t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+// rows runs a block and gives the number of rows of each of its results.
+func (s *readmeStory) rows(db *sql.DB, b *readmeBlock) []int {
+	s.t.Helper()
+	rows, err := db.QueryContext(s.t.Context(), b.text)
+	if err != nil {
+		s.t.Fatalf("%s: %v", b.name(), err)
+	}
+	defer func() { _ = rows.Close() }()
+	var counts []int
+	for more := true; more; more = rows.NextResultSet() {
+		n := 0
+		for rows.Next() {
+			n++
+		}
+		counts = append(counts, n)
+	}
+	if err := rows.Err(); err != nil {
+		s.t.Fatalf("%s: %v", b.name(), err)
+	}
+	return counts
+}
+
+// shell runs the lines of a block in this process and gives what they print.
+func (s *readmeStory) shell(b *readmeBlock, role string) []string {
+	s.t.Helper()
+	c := newCLI(s.t, s.dsn(readmeDatabase, role))
+	var printed []string
+	for line := range strings.Lines(b.text) {
+		words := shellWords(line)
+		switch {
+		case len(words) == 0:
+		case words[0] == "export":
+			name, value, _ := strings.Cut(words[1], "=")
+			u, err := url.Parse(s.server.DSN(readmeDatabase))
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			if !strings.Contains(value, "localhost:5432") {
+				s.t.Errorf("%s: %s does not name localhost:5432", b.name(), words[1])
+			}
+			c.env[name] = strings.Replace(value, "localhost:5432", u.Host, 1)
+		case words[0] == "outrider":
+			printed = append(printed, c.ok(words[1:]...))
+		default:
+			s.t.Errorf("%s: the test cannot run %q", b.name(), line)
+		}
+	}
+	return printed
+}
+
+// shellWords splits a line as a shell does, without expansions.
+func shellWords(line string) []string {
+	var words []string
+	var word strings.Builder
+	inWord := false
+	var quote rune
+	for _, r := range line {
+		switch {
+		case quote != 0 && r == quote:
+			quote = 0
+		case quote != 0:
+			word.WriteRune(r)
+		case r == '\'' || r == '"':
+			quote, inWord = r, true
+		case r == '#' && !inWord:
+			return words
+		case r == ' ' || r == '\t' || r == '\n':
+			if inWord {
+				words = append(words, word.String())
+				word.Reset()
+			}
+			inWord = false
+		default:
+			inWord = true
+			word.WriteRune(r)
+		}
+	}
+	if inWord {
+		words = append(words, word.String())
+	}
+	return words
+}
+
+// count is a number that the superuser sees.
+func (s *readmeStory) count(query string, args ...any) int {
+	s.t.Helper()
+	var n int
+	if err := s.admin.QueryRowContext(s.t.Context(), query, args...).Scan(&n); err != nil {
+		s.t.Fatalf("%s: %v", query, err)
+	}
+	return n
+}
+
+// until waits for a number that the superuser sees.
+func (s *readmeStory) until(what string, least int, query string, args ...any) {
+	s.t.Helper()
+	until(s.t, what, func() (bool, string) {
+		n := s.count(query, args...)
+		return n >= least, fmt.Sprintf("%d, want %d", n, least)
+	})
+}
+
+// install: the schema is made without a superuser, and each user gets a role.
+func (s *readmeStory) install() {
+	s.t.Helper()
+	s.do(s.admin, `CREATE ROLE chat_app LOGIN PASSWORD '`+readmePassword+`'`) // the chat system has one already
+	blocks := s.take("admin", 2)
+	s.run(s.admin, blocks[0])
+	printed := s.shell(s.take("sh owner", 1)[0], "")
+	if n := s.count(`SELECT count(*) FROM pg_tables WHERE schemaname IN ('outbox', 'relay') AND tableowner = 'outrider_owner'`); n == 0 {
+		s.t.Fatalf("migrate made nothing: %s", printed)
+	}
+	s.run(s.admin, blocks[1])
+}
+
+// registerWebhooks: of the two webhooks that the README registers, the first is
+// left enabled, the second removed. The first is then moved to the test's
+// receiver.
+func (s *readmeStory) registerWebhooks() {
+	s.t.Helper()
+	printed := s.shell(s.take("sh relay", 1)[0], "relay_app")
+	if !strings.Contains(printed[0], "whsec_") {
+		s.t.Errorf("webhook add prints no secret: %s", printed[0])
+	}
+	if n := s.count(`SELECT count(*) FROM relay.webhooks WHERE (id, state) IN ((1, 'enabled'), (2, 'deleted'))`); n != 2 {
+		s.t.Fatalf("%d webhooks are in the state that the README's commands leave them in, want 2", n)
+	}
+	c := newCLI(s.t, s.dsn(readmeDatabase, "relay_app"))
+	c.ok("webhook", "update", "1", "--url", s.receiver.URL+"/hooks", "--timeout", "1s", "--allow-cidrs", "127.0.0.0/8")
+	secret, ok := c.object("webhook", "show", "1", "--reveal-secret")["secret"].(string)
+	if !ok {
+		s.t.Fatal("webhook show tells no secret")
+	}
+	s.secret = secret
+}
+
+// readmeTables are the chat system's, in a schema of its own.
+const readmeTables = `
+CREATE SCHEMA %[1]s AUTHORIZATION chat_app;
+CREATE TABLE %[1]s.conversations (id bigint PRIMARY KEY GENERATED BY DEFAULT AS IDENTITY, account_id bigint, last_activity_at timestamptz);
+CREATE TABLE %[1]s.messages (
+    id bigint PRIMARY KEY GENERATED BY DEFAULT AS IDENTITY, account_id bigint,
+    conversation_id bigint NOT NULL REFERENCES %[1]s.conversations, content text);
+ALTER TABLE %[1]s.conversations OWNER TO chat_app;
+ALTER TABLE %[1]s.messages OWNER TO chat_app;
+INSERT INTO %[1]s.conversations (id, account_id) VALUES (1001, 1), (1002, 1);`
+
+const countContent = `SELECT count(*) FROM outbox.events WHERE payload ->> 'content' = $1`
+
+// insert: each way to insert puts one row into the outbox, with its
+// transaction.
+func (s *readmeStory) insert() {
+	s.t.Helper()
+	app := s.open(readmeDatabase, "chat_app")
+	for i, b := range s.take("producer", 2) {
+		s.run(app, b)
+		if n := s.count(`SELECT count(*) FROM outbox.events`); n != i+1 {
+			s.t.Errorf("%s: %d rows are in the outbox, want %d", b.name(), n, i+1)
+		}
+	}
+	s.do(app, `INSERT INTO outbox.events (account_id, event, payload) VALUES (9, 'message_created', '{}'), (1, 'conversation_typing_on', '{}')`) // nobody wants them
+
+	s.do(s.admin, fmt.Sprintf(readmeTables, "with_trigger"))
+	s.do(s.admin, `ALTER ROLE chat_app SET search_path = with_trigger`)
+	s.trigger(s.open(readmeDatabase, "chat_app"))
+
+	s.do(s.admin, fmt.Sprintf(readmeTables, "app"))
+	s.do(s.admin, `ALTER ROLE chat_app SET search_path = app`)
+	s.saveFromGo(s.open(readmeDatabase, "chat_app"))
+	s.saveFromRails()
+
+	waiting := s.take("auditor waiting", 1)[0]
+	var n int
+	var since time.Time
+	if err := s.open(readmeDatabase, "support").QueryRowContext(s.t.Context(), waiting.text).Scan(&n, &since); err != nil || n < 5 || since.IsZero() {
+		s.t.Errorf("%s: %d events are waiting since %s: %v", waiting.name(), n, since, err)
+	}
+}
+
+// trigger: the row comes with the message's transaction, and goes with it.
+func (s *readmeStory) trigger(app *sql.DB) {
+	s.t.Helper()
+	s.run(app, s.take("trigger", 1)[0])
+	say := func(content string) *sql.Tx {
+		tx, err := app.BeginTx(s.t.Context(), nil)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if _, err := tx.ExecContext(s.t.Context(), `INSERT INTO messages (account_id, conversation_id, content) VALUES (1, 1001, $1)`, content); err != nil {
+			s.t.Fatal(err)
+		}
+		return tx
+	}
+	if err := say("rolled back").Rollback(); err != nil {
+		s.t.Fatal(err)
+	}
+	if n := s.count(countContent, "rolled back"); n != 0 {
+		s.t.Errorf("%d rows of a transaction that was rolled back are in the outbox", n)
+	}
+	tx := say("committed")
+	var xid string
+	if err := errors.Join(tx.QueryRowContext(s.t.Context(), `SELECT pg_current_xact_id()::text`).Scan(&xid), tx.Commit()); err != nil {
+		s.t.Fatal(err)
+	}
+	if n := s.count(countContent+` AND event = 'message_created' AND xid = $2::xid8`, "committed", xid); n != 1 {
+		s.t.Errorf("%d rows of the message's transaction are in the outbox, want 1", n)
+	}
+	s.do(app, `UPDATE messages SET content = 'edited' WHERE content = 'committed'`)
+	if n := s.count(countContent+` AND event = 'message_updated'`, "edited"); n != 1 {
+		s.t.Errorf("%d rows tell of the message's update, want 1", n)
+	}
+}
+
+// saveFromGo: the README has the file that is compiled into this test.
+func (s *readmeStory) saveFromGo(app *sql.DB) {
+	s.t.Helper()
+	b := s.take("go chat/save.go", 1)[0]
+	file := filepath.Join("testdata", "readme", "chat", "save.go")
+	source, err := os.ReadFile(file)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if !strings.HasSuffix(string(source), "\n)\n\n"+b.text) {
+		s.t.Errorf("%s is not what stands below the imports of %s, which the test runs", b.name(), file)
+	}
+	if err := chat.SaveMessage(s.t.Context(), app, 1, 1001, "from Go"); err != nil {
+		s.t.Fatalf("%s: %v", b.name(), err)
+	}
+	if n := s.count(countContent+` AND account_id = 1 AND (payload #>> '{conversation,id}')::bigint = 1001`, "from Go"); n != 1 {
+		s.t.Errorf("%s: %d rows are in the outbox, want 1", b.name(), n)
+	}
+	if err := chat.SaveMessage(s.t.Context(), app, 1, 4, "to nobody"); err == nil {
+		s.t.Errorf("%s: a message of no conversation is stored", b.name())
+	}
+	if n := s.count(countContent, "to nobody"); n != 0 {
+		s.t.Errorf("%s: a message that failed is announced", b.name())
+	}
+}
+
+// saveFromRails: see testdata/readme/rails.rb for what it checks by itself.
+func (s *readmeStory) saveFromRails() {
+	s.t.Helper()
+	b := s.take("rails", 1)[0]
+	out := s.ruby("rails.rb", b, nil, "DATABASE_URL="+s.dsn(readmeDatabase, "chat_app"))
+	conversation := strings.TrimSpace(out)
+	if n := s.count(countContent+` AND payload #>> '{conversation,id}' = $2`, "It is kept.", conversation); n != 1 {
+		s.t.Errorf("%s: %d rows are in the outbox, want 1", b.name(), n)
+	}
+	for _, content := range []string{"It is rolled back.", "It cannot be announced."} {
+		if n := s.count(countContent, content); n != 0 {
+			s.t.Errorf("%s: %q is in the outbox", b.name(), content)
+		}
+	}
+}
+
+// ruby runs a script of testdata/readme with a block of the README.
+func (s *readmeStory) ruby(script string, b *readmeBlock, input []byte, env ...string) string {
+	s.t.Helper()
+	program, err := osexec.LookPath("ruby")
+	if err == nil {
+		err = osexec.CommandContext(s.t.Context(), program, "-e", `require "active_record"; require "pg"`).Run()
+	}
+	if err != nil {
+		s.t.Fatalf("Ruby with ActiveRecord and pg is missing (%v); to install it: make rails", err)
+	}
+	file := filepath.Join(s.t.TempDir(), "readme.rb")
+	if err := os.WriteFile(file, []byte(b.text), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	cmd := osexec.CommandContext(s.t.Context(), program, filepath.Join("testdata", "readme", script), file)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stdin = bytes.NewReader(input)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		s.t.Fatalf("%s: %v\n%s", b.name(), err, stderr.String())
+	}
+	return stdout.String()
+}
+
+// killInMidPOST kills a relay while its POSTs are under way, and gives the one
+// that goes on: it repeats them and says that their outcome is unknown.
+func (s *readmeStory) killInMidPOST() *process {
+	s.t.Helper()
+	s.receiver.answerWith(0)
+	first := startProcess(s.t, s.dsn(readmeDatabase, "relay_app"), "serve", "--allow-unsafe")
+	select {
+	case <-s.receiver.arrived:
+	case <-first.done:
+		s.t.Fatalf("the relay ended: %s", first.log)
+	case <-time.After(time.Minute):
+		s.t.Fatalf("no POST arrived: %s", first.log)
+	}
+	first.signal(syscall.SIGKILL)
+	cut := s.receiver.all()
+	s.receiver.answerWith(http.StatusOK)
+	second := startProcess(s.t, s.dsn(readmeDatabase, "relay_app"), "serve", "--allow-unsafe")
+	s.until("the delivery of the README's event", 1, `SELECT count(*) FROM audit.deliveries WHERE event_id = $1 AND status = 'succeeded'`, readmeEvent)
+	s.until("a repeat of what was cut off", 1, `
+SELECT count(*) FROM audit.attempts u JOIN audit.attempts r ON r.delivery_id = u.delivery_id AND r.attempt = u.attempt + 1
+ WHERE u.outcome = 'unknown' AND r.outcome = 'succeeded'`)
+	repeat := slices.IndexFunc(s.receiver.all(), func(r readmeRequest) bool {
+		return r.header.Get("Outrider-Previous-Outcome") == "unknown" && r.header.Get("webhook-id") == cut[0].header.Get("webhook-id") && bytes.Equal(r.body, cut[0].body)
+	})
+	if repeat < 0 {
+		s.t.Errorf("no repeat of %s says that the outcome before is unknown", cut[0].header.Get("webhook-id"))
+	}
+	return second
+}
+
+// lookBack: while one delivery fails and another is held behind it, every query
+// of the history finds something.
+func (s *readmeStory) lookBack() {
+	s.t.Helper()
+	s.receiver.answerWith(http.StatusInternalServerError)
+	app := s.open(readmeDatabase, "chat_app")
+	s.do(app, `
+INSERT INTO outbox.events (account_id, event, payload)
+SELECT 1, 'message_created', json_build_object('id', i, 'conversation', json_build_object('id', 500)) FROM generate_series(1, 3) i`)
+	s.until("a failed delivery", 1, `SELECT count(*) FROM audit.deliveries WHERE status = 'pending' AND last_outcome = 'failed' AND last_status_code = 500`)
+	s.until("those that it holds", 2, `SELECT count(*) FROM audit.deliveries WHERE status = 'held' AND reason = 'order'`)
+
+	support := s.open(readmeDatabase, "support")
+	for _, b := range s.take("auditor rows", 0) {
+		if strings.Contains(b.text, "replay_id =") {
+			continue // there is none yet
+		}
+		if n := s.rows(support, b); len(n) != 1 || n[0] == 0 {
+			s.t.Errorf("%s finds nothing: %v", b.name(), n)
+		}
+	}
+	b := s.take("sh auditor", 1)[0]
+	for i, printed := range s.shell(b, "support") {
+		if strings.TrimSpace(printed) == "" || strings.Contains(printed, "Nothing found") {
+			s.t.Errorf("%s: command %d finds nothing: %q", b.name(), i+1, printed)
+		}
+	}
+}
+
+// replay: the same notifications come again, with the same bodies, and say so.
+func (s *readmeStory) replay() {
+	s.t.Helper()
+	// The README replays what a webhook never got: here, because it was
+	// disabled while three deliveries waited.
+	relay := newCLI(s.t, s.dsn(readmeDatabase, "relay_app"))
+	relay.ok("webhook", "disable", "1")
+	s.until("the end of what waited", 3, `SELECT count(*) FROM audit.deliveries WHERE status = 'cancelled'`)
+	s.receiver.answerWith(http.StatusOK)
+	relay.ok("webhook", "enable", "1")
+
+	ops := s.open(readmeDatabase, "ops")
+	b := s.take("operator", 1)[0]
+	if n := s.rows(ops, b); !slices.Equal(n, []int{1, 1, 1}) {
+		s.t.Errorf("%s: the statements give %v rows, want one each", b.name(), n)
+	}
+	shell := s.take("sh operator", 1)[0]
+	requested := 3 + len(s.shell(shell, "ops"))
+	s.until("all replays", requested, `
+SELECT count(DISTINCT replay_id) FROM audit.deliveries d
+ WHERE replay_id > 0 AND status = 'succeeded'
+   AND EXISTS (SELECT FROM audit.timeline t WHERE t.stream = 'replay' AND t.stream_id = d.replay_id::text AND t.type = 'scheduled')`)
+	if n := s.count(`SELECT count(*) FROM audit.deliveries WHERE replay_id = 3 AND event_id IN (SELECT event_id FROM audit.deliveries WHERE status = 'cancelled')`); n != 3 {
+		s.t.Errorf("%d deliveries that were cancelled came by the third replay, want 3", n)
+	}
+	if n := s.count(`SELECT count(*) FROM audit.timeline WHERE stream = 'replay' AND type = 'requested'`); n != requested {
+		s.t.Errorf("%d requests are on record, want %d", n, requested)
+	}
+
+	firsts := map[string][]byte{}
+	replayed := 0
+	for _, r := range s.receiver.all() {
+		id := r.header.Get("webhook-id")
+		if r.header.Get("Outrider-Replay") == "" {
+			firsts[id] = r.body
+			continue
+		}
+		if body, known := firsts[id]; known {
+			replayed++
+			if !bytes.Equal(body, r.body) {
+				s.t.Errorf("the replay of %s has another body", id)
+			}
+		}
+	}
+	if replayed == 0 {
+		s.t.Error("no replay has the webhook-id of a first delivery")
+	}
+
+	support := s.open(readmeDatabase, "support")
+	for _, b := range s.take("auditor rows", 0) {
+		if n := s.rows(support, b); strings.Contains(b.text, "replay_id =") && (len(n) != 1 || n[0] == 0) {
+			s.t.Errorf("%s finds nothing: %v", b.name(), n)
+		}
+	}
+}
+
+// verify: the README's check accepts what the relay has sent, see
+// testdata/readme/verify.rb for what it refuses. The requests have two
+// signatures, since the README has rotated the secret.
+func (s *readmeStory) verify() {
+	s.t.Helper()
+	b := s.take("ruby verify.rb", 1)[0]
+	all := s.receiver.all()
+	last := all[len(all)-1]
+	headers := map[string]string{}
+	for name, values := range last.header {
+		headers[strings.ToLower(name)] = values[0]
+	}
+	if n := len(strings.Fields(headers["webhook-signature"])); n != 2 {
+		s.t.Errorf("%d signatures are on a request while the secret is rotated, want 2", n)
+	}
+	input, err := json.Marshal(map[string]any{"secret": s.secret, "headers": headers, "body": last.body}) // []byte is base64
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.ruby("verify.rb", b, input)
+}
+
+// readmeReceiver is the webhook of the story.
+type readmeReceiver struct {
+	*httptest.Server
+	arrived chan struct{} // has a value after the first POST
+
+	mu       sync.Mutex
+	status   int // 0: no answer at all
+	requests []readmeRequest
+}
+
+type readmeRequest struct {
+	header http.Header
+	body   []byte
+}
+
+func newReadmeReceiver(t *testing.T) *readmeReceiver {
+	t.Helper()
+	r := &readmeReceiver{arrived: make(chan struct{}, 1)}
+	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		body, err := io.ReadAll(request.Body)
+		if err != nil {
+			return
+		}
+		r.mu.Lock()
+		r.requests = append(r.requests, readmeRequest{request.Header.Clone(), body})
+		status := r.status
+		r.mu.Unlock()
+		select {
+		case r.arrived <- struct{}{}:
+		default:
+		}
+		if status == 0 {
+			<-request.Context().Done()
+			return
+		}
+		w.WriteHeader(status)
+	}))
+	t.Cleanup(r.Close)
+	return r
+}
+
+func (r *readmeReceiver) answerWith(status int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.status = status
+}
+
+func (r *readmeReceiver) all() []readmeRequest {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.requests)
+}
+
+var (
+	readmeCode = regexp.MustCompile("`([^`\n]+)`")
+	readmeFlag = regexp.MustCompile(`^(--[a-z][a-z-]+)`)
+)
+
+// TestReadmeCommandLines: every command line in the README is one that the
+// program takes, every flag one that it has, every make target there.
+func TestReadmeCommandLines(t *testing.T) {
+	t.Parallel()
+	blocks, prose := readmeBlocks(t, readReadme(t))
+	var lines []string
+	for _, b := range blocks {
+		if b.lang == "sh" {
+			lines = append(lines, strings.Split(b.text, "\n")...)
+		}
+	}
+	root := newApp().root()
+	flags := map[string]bool{}
+	eachCommand(root, func(cmd *cobra.Command) {
+		cmd.InheritedFlags() // merges them in
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { flags["--"+f.Name] = true })
+	})
+	makefile, err := os.ReadFile(filepath.Join(moduleFolder, "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, match := range readmeCode.FindAllStringSubmatch(prose, -1) {
+		code := match[1]
+		if strings.HasPrefix(code, "outrider ") {
+			lines = append(lines, code)
+		}
+		if flag := readmeFlag.FindString(code); flag != "" && !flags[flag] {
+			t.Errorf("README.md: no command has the flag %s", flag)
+		}
+		if target, ok := strings.CutPrefix(code, "make "); ok && !bytes.Contains(makefile, []byte("\n"+target+":")) {
+			t.Errorf("README.md: the Makefile has no target %s", target)
+		}
+	}
+	checked := 0
+	for _, line := range lines {
+		words := shellWords(line)
+		if len(words) == 0 || words[0] != "outrider" {
+			continue
+		}
+		checked++
+		if err := parses(words[1:]); err != nil {
+			t.Errorf("README.md: %s: %v", strings.TrimSpace(line), err)
+		}
+	}
+	if checked < 15 {
+		t.Errorf("%d command lines were checked: where are the others?", checked)
+	}
+	if parses([]string{"no-such-command"}) == nil || parses([]string{"webhook", "ad"}) == nil ||
+		parses([]string{"serve", "--no-such-flag"}) == nil || parses([]string{"webhook", "add", "--account", "one"}) == nil {
+		t.Error("a command line that cannot be used passes")
+	}
+}
+
+func eachCommand(cmd *cobra.Command, do func(*cobra.Command)) {
+	do(cmd)
+	for _, child := range cmd.Commands() {
+		eachCommand(child, do)
+	}
+}
+
+// parses tells whether the program has the command and takes its flags.
+func parses(args []string) error {
+	cmd, rest, err := newApp().root().Find(args)
+	if err != nil {
+		return err
+	}
+	if err := cmd.ParseFlags(rest); err != nil {
+		return err
+	}
+	if cmd.HasSubCommands() && cmd.Flags().NArg() > 0 {
+		return fmt.Errorf("%s has no command %s", cmd.CommandPath(), cmd.Flags().Arg(0))
+	}
+	var problems []error
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if v, ok := f.Value.(judged); ok {
+			problems = append(problems, v.wrong())
+		}
+	})
+	return errors.Join(problems...)
+}
+
+var (
+	readmeTestName = regexp.MustCompile("`((?:Test|Fuzz|Example|Benchmark)[A-Z]\\w*)`")
+	readmeVariable = regexp.MustCompile(`OUTRIDER_[A-Z_]+`)
+	readmeLink     = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	readmeHeading  = regexp.MustCompile(`(?m)^#+ (.+)$`)
+	notInAnAnchor  = regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
+)
+
+// TestReadmeNamesTests: each promise is shown by tests that exist.
+func TestReadmeNamesTests(t *testing.T) {
+	t.Parallel()
+	tests, err := declaredTests(os.DirFS(moduleFolder))
+	if err != nil {
+		t.Fatal(err)
+	}
+	promises := 0
+	for line := range strings.Lines(readReadme(t)) {
+		named := readmeTestName.FindAllStringSubmatch(line, -1)
+		for _, name := range named {
+			if !tests[name[1]] {
+				t.Errorf("README.md names %s, which no test file declares", name[1])
+			}
+		}
+		if strings.HasPrefix(line, "| P") {
+			promises++
+			if len(named) == 0 {
+				t.Errorf("README.md: no test shows %.40s…", line)
+			}
+		}
+	}
+	if promises != 9 {
+		t.Errorf("README.md has %d promises, want 9", promises)
+	}
+}
+
+// declaredTests are the test functions of all packages below root.
+func declaredTests(root fs.FS) (map[string]bool, error) {
+	names := map[string]bool{}
+	err := fs.WalkDir(root, ".", func(name string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && name != "." && (strings.HasPrefix(entry.Name(), ".") || entry.Name() == "testdata" || name == "bin"):
+			return fs.SkipDir
+		case entry.IsDir() || !strings.HasSuffix(name, "_test.go"):
+			return nil
+		}
+		source, err := fs.ReadFile(root, name)
+		if err != nil {
+			return err
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, source, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		for _, declaration := range file.Decls {
+			if f, ok := declaration.(*ast.FuncDecl); ok && f.Recv == nil {
+				names[f.Name.Name] = true
+			}
+		}
+		return nil
+	})
+	return names, err
+}
+
+// TestReadmeLinks: every link inside leads somewhere.
+func TestReadmeLinks(t *testing.T) {
+	t.Parallel()
+	_, prose := readmeBlocks(t, readReadme(t))
+	anchors := map[string]bool{}
+	for _, heading := range readmeHeading.FindAllStringSubmatch(prose, -1) {
+		// GitHub's rule: lower case, no punctuation, dashes for spaces.
+		anchors["#"+strings.ReplaceAll(notInAnAnchor.ReplaceAllString(strings.ToLower(heading[1]), ""), " ", "-")] = true
+	}
+	links := readmeLink.FindAllStringSubmatch(prose, -1)
+	if len(links) == 0 {
+		t.Fatal("README.md has no link")
+	}
+	for _, link := range links {
+		switch target := link[1]; {
+		case strings.HasPrefix(target, "https://"):
+		case strings.HasPrefix(target, "#"):
+			if !anchors[target] {
+				t.Errorf("README.md: no heading is %s", target)
+			}
+		default:
+			if _, err := os.Stat(filepath.Join(moduleFolder, filepath.FromSlash(target))); err != nil {
+				t.Errorf("README.md: %v", err)
+			}
+		}
+	}
+}
+
+// TestReadmeSettings: every setting is in the README's table, every variable in
+// the README is a setting, and the example of a file is one.
+func TestReadmeSettings(t *testing.T) {
+	t.Parallel()
+	readme := readReadme(t)
+	blocks, _ := readmeBlocks(t, readme)
+	known := map[string]bool{configVariable: true}
+	for _, s := range settings {
+		known[s.variable()] = true
+		if row := "| `" + s.key + "` | `--" + s.flag() + "` | `" + s.variable() + "` |"; !strings.Contains(readme, row) {
+			t.Errorf("README.md has no row %s", row)
+		}
+	}
+	for _, name := range []string{"`--" + configFlag + "`", "`" + configVariable + "`", "`" + defaultListen + "`"} {
+		if !strings.Contains(readme, name) {
+			t.Errorf("README.md does not name %s", name)
+		}
+	}
+	finder, err := os.ReadFile(filepath.Join(moduleFolder, "adapters", "devpg", "find.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range readmeVariable.FindAllString(readme, -1) {
+		// The private server has a variable of its own, which is no setting.
+		if !known[name] && !bytes.Contains(finder, []byte(`"`+name+`"`)) {
+			t.Errorf("README.md names %s, which nothing reads", name)
+		}
+	}
+	files := 0
+	for _, b := range blocks {
+		if b.run != "config" {
+			continue
+		}
+		files++
+		values, problems := parseFile(b.name(), []byte(b.text))
+		if len(problems) > 0 || len(values) != len(settings) {
+			t.Errorf("%s has %d of %d settings: %v", b.name(), len(values), len(settings), problems)
+		}
+		for _, s := range settings {
+			if err := s.set(&config{}, values[s.key].text); err != nil {
+				t.Errorf("%s: %s: %v", b.name(), s.key, err)
+			}
+		}
+	}
+	if files != 1 {
+		t.Errorf("README.md has %d files of settings, want 1", files)
+	}
+}
+
+// TestReadmeNumbers: the defaults in the README are those of the code.
+func TestReadmeNumbers(t *testing.T) {
+	t.Parallel()
+	readme := readReadme(t)
+	var delays []string
+	for _, d := range domain.DefaultRetryPolicy.Delays {
+		delays = append(delays, inWords(d))
+	}
+	texts := []string{
+		"a chat system that commits " + grouped(demoEvents) + " events,",
+		"| timeout of an attempt, response included | " + inWords(domain.DefaultTimeout) + " ",
+		fmt.Sprintf("| retries after | %s, each ±%.0f %%;", strings.Join(delays, ", "), 100*domain.DefaultRetryPolicy.Spread),
+		"schedule's wait, up to " + inWords(domain.DefaultRetryPolicy.RetryAfterCap),
+		fmt.Sprintf("| attempts at once (`--max-concurrency`) | %d,", domain.DefaultMaxConcurrency),
+		"(`--order-hold`) | " + inWords(domain.DefaultOrderHold) + ",",
+		"its deadline of " + inWords(domain.Deadline("message_created")) + " passes (" + inWords(domain.Deadline("conversation_typing_on")) + " for typing events)",
+		fmt.Sprintf("A relay uses %d at most: a pool of %d,", relayConnections+1, relayConnections),
+		fmt.Sprintf("an ordering key over %d bytes", domain.MaxOrderingKey),
+	}
+	for _, event := range domain.DefaultSubscriptions {
+		texts = append(texts, "`"+event+"`")
+	}
+	if domain.DefaultRetryPolicy.MaxAttempts() != 12 {
+		t.Error("README.md says that the twelfth failure makes a delivery dead")
+	}
+	for _, text := range texts {
+		if !strings.Contains(readme, text) {
+			t.Errorf("README.md does not say %q", text)
+		}
+	}
+}
+
+// inWords is "30 s", "2 min", "5 h" or "7 days".
+func inWords(d time.Duration) string {
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%d days", d/(24*time.Hour))
+	case d >= time.Hour:
+		return fmt.Sprintf("%d h", d/time.Hour)
+	case d >= time.Minute:
+		return fmt.Sprintf("%d min", d/time.Minute)
+	default:
+		return fmt.Sprintf("%d s", d/time.Second)
+	}
+}
