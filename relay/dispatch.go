@@ -613,6 +613,7 @@ func (d *dispatcher) spill(q *queue, it *item) {
 	d.fresh--
 	d.bodies -= len(it.Body)
 	q.lanes[it.lane()].unsaved++
+	q.lanes[it.lane()].asked++
 	d.wait(s, it, DueOverflow, d.now())
 	d.out = append(d.out, s)
 }
@@ -620,8 +621,12 @@ func (d *dispatcher) spill(q *queue, it *item) {
 // wait gives a step the due row that it begins.
 func (d *dispatcher) wait(s *step, it *item, kind DueKind, at time.Time) {
 	at = at.Truncate(time.Microsecond)
-	if kind != DueOverflow {
-		// Behind the cursor nobody would read it.
+	// Behind what was read nobody would read it.
+	if kind == DueOverflow {
+		if read := d.queues[it.Key.WebhookID].lanes[it.lane()].read; !at.After(read) {
+			at = read.Add(time.Microsecond)
+		}
+	} else {
 		if !at.After(d.due.cursor.At) {
 			at = d.due.cursor.At.Add(time.Microsecond)
 		}
@@ -634,6 +639,7 @@ func (d *dispatcher) wait(s *step, it *item, kind DueKind, at time.Time) {
 // overflow sends all new work of a lane through the due table.
 func (d *dispatcher) overflow(q *queue, l int) {
 	lane := &q.lanes[l]
+	lane.asked++
 	if !lane.overflow {
 		lane.overflow = true
 		lane.cursor = Cursor{}
@@ -1006,14 +1012,15 @@ func (d *dispatcher) later(what string, f func(context.Context) (func(), error),
 	d.reads = append(d.reads, func(ctx context.Context) { d.read(ctx, what, f, again) })
 }
 
-// comeBack takes deliveries from the due table into memory.
-func (d *dispatcher) comeBack(found []Delivery, release domain.ReleaseReason) {
+// comeBack takes deliveries from the due table into memory. timed says that
+// their time has come, whether or not their webhooks have room.
+func (d *dispatcher) comeBack(found []Delivery, release domain.ReleaseReason, timed bool) {
 	if unknown := d.unknown(found); len(unknown) > 0 {
 		read := d.stale.now
 		d.stale.open[read]++ // what was found is as old as it is
 		later := func() {
 			d.stale.now = read
-			d.comeBack(found, release)
+			d.comeBack(found, release, timed)
 			d.stale.end(read)
 		}
 		d.load(unknown, later, later)
@@ -1027,7 +1034,7 @@ func (d *dispatcher) comeBack(found []Delivery, release domain.ReleaseReason) {
 		}
 		q := d.queues[f.Key.WebhookID]
 		it := d.newItem(f)
-		if l := it.lane(); release == domain.ReleaseElapsed && q.lanes[l].size >= 2*laneLimit {
+		if l := it.lane(); timed && q.lanes[l].size >= 2*laneLimit {
 			d.overflow(q, l) // no room now: it is read again with what overflowed
 			continue
 		}
@@ -1079,7 +1086,7 @@ func (d *dispatcher) readDue() {
 				last := found[len(found)-1].Due
 				d.due.cursor, d.due.next = Cursor{At: last.At, Pos: last.Pos}, now
 			}
-			d.comeBack(found, domain.ReleaseElapsed)
+			d.comeBack(found, domain.ReleaseElapsed, true)
 		}, err
 	}, func() { d.due.reading, d.due.cursor, d.due.next = false, cursor, now })
 }
@@ -1092,18 +1099,20 @@ func (d *dispatcher) readLane(q *queue, l int) {
 		return // it will be looked at again when they are saved
 	}
 	lane.loading = true
-	id, cursor, now, unsaved := q.hook.ID, lane.cursor, d.now(), lane.unsaved
+	lane.read = d.now().Truncate(time.Microsecond)
+	id, cursor, now, asked, unsaved := q.hook.ID, lane.cursor, lane.read, lane.asked, lane.unsaved
 	d.later("overflow", func(ctx context.Context) (func(), error) {
 		found, err := d.store.DueOf(ctx, id, l == replayLane, cursor, now, laneLimit)
 		return func() {
 			lane.loading = false
-			if n := len(found); n > 0 {
+			if n := len(found); n > 0 && lane.cursor == cursor {
 				lane.cursor = Cursor{At: found[n-1].Due.At, Pos: found[n-1].Due.Pos}
 			}
-			if len(found) < laneLimit && unsaved == 0 && lane.unsaved == 0 {
+			// Drained, unless something was added that the read did not see.
+			if len(found) < laneLimit && unsaved == 0 && lane.asked == asked {
 				lane.overflow = false
 			}
-			d.comeBack(found, domain.ReleaseElapsed)
+			d.comeBack(found, domain.ReleaseElapsed, false)
 			d.mark(q)
 		}, err
 	}, func() { lane.loading = false; d.mark(q) })
@@ -1123,7 +1132,7 @@ func (d *dispatcher) readHeld(q *queue, c *conversation) {
 				time.AfterFunc(5*time.Millisecond, func() { d.inbox.call(func() { d.nextOf(q, q.conversation(c.order)) }) })
 				return
 			}
-			d.comeBack(found, domain.ReleaseTurn)
+			d.comeBack(found, domain.ReleaseTurn, false)
 			d.nextOf(q, c)
 		}, err
 	}, func() { c.loading = false; d.nextOf(q, q.conversation(c.order)) })

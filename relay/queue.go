@@ -87,8 +87,10 @@ type lane struct {
 	overflow bool
 	loading  bool
 	cursor   Cursor
-	// unsaved counts rows on their way to the due table.
-	unsaved int
+	read     time.Time // up to when the last read looked
+	// unsaved counts rows on their way to the due table, asked the reasons to
+	// read it: a read that began before the newest of them ends no overflow.
+	unsaved, asked int
 }
 
 // blocked counts an ordering key's deliveries that wait in the due table, or

@@ -88,9 +88,9 @@ func (a *assembly) run(ctx context.Context, health *health) error {
 			return nil
 		}
 		if hopeless(err) {
-			return postgres.Explain(err)
+			return postgres.ExplainAt(a.options.dsn, err)
 		}
-		a.options.logger.Error("the relay cannot begin, trying again", "error", postgres.Explain(err), "wait", wait.String())
+		a.options.logger.Error("the relay cannot begin, trying again", "error", a.explain(err), "wait", wait.String())
 		select {
 		case <-time.After(wait):
 			wait = min(2*wait, longestTry)
@@ -105,6 +105,14 @@ func (a *assembly) run(ctx context.Context, health *health) error {
 	stop()
 	a.sender.CloseIdle()
 	return errors.Join(err, <-listening)
+}
+
+// explain says what is wrong with the database and what to do.
+func (a *assembly) explain(err error) string {
+	if e, ok := errors.AsType[*postgres.Error](postgres.ExplainAt(a.options.dsn, err)); ok && e.Advice != "" {
+		return e.Problem + "; " + e.Advice
+	}
+	return err.Error()
 }
 
 // check tells whether the relay can work on the database.

@@ -63,9 +63,9 @@ func (h *health) ready(ctx context.Context) readiness {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	if err := h.starting(); err != nil {
-		answer.Problems = append(answer.Problems, postgres.Explain(err).Error())
+		answer.Problems = append(answer.Problems, h.assembly.explain(err))
 	} else if rows, err := postgres.NetRows(ctx, h.assembly.db); err != nil {
-		answer.Problems = append(answer.Problems, postgres.Explain(err).Error())
+		answer.Problems = append(answer.Problems, h.assembly.explain(err))
 	} else if rows {
 		answer.Problems = append(answer.Problems, "rows fell into the net partition: no partition was ready for them; they are delivered, but partitions must be extended (SELECT relay.extend_partitions())")
 	}

@@ -1,0 +1,269 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
+)
+
+var listenLine = regexp.MustCompile(`listen=(\S+)`)
+
+// ready asks a process whether it is ready; ok is false while it does not
+// answer.
+func (p *process) ready(t *testing.T) (answer readiness, status int, ok bool) {
+	t.Helper()
+	match := listenLine.FindStringSubmatch(p.log.String())
+	if match == nil {
+		return answer, 0, false
+	}
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+match[1]+"/readyz", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return answer, 0, false
+	}
+	defer func() { _ = response.Body.Close() }()
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+		t.Fatalf("the answer of /readyz: %v", err)
+	}
+	return answer, response.StatusCode, true
+}
+
+// awaitReady waits until the process is ready.
+func (p *process) awaitReady(t *testing.T) {
+	t.Helper()
+	until(t, "a ready relay", func() (bool, string) {
+		answer, status, ok := p.ready(t)
+		return ok && status == http.StatusOK && answer.Ready, fmt.Sprintf("%d %+v\n%s", status, answer, p.log)
+	})
+}
+
+// awaitProblem waits until the process says why it is not ready.
+func (p *process) awaitProblem(t *testing.T, want string) {
+	t.Helper()
+	until(t, "the problem "+want, func() (bool, string) {
+		answer, status, ok := p.ready(t)
+		said := strings.Join(answer.Problems, "; ")
+		return ok && status == http.StatusServiceUnavailable && strings.Contains(said, want), fmt.Sprintf("%d %q\n%s", status, said, p.log)
+	})
+	if !strings.Contains(p.log.String(), want) {
+		t.Errorf("the log does not say %q:\n%s", want, p.log)
+	}
+}
+
+func query[T any](t *testing.T, db *sql.DB, text string, args ...any) T {
+	t.Helper()
+	var v T
+	if err := db.QueryRowContext(t.Context(), text, args...).Scan(&v); err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	return v
+}
+
+func run(t *testing.T, db *sql.DB, text string, args ...any) {
+	t.Helper()
+	if _, err := db.ExecContext(t.Context(), text, args...); err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+}
+
+func awaitSucceeded(t *testing.T, db *sql.DB, n int) {
+	t.Helper()
+	until(t, fmt.Sprintf("%d deliveries", n), func() (bool, string) {
+		got := query[int](t, db, `SELECT count(*) FROM audit.deliveries WHERE status = 'succeeded'`)
+		return got == n, fmt.Sprint(got)
+	})
+}
+
+const insertOne = `INSERT INTO outbox.events (account_id, event, payload) VALUES (1, 'message_created', '{"id": 1}')`
+
+func answer204(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }
+
+func TestServeWaitsForTheDatabaseAndCarriesOnWhenItReturns(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t, map[string]string{"fsync": "on"})
+	db := pgtest.NewOn(t, server)
+	receiver := newCatcher(t, answer204)
+	register(t, db.SQL, 1, receiver.URL, nil)
+	if err := server.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	p := startProcess(t, db.DSN, "serve")
+	p.awaitProblem(t, "refuses connections")
+	if err := server.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.awaitReady(t)
+	run(t, db.SQL, insertOne)
+	awaitSucceeded(t, db.SQL, 1)
+	for round := range 3 { // down later: what was committed is delivered once it is back
+		run(t, db.SQL, `INSERT INTO outbox.events (account_id, event, payload) SELECT 1, 'message_created', '{}' FROM generate_series(1, 50)`)
+		if err := server.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := server.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "a connection", func() (bool, string) {
+			err := db.SQL.PingContext(t.Context())
+			return err == nil, fmt.Sprint(err)
+		})
+		awaitSucceeded(t, db.SQL, 1+50*(round+1))
+	}
+	p.signal(syscall.SIGTERM)
+	if code := p.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	checkRecord(t, db.SQL, receiver.all())
+}
+
+func TestServeSaysWhatIsWrongWithTheDatabase(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t, map[string]string{"fsync": "on"})
+	for name, test := range map[string]struct {
+		prepare string // in the database
+		as      string // user, without password
+		want    string
+	}{
+		"not migrated": {`DROP SCHEMA relay, outbox, audit CASCADE`, "", "outrider migrate"},
+		"older":        {`DELETE FROM relay.schema_migrations WHERE version_id > 3`, "", "outrider migrate"},
+		"read-only":    {`ALTER DATABASE %s SET default_transaction_read_only = on`, "", "read-only"},
+		"no rights":    {`CREATE ROLE nobody_special LOGIN PASSWORD 'p'`, "nobody_special", "GRANT outrider_relay TO"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.NewOn(t, server)
+			dsn, err := url.Parse(db.DSN)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(test.prepare, "%s") {
+				test.prepare = fmt.Sprintf(test.prepare, strings.TrimPrefix(dsn.Path, "/"))
+			}
+			run(t, db.SQL, test.prepare)
+			if test.as != "" {
+				dsn.User = url.UserPassword(test.as, "p")
+			}
+			startProcess(t, dsn.String(), "serve").awaitProblem(t, test.want)
+		})
+	}
+}
+
+func TestServeRefusesWhatNoWaitingMends(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t) // with fsync = off
+	p := startProcess(t, db.DSN, "serve")
+	<-p.done
+	if code := p.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(p.log.String(), "fsync") {
+		t.Errorf("exit code %d:\n%s", code, p.log)
+	}
+	run(t, db.SQL, `INSERT INTO relay.schema_migrations (version_id, is_applied) VALUES (99, true)`)
+	p = startProcess(t, db.DSN, "serve", "--allow-unsafe")
+	<-p.done
+	if code := p.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(p.log.String(), "newer") {
+		t.Errorf("exit code %d:\n%s", code, p.log)
+	}
+}
+
+// TestAnotherDatabaseIsNoticed restores a database beside its original: the
+// copy brings the history along, and nothing of it may be sent again.
+func TestAnotherDatabaseIsNoticed(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	receiver := newCatcher(t, answer204)
+	register(t, db.SQL, 1, receiver.URL, nil)
+	p := startProcess(t, db.DSN, "serve", "--allow-unsafe")
+	run(t, db.SQL, insertOne)
+	awaitSucceeded(t, db.SQL, 1)
+	p.signal(syscall.SIGTERM)
+	run(t, db.SQL, insertOne) // waits in the copy
+
+	dsn, err := url.Parse(db.DSN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	original := strings.TrimPrefix(dsn.Path, "/")
+	dsn.Path = "/postgres"
+	admin, err := sql.Open("postgres", dsn.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = admin.Close() })
+	db.SQL.SetMaxIdleConns(0) // CREATE DATABASE wants its template alone
+	until(t, "the copy", func() (bool, string) {
+		_, err := admin.ExecContext(t.Context(), fmt.Sprintf(`CREATE DATABASE %s_copy TEMPLATE %s`, original, original))
+		return err == nil, fmt.Sprint(err)
+	})
+	t.Cleanup(func() {
+		_, _ = admin.ExecContext(context.WithoutCancel(t.Context()), fmt.Sprintf(`DROP DATABASE %s_copy WITH (FORCE)`, original))
+	})
+	dsn.Path = "/" + original + "_copy"
+	startProcess(t, dsn.String(), "serve", "--allow-unsafe").awaitProblem(t, "a restored dump, or a copy")
+	if n := len(receiver.all()); n != 1 {
+		t.Errorf("%d POSTs, want 1: the copy sent", n)
+	}
+}
+
+func TestNoSendRoutesAndSendsNothing(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	receiver := newCatcher(t, answer204)
+	register(t, db.SQL, 1, receiver.URL, nil)
+	p := startProcess(t, db.DSN, "serve", "--allow-unsafe", "--no-send")
+	run(t, db.SQL, insertOne)
+	until(t, "the routing", func() (bool, string) {
+		n := query[int](t, db.SQL, `SELECT count(*) FROM audit.deliveries WHERE status = 'pending' AND attempt_count = 0`)
+		return n == 1, fmt.Sprint(n)
+	})
+	p.signal(syscall.SIGTERM)
+	if n := len(receiver.all()); n != 0 {
+		t.Errorf("%d POSTs were made", n)
+	}
+	startProcess(t, db.DSN, "serve", "--allow-unsafe")
+	awaitSucceeded(t, db.SQL, 1)
+}
+
+func TestAStopFinishesWhatIsUnderWay(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	arrived, release := make(chan struct{}, 10), make(chan struct{})
+	receiver := newCatcher(t, func(w http.ResponseWriter, r *http.Request) {
+		arrived <- struct{}{}
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+	register(t, db.SQL, 1, receiver.URL, nil)
+	p := startProcess(t, db.DSN, "serve", "--allow-unsafe")
+	run(t, db.SQL, insertOne)
+	<-arrived
+	if err := p.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the stop", func() (bool, string) { return strings.Contains(p.log.String(), "stopping"), p.log.String() })
+	run(t, db.SQL, insertOne) // not taken any more
+	close(release)
+	<-p.done
+	if code := p.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if got := query[string](t, db.SQL, `SELECT string_agg(outcome, ' ') FROM audit.attempts`); got != "succeeded" {
+		t.Errorf("attempts: %s", got)
+	}
+	if n := query[int](t, db.SQL, `SELECT count(*) FROM relay.slots WHERE relay_id IS NOT NULL`); n != 0 {
+		t.Errorf("%d slots are still owned", n)
+	}
+}
