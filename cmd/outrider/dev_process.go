@@ -1,0 +1,87 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	osexec "os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// relayProcess is a relay of its own process, so that it can be killed.
+type relayProcess struct {
+	cmd    *osexec.Cmd
+	exited chan struct{} // closed when it has ended
+	err    error         // set before
+}
+
+// startRelayProcess runs the program with an environment that has no settings
+// but the given ones. It is in a process group of its own: Ctrl-C in the
+// terminal reaches us, and we stop it.
+func startRelayProcess(log *os.File, program string, settings []string, args ...string) (*relayProcess, error) {
+	cmd := osexec.Command(program, args...) //nolint:gosec,noctx // this very program; it ends by stop or kill
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = childAttributes()
+	for _, variable := range os.Environ() {
+		if !strings.HasPrefix(variable, "OUTRIDER_") {
+			cmd.Env = append(cmd.Env, variable)
+		}
+	}
+	cmd.Env = append(cmd.Env, settings...)
+	p := &relayProcess{cmd: cmd, exited: make(chan struct{})}
+	started := make(chan error, 1)
+	go func() {
+		// The parent-death signal comes when the starting thread ends, so this
+		// one must stay as long as the child.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			p.err = cmd.Wait()
+			close(p.exited)
+		}
+	}()
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *relayProcess) pid() int { return p.cmd.Process.Pid }
+
+// failure is why it ended; only after exited.
+func (p *relayProcess) failure() error {
+	if p.err == nil {
+		return errors.New("exit status 0")
+	}
+	return p.err
+}
+
+// kill ends it as `kill -9` does, and waits for that.
+func (p *relayProcess) kill() {
+	_ = p.cmd.Process.Kill() // it fails where it has ended
+	<-p.exited
+}
+
+// stop asks it to end, and kills it when it takes longer than timeout.
+func (p *relayProcess) stop(timeout time.Duration) error {
+	select {
+	case <-p.exited:
+		return nil
+	default:
+	}
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case <-p.exited:
+		return p.err
+	case <-timer.C:
+		p.kill()
+		return fmt.Errorf("it did not end within %s and was killed", timeout)
+	}
+}
