@@ -67,7 +67,7 @@ func startTail(t *testing.T, db *sql.DB, change func(*outbox.TailConfig)) *runni
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.router.AddNoPublisherHandler("route", outbox.Topic, tail.Subscriber, func(msg *message.Message) error {
+	r.router.AddConsumerHandler("route", outbox.Topic, tail.Subscriber, func(msg *message.Message) error {
 		row, ok := tail.Row(msg)
 		if !ok {
 			return fmt.Errorf("no row for message %s", msg.UUID)

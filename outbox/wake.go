@@ -51,10 +51,7 @@ const (
 func (s *sleeper) afterNothing() error {
 	s.busy = 0
 	if !s.raised {
-		if err := s.raise(); err != nil {
-			return err
-		}
-		return nil // poll at once: what was inserted meanwhile did not notify
+		return s.raise() // and poll at once: what was inserted meanwhile did not notify
 	}
 	if s.xmin >= s.after {
 		s.wait = 0

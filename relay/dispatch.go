@@ -920,7 +920,8 @@ func (s *staleness) begin() int {
 
 // end forgets what no read that is still open can have seen before.
 func (s *staleness) end(read int) {
-	if s.open[read]--; s.open[read] <= 0 {
+	s.open[read]--
+	if s.open[read] <= 0 {
 		delete(s.open, read)
 	}
 	first := s.last + 1
@@ -1127,13 +1128,26 @@ func (d *dispatcher) readHeld(q *queue, c *conversation) {
 		found, err := d.store.Held(ctx, id, c.order, laneLimit)
 		return func() {
 			c.loading = false
-			if len(found) == 0 && q.blocked[c.order].held > 0 {
-				// They are on their way into the table: look again shortly.
-				time.AfterFunc(5*time.Millisecond, func() { d.inbox.call(func() { d.nextOf(q, q.conversation(c.order)) }) })
-				return
+			if len(found) == 0 {
+				if d.holding(id, c.order) {
+					// They are on their way into the table: look again shortly.
+					time.AfterFunc(5*time.Millisecond, func() { d.inbox.call(func() { d.nextOf(q, q.conversation(c.order)) }) })
+					return
+				}
+				q.block(c.order, 0, -q.blocked[c.order].held) // none is held, whatever was counted
 			}
 			d.comeBack(found, domain.ReleaseTurn, false)
 			d.nextOf(q, c)
 		}, err
 	}, func() { c.loading = false; d.nextOf(q, q.conversation(c.order)) })
+}
+
+// holding tells whether a hold of a conversation is on its way into the table.
+func (d *dispatcher) holding(webhook domain.WebhookID, order int64) bool {
+	for s := range d.due.unsaved {
+		if s.Waits.Kind == DueHold && s.Waits.Order == order && s.Waits.Key.WebhookID == webhook {
+			return true
+		}
+	}
+	return false
 }

@@ -77,7 +77,7 @@ func TestDeliveriesOfAConversationLeaveInRoutingOrder(t *testing.T) {
 	second := make(chan struct{})
 	b.receiver.on("/hook", func(w http.ResponseWriter, req *http.Request) {
 		body := b.receiver.last(req)
-		conversation := body[strings.Index(body, `"conversation"`):]
+		_, conversation, _ := strings.Cut(body, `"conversation"`)
 		if _, twice := busy.LoadOrStore(conversation, true); twice {
 			w.WriteHeader(http.StatusTeapot)
 			return

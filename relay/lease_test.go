@@ -60,7 +60,7 @@ func TestASuspendedRelayIsFencedAndItsOpenAttemptsBecomeUnknown(t *testing.T) {
 	var once atomic.Bool
 	hung := make(chan struct{})
 	gate := make(chan struct{})
-	b.receiver.on("/hanging", func(w http.ResponseWriter, req *http.Request) {
+	b.receiver.on("/hanging", func(w http.ResponseWriter, _ *http.Request) {
 		if once.CompareAndSwap(false, true) {
 			close(hung)
 			<-gate // until the first relay is fenced; its own timeout has passed long before

@@ -269,7 +269,7 @@ func (r *Relay) router(tail *outbox.Tail, logger *slog.Logger) (*message.Router,
 		tail: tail, webhooks: r.config.Webhooks, maxBody: r.config.MaxBody, logger: logger,
 		configs: map[domain.AccountID]domain.Configuration{}, seen: map[eventKey]int64{},
 	}
-	router.AddNoPublisherHandler("route", outbox.Topic, tail.Subscriber, handler.handle)
+	router.AddConsumerHandler("route", outbox.Topic, tail.Subscriber, handler.handle)
 	return router, nil
 }
 

@@ -90,7 +90,8 @@ func (r *replayer) record(ctx context.Context, replay Replay, found []Delivery) 
 	left := len(found)
 	r.dispatcher.inbox.call(func() {
 		r.dispatcher.replay(replay, found, func() {
-			if left--; left == 0 {
+			left--
+			if left == 0 {
 				done <- struct{}{}
 			}
 		})

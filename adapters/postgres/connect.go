@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/lib/pq"
@@ -49,8 +51,23 @@ func OpenRelay(dsn, application string, identity *Identity) (*sql.DB, error) {
 	return sql.OpenDB(checkedConnector{connector, identity}), nil
 }
 
+// withSSLMode asks for TLS where the server has it, as psql does, unless the
+// user says otherwise: lib/pq's own default fails with a server without TLS.
+func withSSLMode(dsn string) string {
+	switch {
+	case strings.Contains(dsn, "sslmode") || os.Getenv("PGSSLMODE") != "":
+		return dsn
+	case !strings.Contains(dsn, "://"):
+		return dsn + " sslmode=prefer"
+	case strings.Contains(dsn, "?"):
+		return dsn + "&sslmode=prefer"
+	default:
+		return dsn + "?sslmode=prefer"
+	}
+}
+
 func parseDSN(dsn, application string) (pq.Config, error) {
-	config, err := pq.NewConfig(dsn)
+	config, err := pq.NewConfig(withSSLMode(dsn))
 	if err != nil {
 		// The text may hold a password: say what is wrong without quoting it.
 		return pq.Config{}, errors.New("the database URL cannot be parsed; write it like postgres://user:password@host:5432/database?sslmode=require")

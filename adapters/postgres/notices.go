@@ -23,7 +23,7 @@ func Listen(ctx context.Context, dsn string, notices relay.Notices, logger *slog
 	if _, err := parseDSN(dsn, ""); err != nil {
 		return err
 	}
-	listener := pq.NewListener(dsn, 100*time.Millisecond, 2*time.Second, func(event pq.ListenerEventType, err error) {
+	listener := pq.NewListener(withSSLMode(dsn), 100*time.Millisecond, 2*time.Second, func(_ pq.ListenerEventType, err error) {
 		if err != nil && ctx.Err() == nil {
 			logger.Debug("the listening connection failed", "error", err)
 		}

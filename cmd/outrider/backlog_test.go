@@ -45,6 +45,9 @@ func TestMain(m *testing.M) {
 		return
 	}
 	pgtest.Main(m)
+	if dir := binaryDir.Load(); dir != nil {
+		_ = os.RemoveAll(*dir)
+	}
 }
 
 // serveReceiver answers 204 to every POST, and their number to GET /count.
@@ -68,7 +71,7 @@ func serveReceiver(address string) error {
 //	go test -run '^$' -bench Backlog -benchtime 5x ./cmd/outrider
 func BenchmarkBacklog(b *testing.B) {
 	const address = "127.0.0.1:17581"
-	receiver := exec.CommandContext(b.Context(), os.Args[0])
+	receiver := exec.CommandContext(b.Context(), os.Args[0]) //nolint:gosec // this very binary
 	receiver.Env = append(os.Environ(), receiverVariable+"="+address)
 	if err := receiver.Start(); err != nil {
 		b.Fatal(err)
@@ -110,7 +113,8 @@ func median(v []float64) float64 {
 
 // received gives the number of POSTs, -1 while the receiver does not answer.
 func received(b *testing.B, address string) int {
-	request, err := http.NewRequestWithContext(b.Context(), http.MethodGet, "http://"+address+"/count", nil)
+	b.Helper()
+	request, err := http.NewRequestWithContext(b.Context(), http.MethodGet, "http://"+address+"/count", http.NoBody)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -128,6 +132,7 @@ func received(b *testing.B, address string) int {
 
 // usedCPU is this process's time so far.
 func usedCPU(b *testing.B) time.Duration {
+	b.Helper()
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
 		b.Fatal(err)
@@ -136,6 +141,7 @@ func usedCPU(b *testing.B) time.Duration {
 }
 
 func bareClient(b *testing.B, url string) (perSecond, cpu float64) {
+	b.Helper()
 	const connections = benchAccounts * domain.DefaultMaxConcurrency
 	transport := &http.Transport{MaxIdleConnsPerHost: connections, DisableCompression: true}
 	defer transport.CloseIdleConnections()
@@ -167,6 +173,7 @@ func bareClient(b *testing.B, url string) (perSecond, cpu float64) {
 }
 
 func relayBacklog(b *testing.B, server *devpg.Server, name, address string) (perSecond, cpu float64) {
+	b.Helper()
 	ctx := b.Context()
 	admin, err := postgres.Open(server.DSN("postgres"), "bench")
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -29,13 +30,17 @@ var binary = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	binaryDir.Store(&dir)
 	path := filepath.Join(dir, "outrider")
-	build := exec.Command("go", "build", "-o", path, ".") //nolint:noctx // ends by itself
+	build := exec.Command("go", "build", "-o", path, ".")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, out)
 	}
 	return path, nil
 })
+
+// binaryDir is removed by TestMain.
+var binaryDir atomic.Pointer[string]
 
 // process is the program running as users run it.
 type process struct {

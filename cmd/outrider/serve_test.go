@@ -25,7 +25,7 @@ func (p *process) ready(t *testing.T) (answer readiness, status int, ok bool) {
 	if match == nil {
 		return answer, 0, false
 	}
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+match[1]+"/readyz", nil)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+match[1]+"/readyz", http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
