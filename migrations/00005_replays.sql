@@ -90,3 +90,8 @@ COMMENT ON FUNCTION relay.request_replay(bigint, timestamptz, timestamptz, bigin
 GRANT SELECT ON relay.replays, relay.replay_log TO outrider_relay;
 GRANT INSERT ON relay.replay_log TO outrider_relay;
 GRANT UPDATE (state, cursor, scheduled, finished_at) ON relay.replays TO outrider_relay;
+
+-- Operators manage webhooks and follow replays; deliveries are the relay's.
+GRANT SELECT ON relay.accounts, relay.webhooks, relay.webhook_log, relay.replays, relay.replay_log, relay.log, relay.batches, relay.schema_migrations TO outrider_operator;
+GRANT INSERT ON relay.accounts, relay.webhooks, relay.webhook_log TO outrider_operator;
+GRANT UPDATE ON relay.accounts, relay.webhooks TO outrider_operator;

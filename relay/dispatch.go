@@ -612,7 +612,6 @@ func (d *dispatcher) spill(q *queue, it *item) {
 	s := d.step(stepWait, it, nil)
 	d.fresh--
 	d.bodies -= len(it.Body)
-	q.lanes[it.lane()].unsaved++
 	q.lanes[it.lane()].asked++
 	d.wait(s, it, DueOverflow, d.now())
 	d.out = append(d.out, s)
@@ -623,9 +622,14 @@ func (d *dispatcher) wait(s *step, it *item, kind DueKind, at time.Time) {
 	at = at.Truncate(time.Microsecond)
 	// Behind what was read nobody would read it.
 	if kind == DueOverflow {
-		if read := d.queues[it.Key.WebhookID].lanes[it.lane()].read; !at.After(read) {
-			at = read.Add(time.Microsecond)
+		lane := &d.queues[it.Key.WebhookID].lanes[it.lane()]
+		if !at.After(lane.read) {
+			at = lane.read.Add(time.Microsecond)
 		}
+		if n := len(lane.unsaved); n > 0 {
+			at = later(lane.unsaved[n-1], at)
+		}
+		lane.unsaved = append(lane.unsaved, at)
 	} else {
 		if !at.After(d.due.cursor.At) {
 			at = d.due.cursor.At.Add(time.Microsecond)
@@ -774,7 +778,7 @@ func (d *dispatcher) saved(s *step) {
 			if s.Waits.Key.ReplayID != 0 {
 				l = &q.lanes[replayLane]
 			}
-			l.unsaved--
+			l.unsaved = l.unsaved[1:] // they are recorded in the order in which they were spilled
 			d.mark(q)
 		}
 		return
@@ -1037,6 +1041,7 @@ func (d *dispatcher) comeBack(found []Delivery, release domain.ReleaseReason, ti
 		it := d.newItem(f)
 		if l := it.lane(); timed && q.lanes[l].size >= 2*laneLimit {
 			d.overflow(q, l) // no room now: it is read again with what overflowed
+			q.lanes[l].cursor = Cursor{}
 			continue
 		}
 		it.order = f.Due.Order
@@ -1096,12 +1101,18 @@ func (d *dispatcher) readDue() {
 // into memory again.
 func (d *dispatcher) readLane(q *queue, l int) {
 	lane := &q.lanes[l]
-	if lane.unsaved > 0 && lane.size > 0 {
-		return // it will be looked at again when they are saved
+	now := d.now().Truncate(time.Microsecond)
+	if len(lane.unsaved) > 0 {
+		// The cursor may not pass rows on their way into the table.
+		if oldest := lane.unsaved[0].Add(-time.Microsecond); oldest.Before(now) {
+			now = oldest
+		}
+		if !now.After(lane.cursor.At) {
+			return // it is looked at again when they are saved
+		}
 	}
-	lane.loading = true
-	lane.read = d.now().Truncate(time.Microsecond)
-	id, cursor, now, asked, unsaved := q.hook.ID, lane.cursor, lane.read, lane.asked, lane.unsaved
+	lane.loading, lane.read = true, later(lane.read, now)
+	id, cursor, asked, unsaved := q.hook.ID, lane.cursor, lane.asked, len(lane.unsaved)
 	d.later("overflow", func(ctx context.Context) (func(), error) {
 		found, err := d.store.DueOf(ctx, id, l == replayLane, cursor, now, laneLimit)
 		return func() {
@@ -1117,6 +1128,13 @@ func (d *dispatcher) readLane(q *queue, l int) {
 			d.mark(q)
 		}, err
 	}, func() { lane.loading = false; d.mark(q) })
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // readHeld brings back the deliveries held in a conversation whose failed ones

@@ -88,9 +88,11 @@ type lane struct {
 	loading  bool
 	cursor   Cursor
 	read     time.Time // up to when the last read looked
-	// unsaved counts rows on their way to the due table, asked the reasons to
-	// read it: a read that began before the newest of them ends no overflow.
-	unsaved, asked int
+	// unsaved are the times of rows on their way to the due table, asked counts
+	// the reasons to read it: a read that began before the newest of them ends
+	// no overflow.
+	unsaved []time.Time
+	asked   int
 }
 
 // blocked counts an ordering key's deliveries that wait in the due table, or

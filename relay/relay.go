@@ -249,7 +249,11 @@ func (r *Relay) tail(id int64, d *dispatcher, logger *slog.Logger) (*outbox.Tail
 	config := outbox.TailConfig{
 		Chain: r.config.Chain, RelayID: id, Wake: r.config.Notices.Inserted,
 		BatchRows: r.config.BatchRows, MaxBody: r.config.MaxBody, Now: r.config.Now,
-		OnError: func(err error) { logger.Warn("tailing failed, trying again", "error", err) },
+		OnError: func(err error) {
+			if !errors.Is(err, context.Canceled) { // that is a stop
+				logger.Warn("tailing failed, trying again", "error", err)
+			}
+		},
 	}
 	if !r.config.NoSend {
 		config.Confirmed, config.Reloaded, config.Ready = d.confirmed, d.reloaded, d.ready

@@ -129,7 +129,6 @@ func (d *dispatcher) replay(replay Replay, found []Delivery, recorded func()) {
 		s.EventID = f.EventID
 		s.scheduled = recorded
 		d.overflow(q, replayLane)
-		q.lanes[replayLane].unsaved++
 		d.wait(s, it, DueOverflow, now)
 		d.out = append(d.out, s)
 	}

@@ -67,8 +67,9 @@ func withSSLMode(dsn string) string {
 }
 
 func parseDSN(dsn, application string) (pq.Config, error) {
-	config, err := pq.NewConfig(withSSLMode(dsn))
-	if err != nil {
+	_, err := pq.NewConfig(dsn)
+	config, sslErr := pq.NewConfig(withSSLMode(dsn))
+	if err != nil || sslErr != nil {
 		// The text may hold a password: say what is wrong without quoting it.
 		return pq.Config{}, errors.New("the database URL cannot be parsed; write it like postgres://user:password@host:5432/database?sslmode=require")
 	}

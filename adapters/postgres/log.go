@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/lib/pq"
 
@@ -126,18 +127,20 @@ func classify(err error) error {
 	return err
 }
 
-// Written implements relay.Log.
+// Written implements relay.Log. The time tells this change from another one of
+// the same relay that was faster.
 func (l *Log) Written(ctx context.Context, relayID int64, change relay.Change) (bool, error) {
 	if len(change.Entries) == 0 {
 		var due bool
-		err := l.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM relay.due WHERE event_seq = $1 AND webhook_id = $2 AND replay_id = $3 AND version = $4)`,
-			change.Key.EventSeq, int64(change.Key.WebhookID), int64(change.Key.ReplayID), change.Waits.Version).Scan(&due)
+		err := l.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM relay.due WHERE event_seq = $1 AND webhook_id = $2 AND replay_id = $3 AND version = $4 AND at = $5::timestamptz)`,
+			change.Key.EventSeq, int64(change.Key.WebhookID), int64(change.Key.ReplayID), change.Waits.Version, change.Waits.At.UTC().Truncate(time.Microsecond)).Scan(&due)
 		return due, err
 	}
 	var written int
 	err := l.db.QueryRowContext(ctx, `
 SELECT count(*) FROM relay.log
- WHERE event_seq = $1 AND webhook_id = $2 AND replay_id = $3 AND version = $4 AND writer = $5 AND type = $6`,
-		change.Key.EventSeq, int64(change.Key.WebhookID), int64(change.Key.ReplayID), change.First, relayID, change.Entries[0].Type).Scan(&written)
+ WHERE event_seq = $1 AND webhook_id = $2 AND replay_id = $3 AND version = $4 AND writer = $5 AND type = $6 AND at = $7::timestamptz`,
+		change.Key.EventSeq, int64(change.Key.WebhookID), int64(change.Key.ReplayID), change.First, relayID, change.Entries[0].Type,
+		change.Entries[0].At.UTC().Truncate(time.Microsecond)).Scan(&written)
 	return written == 1, err
 }

@@ -36,6 +36,8 @@ type readiness struct {
 	Ready    bool     `json:"ready"`
 	State    string   `json:"state"`
 	Problems []string `json:"problems,omitempty"`
+	// Warnings do not keep it from its work.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // handler gives both end points.
@@ -67,7 +69,7 @@ func (h *health) ready(ctx context.Context) readiness {
 	} else if rows, err := postgres.NetRows(ctx, h.assembly.db); err != nil {
 		answer.Problems = append(answer.Problems, h.assembly.explain(err))
 	} else if rows {
-		answer.Problems = append(answer.Problems, "rows fell into the net partition: no partition was ready for them; they are delivered, but partitions must be extended (SELECT relay.extend_partitions())")
+		answer.Warnings = append(answer.Warnings, "rows fell into the net partition: no partition was ready for them; they are delivered, but partitions must be extended (SELECT relay.extend_partitions())")
 	}
 	answer.Ready = len(answer.Problems) == 0 && (state == relay.Active || state == relay.Standby)
 	return answer
