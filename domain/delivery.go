@@ -37,8 +37,8 @@ type Delivery struct {
 	Status DeliveryStatus
 	// Version counts the stream's events.
 	Version int
-	// ScheduledAt is when it was routed, Deadline the last moment at which its
-	// first attempt may start.
+	// ScheduledAt is when it was routed, Deadline the last moment at which an
+	// attempt may start.
 	ScheduledAt time.Time
 	Deadline    time.Time
 	// Attempts counts the attempts started; Open says that the last one has
@@ -113,7 +113,7 @@ type (
 		At     time.Time
 		Reason ReleaseReason
 	}
-	// Expired ends a delivery whose deadline passed before an attempt.
+	// Expired ends a delivery whose deadline passed before its next attempt.
 	Expired struct {
 		At     time.Time
 		Reason string
@@ -292,9 +292,7 @@ func decideStart(d Delivery, c Start) ([]DeliveryEvent, error) {
 		return nil, ErrFinal
 	case d.Open:
 		return nil, ErrAttemptOpen
-	case c.At.After(d.Deadline) && d.Attempts == 0:
-		// A delivery that was tried in time keeps its retries: the deadline
-		// is for what waited.
+	case c.At.After(d.Deadline):
 		return []DeliveryEvent{Expired{c.At, ExpiredDeadline}}, nil
 	}
 	started := AttemptStarted{c.At, d.Attempts + 1, c.WebhookVersion, d.LastOutcome, c.Timeout}

@@ -171,8 +171,8 @@ func (c *chronicle) add(t *testing.T, policy domain.RetryPolicy, event domain.De
 			t.Fatalf("attempt %d says %q of the one before, which was %q", e.Attempt, e.PreviousOutcome, c.last)
 		case e.Attempt > policy.MaxAttempts():
 			t.Fatalf("attempt %d of at most %d", e.Attempt, policy.MaxAttempts())
-		case e.Attempt == 1 && e.At.After(c.deadline):
-			t.Fatalf("the first attempt is at %s, past the deadline %s", e.At, c.deadline)
+		case e.At.After(c.deadline):
+			t.Fatalf("an attempt is at %s, past the deadline %s", e.At, c.deadline)
 		}
 		c.open = true
 	case domain.AttemptSucceeded:

@@ -188,10 +188,10 @@ func TestDecide(t *testing.T) {
 			then:  events(domain.Expired{At: after(week + 1), Reason: domain.ExpiredDeadline}),
 		},
 		{
-			name:  "WhatWasTriedInTimeKeepsItsRetries",
+			name:  "TheDeadlineBindsRetriesAsWell",
 			given: firstFailed,
 			when:  start(week + time.Hour),
-			then:  events(started(2, domain.OutcomeFailed, week+time.Hour)),
+			then:  events(domain.Expired{At: after(week + time.Hour), Reason: domain.ExpiredDeadline}),
 		},
 		{
 			name:  "HeldWhileAnEarlierOneFails",

@@ -3,13 +3,17 @@
 //
 //	route.go     a Watermill handler resolves the account's webhooks; the
 //	             decisions of a batch are written by one statement
-//	dispatch.go  takes committed batches into per-webhook queues (queue.go)
-//	             and decides what starts when: order, caps, retries, holds
+//	dispatch.go  one goroutine decides what starts when
+//	  admit.go     takes committed batches into per-webhook queues (queue.go)
+//	  start.go     asks for the next attempt, within the webhook's caps
+//	  wait.go      sends to the due table what must wait: holds, overflow
 //	record.go    writes starts and outcomes by group commit; a POST leaves
 //	             only after its start is on record
 //	send.go      makes the POSTs and hands outcomes back to the dispatcher
+//	  settle.go    records outcomes, and lets the next of a conversation go
+//	  readback.go  brings back what waited, when its time has come
 //	replay.go    schedules new deliveries of old events
-//	lease.go     lets one relay work, and another take over
+//	lease.go     lets one relay work, and another take over (restore.go)
 //	relay.go     joins the stages
 //
 // No stage calls an earlier one: a retry is a row of the due table, which the

@@ -1,0 +1,253 @@
+package relay
+
+import (
+	"context"
+	"time"
+
+	"github.com/outrider-relay/outrider/domain"
+)
+
+// read runs a read of the store beside the dispatcher, and its result in it.
+// After an error it is tried again later: again lets that happen.
+func (d *dispatcher) read(ctx context.Context, what string, f func(context.Context) (func(), error), again func()) {
+	begun := d.stale.begin()
+	go func() {
+		timeout, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		result, err := f(timeout)
+		if err == nil {
+			d.inbox.call(func() {
+				d.stale.now = begun
+				result()
+				d.stale.end(begun)
+			})
+			return
+		}
+		d.inbox.call(func() { d.stale.end(begun) })
+		if ctx.Err() == nil {
+			d.logger.Warn("reading back failed, trying again", "what", what, "error", err)
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+			d.inbox.call(again)
+		case <-ctx.Done():
+		}
+	}()
+}
+
+// load reads webhooks that are not known yet.
+func (d *dispatcher) load(ids []domain.WebhookID, then, again func()) {
+	d.later("webhooks", func(ctx context.Context) (func(), error) {
+		hooks, err := d.webhooks.Load(ctx, ids)
+		return func() {
+			for _, hook := range hooks {
+				d.configure(hook)
+			}
+			for _, id := range ids {
+				if d.queues[id] == nil { // nobody deletes rows, but what is not there gets nothing
+					d.configure(domain.Webhook{ID: id, State: domain.WebhookDeleted})
+				}
+			}
+			then()
+		}, err
+	}, again)
+}
+
+// configure takes a webhook's present settings.
+func (d *dispatcher) configure(hook domain.Webhook) {
+	q := d.queues[hook.ID]
+	if q == nil {
+		q = newQueue(hook)
+		d.queues[hook.ID] = q
+		d.mark(q)
+		return
+	}
+	if q.hook.Version > hook.Version {
+		return
+	}
+	before := q.hook.State
+	q.hook = hook
+	d.mark(q)
+	if before == hook.State {
+		return
+	}
+	switch hook.State {
+	case domain.WebhookDisabled, domain.WebhookDeleted:
+		d.hurry(q, true)
+	case domain.WebhookEnabled:
+		d.hurry(q, false)
+	case domain.WebhookNone, domain.WebhookPaused:
+	}
+}
+
+// hurry brings back what waits of a webhook: all, or what its pause held.
+func (d *dispatcher) hurry(q *queue, all bool) {
+	id := q.hook.ID
+	d.later("waiting", func(ctx context.Context) (func(), error) {
+		err := d.store.Hurry(ctx, id, all)
+		return func() {
+			for l := range lanes {
+				d.overflow(q, l)
+				q.lanes[l].cursor = Cursor{}
+			}
+		}, err
+	}, func() { d.hurry(q, all) })
+}
+
+// later begins a read at the end of this round.
+func (d *dispatcher) later(what string, f func(context.Context) (func(), error), again func()) {
+	d.reads = append(d.reads, func(ctx context.Context) { d.read(ctx, what, f, again) })
+}
+
+// comeBack takes deliveries from the due table into memory. timed says that
+// their time has come, whether or not their webhooks have room.
+func (d *dispatcher) comeBack(found []Delivery, release domain.ReleaseReason, timed bool) {
+	if unknown := d.unknown(found); len(unknown) > 0 {
+		read := d.stale.now
+		d.stale.open[read]++ // what was found is as old as it is
+		later := func() {
+			d.stale.now = read
+			d.comeBack(found, release, timed)
+			d.stale.end(read)
+		}
+		d.load(unknown, later, later)
+		return
+	}
+	touched := map[*conversation]*queue{}
+	for i := range found {
+		f := &found[i]
+		if _, here := d.parked[f.Key]; here || d.stale.moved(f.Key) || f.State.Status.Final() || f.State.Open {
+			continue
+		}
+		q := d.queues[f.Key.WebhookID]
+		it := d.newItem(f)
+		if l := it.lane(); timed && q.lanes[l].size >= 2*laneLimit {
+			d.overflow(q, l) // no room now: it is read again with what overflowed
+			q.lanes[l].cursor = Cursor{}
+			continue
+		}
+		it.order = f.Due.Order
+		d.parked[f.Key] = struct{}{}
+		if f.Due.Kind == DueHold {
+			q.block(it.order, 0, -1)
+			it.release = release
+		}
+		q.add(it)
+		if it.order != 0 {
+			touched[q.conversations[it.order]] = q
+		}
+		d.mark(q)
+	}
+	for c, q := range touched {
+		d.nextOf(q, c)
+	}
+}
+
+// readDue brings back retries and holds whose time has come.
+func (d *dispatcher) readDue() {
+	now := d.now()
+	if d.due.reading || d.due.next.IsZero() || now.Before(d.due.next) {
+		return
+	}
+	until := now
+	for s := range d.due.unsaved {
+		if !s.Waits.At.After(until) {
+			until = s.Waits.At.Add(-time.Microsecond) // the cursor may not pass it
+		}
+	}
+	if !until.After(d.due.cursor.At) {
+		return
+	}
+	d.due.reading, d.due.next = true, time.Time{}
+	cursor := d.due.cursor
+	// Rows that come later must not fall behind the cursor.
+	d.due.cursor = Cursor{At: until.Truncate(time.Microsecond), Pos: 1<<63 - 1}
+	read := d.due.cursor
+	d.later("due", func(ctx context.Context) (func(), error) {
+		found, next, err := d.store.DueBefore(ctx, cursor, read.At, dueLimit)
+		return func() {
+			d.due.reading = false
+			if !next.IsZero() && (d.due.next.IsZero() || next.Before(d.due.next)) {
+				d.due.next = next // else something saved meanwhile is due before
+			}
+			if len(found) == dueLimit {
+				last := found[len(found)-1].Due
+				d.due.cursor, d.due.next = Cursor{At: last.At, Pos: last.Pos}, now
+			}
+			d.comeBack(found, domain.ReleaseElapsed, true)
+		}, err
+	}, func() { d.due.reading, d.due.cursor, d.due.next = false, cursor, now })
+}
+
+// readLane brings back what overflowed. Once nothing is left, new work goes
+// into memory again.
+func (d *dispatcher) readLane(q *queue, l int) {
+	lane := &q.lanes[l]
+	now := d.now().Truncate(time.Microsecond)
+	if len(lane.unsaved) > 0 {
+		// The cursor may not pass rows on their way into the table.
+		if oldest := lane.unsaved[0].Add(-time.Microsecond); oldest.Before(now) {
+			now = oldest
+		}
+		if !now.After(lane.cursor.At) {
+			return // it is looked at again when they are saved
+		}
+	}
+	lane.loading, lane.read = true, later(lane.read, now)
+	id, cursor, asked, unsaved := q.hook.ID, lane.cursor, lane.asked, len(lane.unsaved)
+	d.later("overflow", func(ctx context.Context) (func(), error) {
+		found, err := d.store.DueOf(ctx, id, l == replayLane, cursor, now, laneLimit)
+		return func() {
+			lane.loading = false
+			if n := len(found); n > 0 && lane.cursor == cursor {
+				lane.cursor = Cursor{At: found[n-1].Due.At, Pos: found[n-1].Due.Pos}
+			}
+			// Drained, unless something was added that the read did not see.
+			if len(found) < laneLimit && unsaved == 0 && lane.asked == asked {
+				lane.overflow = false
+			}
+			d.comeBack(found, domain.ReleaseElapsed, false)
+			d.mark(q)
+		}, err
+	}, func() { lane.loading = false; d.mark(q) })
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// readHeld brings back the deliveries held in a conversation whose failed ones
+// are finished.
+func (d *dispatcher) readHeld(q *queue, c *conversation) {
+	c.loading = true
+	id := q.hook.ID
+	d.later("held", func(ctx context.Context) (func(), error) {
+		found, err := d.store.Held(ctx, id, c.order, laneLimit)
+		return func() {
+			c.loading = false
+			if len(found) == 0 {
+				if d.holding(id, c.order) {
+					// They are on their way into the table: look again shortly.
+					time.AfterFunc(5*time.Millisecond, func() { d.inbox.call(func() { d.nextOf(q, q.conversation(c.order)) }) })
+					return
+				}
+				q.block(c.order, 0, -q.blocked[c.order].held) // none is held, whatever was counted
+			}
+			d.comeBack(found, domain.ReleaseTurn, false)
+			d.nextOf(q, c)
+		}, err
+	}, func() { c.loading = false; d.nextOf(q, q.conversation(c.order)) })
+}
+
+// holding tells whether a hold of a conversation is on its way into the table.
+func (d *dispatcher) holding(webhook domain.WebhookID, order int64) bool {
+	for s := range d.due.unsaved {
+		if s.Waits.Kind == DueHold && s.Waits.Order == order && s.Waits.Key.WebhookID == webhook {
+			return true
+		}
+	}
+	return false
+}

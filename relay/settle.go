@@ -1,0 +1,201 @@
+package relay
+
+import (
+	"errors"
+	"math/rand/v2"
+
+	"github.com/outrider-relay/outrider/domain"
+)
+
+// onOutcome ends an attempt. The conversation goes on at once: its next start
+// is recorded behind this outcome.
+func (d *dispatcher) onOutcome(o outcome) {
+	it := o.it
+	q := d.queues[it.Key.WebhookID]
+	q.inFlight[it.lane()]--
+	d.flying--
+	for _, starved := range d.starved {
+		starved.starved = false
+		d.mark(starved)
+	}
+	d.starved = d.starved[:0]
+	d.endAttempt(q, it, domain.RecordOutcome{
+		At: d.now(), Attempt: o.attempt, Outcome: o.outcome, Policy: d.policy, Jitter: rand.Float64(), //nolint:gosec // spreads retries
+	})
+}
+
+// endAttempt records how an attempt ended, and what follows from it.
+func (d *dispatcher) endAttempt(q *queue, it *item, command domain.DeliveryCommand) {
+	before := it.State
+	events, err := domain.Decide(it.State, command)
+	if err != nil {
+		d.logger.Error("an outcome does not fit its delivery", "event_seq", it.Key.EventSeq, "webhook_id", it.Key.WebhookID, "error", err)
+		return
+	}
+	s := d.step(stepOutcome, it, events)
+	s.before = before
+	if !it.State.Status.Final() {
+		switch q.hook.State {
+		case domain.WebhookDisabled, domain.WebhookDeleted:
+			reason := domain.CancelledDisabled
+			if q.hook.State == domain.WebhookDeleted {
+				reason = domain.CancelledDeleted
+			}
+			cancelled := domain.Cancelled{At: d.now(), Reason: reason}
+			it.State = domain.Evolve(it.State, cancelled)
+			s.Entries = append(s.Entries, domain.EncodeDelivery(cancelled))
+		case domain.WebhookNone, domain.WebhookEnabled, domain.WebhookPaused:
+			d.wait(s, it, DueRetry, it.State.NextAttemptAt)
+		}
+	}
+	d.out = append(d.out, s)
+	switch {
+	case it.State.Failed && !before.Failed && !it.State.Status.Final():
+		q.block(it.order, 1, 0)
+	case before.Failed && it.State.Status.Final():
+		q.block(it.order, -1, 0)
+	}
+	if it.order != 0 {
+		c := q.conversation(it.order)
+		c.busy = false
+		d.nextOf(q, c)
+	}
+	d.mark(q)
+}
+
+// onRecorded goes on from what is on record now.
+func (d *dispatcher) onRecorded(s *step) {
+	d.steps--
+	d.commit = max(d.commit, s.commit)
+	it := s.item
+	if s.err != nil {
+		d.onRefused(s)
+		return
+	}
+	if it != nil {
+		if s.Ends != 0 {
+			delete(d.parked, it.Key)
+			d.stale.move(it.Key)
+		}
+		d.onRecord(it)
+	}
+	if s.Waits.Kind != DueNone {
+		d.saved(s)
+	}
+	switch s.kind {
+	case stepStart:
+		d.open[it.Key] = s.commit << 20
+		d.send(it, s.request)
+	case stepOutcome:
+		delete(d.open, it.Key)
+	case stepSchedule:
+		s.scheduled()
+	case stepWait, stepEnd:
+	}
+}
+
+// saved notes that a due row is in the table.
+func (d *dispatcher) saved(s *step) {
+	if s.Waits.Kind == DueOverflow {
+		if q := d.queues[s.Waits.Key.WebhookID]; q != nil {
+			l := &q.lanes[freshLane]
+			if s.Waits.Key.ReplayID != 0 {
+				l = &q.lanes[replayLane]
+			}
+			l.unsaved = l.unsaved[1:] // they are recorded in the order in which they were spilled
+			d.mark(q)
+		}
+		return
+	}
+	delete(d.due.unsaved, s)
+	if d.due.next.IsZero() || s.Waits.At.Before(d.due.next) {
+		d.due.next = s.Waits.At
+	}
+}
+
+// onRecord lets the batch of a delivery go on.
+func (d *dispatcher) onRecord(it *item) {
+	if it.batch != nil {
+		it.batch.left--
+		it.batch = nil
+		d.advance()
+	}
+}
+
+// onRefused goes on from a step that could not be recorded. A start was not
+// sent; an outcome becomes unknown, with the reason; all else waits for a
+// restart, since its stream does not take it.
+func (d *dispatcher) onRefused(s *step) {
+	it := s.item
+	if it == nil {
+		return
+	}
+	q := d.queues[it.Key.WebhookID]
+	if s.Waits.Kind != DueNone {
+		d.saved(s)
+	}
+	delete(d.parked, it.Key)
+	d.onRecord(it)
+	switch s.kind {
+	case stepStart:
+		delete(d.open, it.Key)
+		q.inFlight[it.lane()]--
+		d.flying--
+		if it.order != 0 {
+			c := q.conversation(it.order)
+			c.busy = false
+			d.nextOf(q, c)
+		}
+		d.mark(q)
+	case stepOutcome:
+		delete(d.open, it.Key)
+		if s.before.Status == domain.DeliveryNone {
+			return // this was the fallback already
+		}
+		if errors.Is(s.err, ErrConflict) {
+			return // a successor has ended the attempt
+		}
+		wasFinal := it.State.Status.Final()
+		it.State = s.before
+		events, err := domain.Decide(it.State, domain.LoseAttempt{
+			At: d.now(), Attempt: it.State.Attempts, Reason: "the outcome could not be recorded: " + s.err.Error(), Policy: d.policy, Jitter: 0.5,
+		})
+		if err != nil {
+			return
+		}
+		again := d.step(stepOutcome, it, events)
+		if !it.State.Status.Final() {
+			d.wait(again, it, DueRetry, it.State.NextAttemptAt)
+			if wasFinal {
+				q.block(it.order, 1, 0)
+			}
+		}
+		d.out = append(d.out, again)
+	case stepSchedule:
+		s.scheduled() // a predecessor had scheduled it
+	case stepWait, stepEnd:
+	}
+	if s.kind != stepOutcome && s.kind != stepSchedule {
+		// Its stream is not as memory had it: what waits of it is read again.
+		q.lanes[it.lane()].cursor = Cursor{}
+		d.overflow(q, it.lane())
+	}
+}
+
+// giveUpLost ends the attempts of dead relays that can no longer be under way.
+func (d *dispatcher) giveUpLost() {
+	now := d.now()
+	kept := d.lost[:0]
+	for _, l := range d.lost {
+		if now.Before(l.at) {
+			kept = append(kept, l)
+			continue
+		}
+		q := d.queues[l.it.Key.WebhookID]
+		d.endAttempt(q, l.it, domain.LoseAttempt{
+			At: now, Attempt: l.it.State.Attempts, Reason: "its relay stopped before the outcome was recorded",
+			Policy: d.policy, Jitter: rand.Float64(), //nolint:gosec // spreads retries
+		})
+	}
+	d.lost = kept
+}

@@ -1,0 +1,134 @@
+package relay
+
+import (
+	"github.com/outrider-relay/outrider/domain"
+)
+
+// pump starts what a webhook's queue may start now.
+func (d *dispatcher) pump(q *queue) {
+	for l := range lanes {
+		for d.flying < maxInFlight && q.room(l) {
+			it := q.lanes[l].pop()
+			if it == nil {
+				break
+			}
+			d.start(q, it)
+		}
+		if lane := &q.lanes[l]; lane.overflow && !lane.loading && lane.size < laneLimit/4 {
+			d.readLane(q, l)
+		}
+	}
+	if d.flying >= maxInFlight && !q.starved {
+		q.starved = true
+		d.starved = append(d.starved, q)
+	}
+}
+
+// start asks for the next attempt of an item.
+func (d *dispatcher) start(q *queue, it *item) {
+	now := d.now()
+	switch {
+	case q.hook.State == domain.WebhookDisabled:
+		d.end(q, it, domain.Cancel{At: now, Reason: domain.CancelledDisabled})
+		return
+	case q.hook.State == domain.WebhookDeleted:
+		d.end(q, it, domain.Cancel{At: now, Reason: domain.CancelledDeleted})
+		return
+	case q.hook.State == domain.WebhookPaused:
+		if now.After(it.State.Deadline) {
+			d.end(q, it, domain.Expire{At: now})
+		} else {
+			d.hold(q, it, domain.HoldPaused)
+		}
+		return
+	case it.Body == nil:
+		d.end(q, it, domain.GiveUp{At: now, Reason: domain.DeadPayload})
+		return
+	}
+	release := it.release
+	if release == "" {
+		release = domain.ReleaseResumed // held by a pause that is over
+	}
+	events, err := domain.Decide(it.State, domain.Start{At: now, WebhookVersion: q.hook.Version, Timeout: q.hook.Settings.Timeout, Release: release})
+	if err != nil {
+		d.drop(q, it, err)
+		return
+	}
+	s := d.step(stepEnd, it, events)
+	if it.State.Open {
+		s.kind = stepStart
+		s.request = &Request{
+			Webhook: q.hook, Delivery: deliveryID(it), Notification: domain.NewNotificationID(it.AccountID, it.EventID, it.Key.WebhookID),
+			Replay: it.Key.ReplayID, Event: it.Event, Attempt: it.State.Attempts, Previous: it.State.LastOutcome,
+			Traceparent: it.Traceparent, Body: it.Body,
+		}
+		d.leave(q, it)
+		q.inFlight[it.lane()]++
+		d.flying++
+		d.open[it.Key] = (d.commit + 1) << 20 // until it is known
+		if it.order != 0 {
+			q.conversation(it.order).busy = true
+		}
+	} else {
+		d.leave(q, it)
+		d.settled(q, it)
+	}
+	d.out = append(d.out, s)
+}
+
+func deliveryID(it *item) domain.DeliveryID {
+	return domain.NewDeliveryID(domain.NewNotificationID(it.AccountID, it.EventID, it.Key.WebhookID), it.Key.EventSeq, it.Key.ReplayID)
+}
+
+// step turns events into the change that records them, and folds them.
+func (d *dispatcher) step(kind stepKind, it *item, events []domain.DeliveryEvent) *step {
+	s := &step{kind: kind, item: it, Change: Change{Key: it.Key, AccountID: it.AccountID, First: it.State.Version + 1, Ends: it.Due.Version}}
+	for _, event := range events {
+		it.State = domain.Evolve(it.State, event)
+		s.Entries = append(s.Entries, domain.EncodeDelivery(event))
+	}
+	it.Due = Due{}
+	return s
+}
+
+// leave takes an item out of its queue.
+func (d *dispatcher) leave(q *queue, it *item) {
+	q.take(it)
+	if it.batch != nil {
+		d.fresh--
+		d.bodies -= len(it.Body)
+	}
+}
+
+// settled lets the next one of a finished delivery's conversation go.
+func (d *dispatcher) settled(q *queue, it *item) {
+	if it.order == 0 {
+		return
+	}
+	if it.State.Failed && it.State.Status.Final() {
+		q.block(it.order, -1, 0)
+	}
+	d.nextOf(q, q.conversation(it.order))
+}
+
+// end finishes a delivery without an attempt.
+func (d *dispatcher) end(q *queue, it *item, command domain.DeliveryCommand) {
+	events, err := domain.Decide(it.State, command)
+	if err != nil {
+		d.drop(q, it, err)
+		return
+	}
+	s := d.step(stepEnd, it, events)
+	d.leave(q, it)
+	d.out = append(d.out, s)
+	d.settled(q, it)
+}
+
+// drop forgets an item that cannot go on: its stream says otherwise.
+func (d *dispatcher) drop(q *queue, it *item, err error) {
+	d.logger.Error("a delivery cannot go on", "event_seq", it.Key.EventSeq, "webhook_id", it.Key.WebhookID, "error", err)
+	d.leave(q, it)
+	delete(d.parked, it.Key)
+	d.onRecord(it)
+	d.settled(q, it)
+}

@@ -1,0 +1,123 @@
+package relay
+
+import (
+	"time"
+
+	"github.com/outrider-relay/outrider/domain"
+)
+
+// hold makes an item wait in the due table, on record.
+func (d *dispatcher) hold(q *queue, it *item, reason domain.HoldReason) {
+	until := it.State.Deadline
+	kind := DuePaused
+	if reason == domain.HoldOrder {
+		kind = DueHold
+		if wait := q.hook.Settings.OrderHold; wait != domain.HoldForever && it.State.ScheduledAt.Add(wait).Before(until) {
+			until = it.State.ScheduledAt.Add(wait)
+		}
+	}
+	now := d.now()
+	events, err := domain.Decide(it.State, domain.Hold{At: now, Reason: reason, Until: until})
+	if err != nil {
+		d.drop(q, it, err)
+		return
+	}
+	if len(events) == 0 {
+		// It is held already: this hold goes on.
+		d.leave(q, it)
+		delete(d.parked, it.Key)
+		return
+	}
+	s := d.step(stepWait, it, events)
+	d.leave(q, it)
+	if kind == DueHold {
+		q.block(it.order, 0, 1)
+	}
+	d.wait(s, it, kind, until)
+	d.out = append(d.out, s)
+	if reason == domain.HoldPaused && it.order != 0 {
+		d.nextOf(q, q.conversation(it.order))
+	}
+}
+
+// putBack lets an item that was to be released stay held: its due row is still
+// there.
+func (d *dispatcher) putBack(q *queue, it *item) {
+	d.leave(q, it)
+	delete(d.parked, it.Key)
+	q.block(it.order, 0, 1)
+}
+
+// spill sends an item to the due table for lack of room.
+func (d *dispatcher) spill(q *queue, it *item) {
+	s := d.step(stepWait, it, nil)
+	d.fresh--
+	d.bodies -= len(it.Body)
+	q.lanes[it.lane()].asked++
+	d.wait(s, it, DueOverflow, d.now())
+	d.out = append(d.out, s)
+}
+
+// wait gives a step the due row that it begins.
+func (d *dispatcher) wait(s *step, it *item, kind DueKind, at time.Time) {
+	at = at.Truncate(time.Microsecond)
+	// Behind what was read nobody would read it.
+	if kind == DueOverflow {
+		lane := &d.queues[it.Key.WebhookID].lanes[it.lane()]
+		if !at.After(lane.read) {
+			at = lane.read.Add(time.Microsecond)
+		}
+		if n := len(lane.unsaved); n > 0 {
+			at = later(lane.unsaved[n-1], at)
+		}
+		lane.unsaved = append(lane.unsaved, at)
+	} else {
+		if !at.After(d.due.cursor.At) {
+			at = d.due.cursor.At.Add(time.Microsecond)
+		}
+		d.due.unsaved[s] = struct{}{}
+	}
+	s.Waits = Due{Key: it.Key, Version: it.State.Version, Kind: kind, At: at, Pos: it.Pos, Order: it.order}
+	it.Body = nil
+}
+
+// overflow sends all new work of a lane through the due table.
+func (d *dispatcher) overflow(q *queue, l int) {
+	lane := &q.lanes[l]
+	lane.asked++
+	if !lane.overflow {
+		lane.overflow = true
+		lane.cursor = Cursor{}
+	}
+	d.mark(q)
+}
+
+// shed lets webhooks overflow whose first deliveries waited too long in
+// memory, so that they neither hold up the tail nor the position.
+func (d *dispatcher) shed() {
+	if d.fresh == 0 {
+		return
+	}
+	late := d.now().Add(-patience)
+	if d.fresh < maxFresh/4 && d.bodies < maxBodies/4 {
+		late = d.now().Add(-8 * patience)
+	}
+	for q := range d.crowded {
+		if q.lanes[freshLane].size == 0 {
+			delete(d.crowded, q)
+			continue
+		}
+		old := q.waitingSince(late)
+		if len(old) == 0 {
+			continue
+		}
+		d.overflow(q, freshLane)
+		for _, it := range old {
+			q.take(it)
+			d.spill(q, it)
+		}
+		for _, c := range q.conversations {
+			d.nextOf(q, c)
+		}
+	}
+}
