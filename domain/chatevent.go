@@ -46,8 +46,7 @@ const typingDeadline = 10 * time.Second
 const deliveryDeadline = 7 * 24 * time.Hour
 
 // Deadline is how long after its routing a delivery of the named event may
-// still start its first attempt; past it the delivery expires. One that was
-// tried in time keeps its retries.
+// still start an attempt; past it the delivery expires.
 func Deadline(event string) time.Duration {
 	switch event {
 	case "conversation_typing_on", "conversation_typing_off":
