@@ -207,7 +207,11 @@ func (p place) explainRights(err *pq.Error) (problem, advice string) {
 }
 
 func (p place) grant(role string) string {
-	return fmt.Sprintf("as an administrator: GRANT %s TO %s", role, roleName(p.user))
+	advice := fmt.Sprintf("as an administrator: GRANT %s TO %s", role, roleName(p.user))
+	if role == "outrider_relay" {
+		advice += "; for all but serve, outrider_operator is enough"
+	}
+	return advice
 }
 
 func explainPooler(err error) (problem, advice string) {
