@@ -13,6 +13,7 @@ CREATE FUNCTION relay.extend_partitions() RETURNS text
 AS $$
 DECLARE
     min_size constant bigint := 1000000;
+    max_size constant bigint := 1000000000; -- where the sequence was moved by hand, the rate means nothing
     size     bigint;
     seq_now  bigint;
     last_up  bigint;
@@ -29,7 +30,7 @@ BEGIN
     SELECT last_value INTO seq_now FROM outbox.events_seq_seq;
     SELECT max(upper) INTO last_up FROM relay.partitions;
     -- About a day's rows: what came in since the oldest batch of the last day.
-    SELECT greatest(min_size, (seq_now - b.high) * 86400 / greatest(extract(epoch FROM clock_timestamp() - b.at), 3600))::bigint INTO size
+    SELECT least(max_size, greatest(min_size, (seq_now - b.high)::numeric * 86400 / greatest(extract(epoch FROM clock_timestamp() - b.at), 3600)))::bigint INTO size
       FROM relay.batches b WHERE b.at > clock_timestamp() - interval '1 day' ORDER BY b.at LIMIT 1;
     size := coalesce(size, min_size);
 
@@ -39,13 +40,16 @@ BEGIN
     -- give it up, and with it the constraint that would fail inserts.
     -- The very first one (from 0) is attached to empty tables.
     IF p.lower > 0 AND seq_now > p.lower - min_size / 4 THEN
-        ALTER TABLE outbox.events_net DROP CONSTRAINT IF EXISTS outrider_net;
         ALTER TABLE relay.log_net DROP CONSTRAINT IF EXISTS outrider_net;
-        IF p.events_done THEN
-            EXECUTE format('ALTER TABLE outbox.events DETACH PARTITION outbox.events_%s', p.lower);
-        END IF;
-        EXECUTE format('DROP TABLE IF EXISTS outbox.events_%s', p.lower);
         EXECUTE format('DROP TABLE IF EXISTS relay.log_%s', p.lower);
+        IF p.events_done THEN
+            -- The events' partition may have rows by now: it stays, and what
+            -- is logged of them goes to the log's net.
+            UPDATE relay.partitions SET log_done = true WHERE lower = p.lower;
+            RETURN format('gave up the log''s partition from %s: rows came near to it before it was attached', p.lower);
+        END IF;
+        ALTER TABLE outbox.events_net DROP CONSTRAINT IF EXISTS outrider_net;
+        EXECUTE format('DROP TABLE IF EXISTS outbox.events_%s', p.lower);
         DELETE FROM relay.partitions WHERE lower = p.lower;
         RETURN format('gave up the partition from %s: rows came near to it before it was attached', p.lower);
     END IF;

@@ -23,7 +23,8 @@ const Topic = "outbox.events"
 // Row is a row of the outbox and, once its handler ran, the decision about it.
 type Row struct {
 	domain.ChatEvent
-	// Metadata is the producer's, nil where there is none.
+	// Metadata is the producer's, nil where there is none, or where it is over
+	// the limit of a body.
 	Metadata []byte
 	// Traceparent is the trace context found in it, "" for none.
 	Traceparent string
@@ -93,7 +94,8 @@ type TailConfig struct {
 	Wake <-chan struct{}
 	// BatchRows is the most rows in a batch. Default 500.
 	BatchRows int
-	// BatchBytes is about the most payload in a batch. Default 8 MiB.
+	// BatchBytes is about the most payload and metadata in a batch. Default
+	// 8 MiB.
 	BatchBytes int
 	// MaxBody is the size in bytes over which an event is quarantined. Default
 	// 1 MiB.
@@ -172,7 +174,7 @@ type reader struct {
 	// pending is the batch that was acked and is not yet seen committed.
 	pending     *Batch
 	pendingSent bool
-	// dupFloor is the sequence number from which ids are looked up.
+	// dupFloor is the sequence number behind which ids are looked up.
 	dupFloor   int64
 	dupFloorAt time.Time
 
@@ -269,6 +271,7 @@ func (r *reader) reload(ctx context.Context) error {
 	r.config.Reloaded(head.No)
 	r.position, r.known = head.Position, true
 	r.lows = append(r.lows[:0], link{head.XID, head.High})
+	r.sleep.raised = false // another tail, or a server before, may have lowered it
 	return nil
 }
 
@@ -289,14 +292,15 @@ func (r *reader) settle(head, relayID, commit int64) {
 // lowFor is the High of the newest link in memory whose transaction came
 // before all that were under way in the snapshot.
 func (r *reader) lowFor(s Snapshot) int64 {
-	low := r.position.Low
-	kept := 0
-	for i, l := range r.lows {
-		if l.xid < s.Xmin {
-			low, kept = max(low, l.high), i
-		}
+	newest := 0
+	for newest+1 < len(r.lows) && r.lows[newest+1].xid < s.Xmin {
+		newest++
 	}
-	r.lows = r.lows[kept:]
+	r.lows = r.lows[newest:] // those before it are of no more use
+	low := r.position.Low
+	if r.lows[0].xid < s.Xmin {
+		low = max(low, r.lows[0].high)
+	}
 	return low
 }
 
@@ -315,13 +319,18 @@ func (r *reader) lowFor(s Snapshot) int64 {
 //
 // So no path sorts the backlog or walks what was consumed. Everything that
 // bounds them is a parameter: the planner sees the values and prunes
-// partitions.
+// partitions. The statistics of new rows are missing or wrong, so the text sees
+// to it that a plan that does sort them never looks cheap: stragglers are
+// looked up one transaction after the other, as a comparison of rows, which
+// the planner thinks true of many; and it thinks IS NOT NULL true of all.
+//
+// Names and keys far over their limits are cut, and stay over them.
 //
 // $1 transactions in progress in consumed, $2 lower bound of their rows,
 // $3 xmax of consumed, $4 lower bound of rows from there on, $5 W, $6 H,
 // $7 lower bound above H, $8 consumed, $9 the open window's snapshot or NULL,
-// $10 rows to fetch, $11 limit of a body, $12 limit of all bodies, $13 lower
-// bound for duplicates.
+// $10 rows to fetch, $11 limit of a body and of metadata, $12 limit of them
+// all, $13 lower bound for duplicates.
 const selectRows = `
 SELECT CASE WHEN e.rn IS NULL OR e.rn = 1 THEN m.snap::text END, m.no, m.xid::text, m.relay_id, m.commit,
        e.seq, e.account_id, e.event, CASE WHEN e.bytes <= $11 THEN e.payload END, e.bytes,
@@ -329,19 +338,22 @@ SELECT CASE WHEN e.rn IS NULL OR e.rn = 1 THEN m.snap::text END, m.no, m.xid::te
   FROM (SELECT pg_current_snapshot() AS snap, b.no, b.xid, b.relay_id, b.commit FROM relay.batches b ORDER BY b.no DESC LIMIT 1) m
   LEFT JOIN (
        SELECT w.*, lead(w.seq) OVER r IS NOT NULL AS more, row_number() OVER r AS rn,
-              sum(CASE WHEN w.bytes <= $11 THEN w.bytes ELSE 0 END) OVER r AS running
+              sum(CASE WHEN w.bytes <= $11 THEN w.bytes ELSE 0 END + coalesce(octet_length(w.metadata), 0)) OVER r AS running
          FROM (
               SELECT * FROM (
-                 (SELECT ` + rowColumns + ` FROM outbox.events
-                   WHERE xid = ANY ($1::xid8[]) AND seq > $2 AND seq <= $6 AND ` + inWindow + `
+                 (SELECT s.* FROM unnest($1::xid8[]) AS x (xid) CROSS JOIN LATERAL (
+                     SELECT ` + rowColumns + ` FROM outbox.events e
+                      WHERE (e.xid, seq) > (x.xid, $2::bigint) AND (e.xid, seq) <= (x.xid, $6::bigint) AND seq > $2 AND seq <= $6
+                        AND ($9::pg_snapshot IS NULL OR pg_visible_in_snapshot(x.xid, $9::pg_snapshot))
+                      ORDER BY e.xid, seq LIMIT $10) s
                    ORDER BY seq LIMIT $10)
                  UNION ALL
                  (SELECT ` + rowColumns + ` FROM outbox.events
-                   WHERE xid >= $3::xid8 AND xid <= $5::xid8 AND seq > $4 AND seq <= $6 AND ` + inWindow + `
+                   WHERE xid >= $3::xid8 AND xid <= $5::xid8 AND seq > $4 AND seq <= $6 AND $4 < $6 AND ` + inWindow + `
                    ORDER BY seq LIMIT $10)
                  UNION ALL
                  (SELECT ` + rowColumns + ` FROM outbox.events
-                   WHERE seq > $7 AND ` + inWindow + `
+                   WHERE seq > $7 AND CASE WHEN ` + inWindow + ` THEN 1 END IS NOT NULL
                    ORDER BY seq LIMIT $10)) u
                ORDER BY seq LIMIT $10) w
        WINDOW r AS (ORDER BY w.seq ROWS UNBOUNDED PRECEDING)
@@ -349,15 +361,15 @@ SELECT CASE WHEN e.rn IS NULL OR e.rn = 1 THEN m.snap::text END, m.no, m.xid::te
   LEFT JOIN relay.accounts a ON a.account_id = e.account_id
   LEFT JOIN LATERAL ( -- "+ 0" leaves the planner no index but the one on event_id
        SELECT min(l.event_seq + 0) AS event_seq FROM relay.log l
-        WHERE l.event_id = e.id AND l.webhook_id = 0 AND l.event_seq >= $13 AND l.account_id + 0 = e.account_id
+        WHERE l.event_id = e.id AND l.webhook_id = 0 AND l.event_seq > $13 AND l.account_id + 0 = e.account_id
           AND l.event_seq <> e.seq AND l.data ->> 'routing' <> 'quarantined') d ON true
  ORDER BY e.seq`
 
 // rowColumns are read of each row. A payload that is not compressed tells its
 // size without being read.
-const rowColumns = `seq, account_id, event, payload,
+const rowColumns = `seq, account_id, left(event, 200) AS event, payload,
        CASE WHEN pg_column_compression(payload) IS NULL THEN pg_column_size(payload) ELSE octet_length(payload::text) END AS bytes,
-       id, ordering_key, metadata::text AS metadata, inserted_at`
+       id, left(ordering_key, 1000) AS ordering_key, CASE WHEN octet_length(metadata::text) <= $11 THEN metadata::text END AS metadata, inserted_at`
 
 const inWindow = `NOT pg_visible_in_snapshot(xid, $8::pg_snapshot) AND ($9::pg_snapshot IS NULL OR pg_visible_in_snapshot(xid, $9::pg_snapshot))`
 
@@ -500,8 +512,8 @@ func (r *reader) HandleError(_ watermill.LoggerAdapter, noMsg bool, err error) t
 		if !r.pendingSent {
 			r.pending = nil // its statement failed, so it is not committed
 		}
-		if errors.Is(err, errHeadMoved) {
-			return 0
+		if errors.Is(err, errHeadMoved) || r.sleep.stopped() {
+			return 0 // closing the router cancels the poll that is under way
 		}
 		r.config.OnError(err)
 		r.sleep.afterError()

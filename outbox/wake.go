@@ -90,6 +90,15 @@ func (s *sleeper) pause(d time.Duration) {
 	}
 }
 
+func (s *sleeper) stopped() bool {
+	select {
+	case <-s.stop:
+		return true
+	default:
+		return false
+	}
+}
+
 func (s *sleeper) raise() error {
 	ctx, cancel := context.WithTimeout(context.Background(), signalTimeout)
 	defer cancel()
