@@ -169,6 +169,9 @@ const (
 	CancelledDeleted  = "webhook_deleted"
 )
 
+// DisabledGone is the reason of a webhook disabled by its receiver.
+const DisabledGone = "the receiver answered 410 Gone twice"
+
 // DeliveryCommand asks for a step of a delivery.
 type DeliveryCommand interface{ deliveryCommand() }
 

@@ -352,3 +352,25 @@ SELECT string_agg(outcome, ' ' ORDER BY attempt) FROM audit.attempts a JOIN outb
 		t.Errorf("%d attempts are on record, want 51", all)
 	}
 }
+
+func TestAWebhookThatIsGoneIsDisabled(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.webhook(1, "/gone", nil)
+	b.webhook(1, "/hook", nil)
+	b.receiver.on("/gone", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusGone) })
+	b.start(nil)
+	b.publish(1, "c", 1, 1)
+	b.awaitStatus("cancelled", 1)
+	if got := scan[string](b, `SELECT actor || ' ' || change || ': ' || (after ->> 'reason') FROM audit.webhook_changes ORDER BY webhook_version DESC LIMIT 1`); got != "relay disabled: "+domain.DisabledGone {
+		t.Errorf("the last change is %s", got)
+	}
+	if n := len(b.receiver.got("/gone")); n != 2 {
+		t.Errorf("the receiver saw %d POSTs, want 2: the first and the probe", n)
+	}
+	b.publish(1, "c", 2, 1)
+	b.awaitStatus("succeeded", 2)
+	if n := len(b.receiver.got("/gone")); n != 2 {
+		t.Errorf("the receiver saw a POST after it was disabled")
+	}
+}

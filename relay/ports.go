@@ -153,8 +153,11 @@ type Store interface {
 	Hurry(ctx context.Context, webhook domain.WebhookID, all bool) error
 }
 
-// Webhooks reads the configuration.
+// Webhooks reads the configuration, and changes it where a receiver asks.
 type Webhooks interface {
+	// Disable disables a webhook, on record, with the reason. One that is
+	// disabled or gone stays as it is.
+	Disable(ctx context.Context, account domain.AccountID, id domain.WebhookID, reason string) error
 	// Load reads webhooks by id.
 	Load(ctx context.Context, ids []domain.WebhookID) ([]domain.Webhook, error)
 	// Changed reads the webhooks changed since a snapshot, and the present

@@ -19,6 +19,8 @@ type item struct {
 	batch *progress
 	// since is when it came into memory.
 	since time.Time
+	// begun is when its attempt under way was begun.
+	begun time.Time
 	// release says why its hold ends, where it is held.
 	release domain.ReleaseReason
 }
@@ -71,6 +73,14 @@ type queue struct {
 	// blocked has those whose deliveries wait in the due table.
 	conversations map[int64]*conversation
 	blocked       map[int64]blocked
+	// limit is how many attempts may be under way now, up to the webhook's
+	// max_concurrency: halved by an answer that it is too much, raised again by
+	// each success.
+	limit float64
+	// gone is when an attempt was first answered with 410, zero for never since
+	// the last other answer. disabling says that the webhook is being disabled.
+	gone      time.Time
+	disabling bool
 	// marked says that the queue is listed to be looked at, starved that it is
 	// listed for when there is room in flight.
 	marked, starved bool
@@ -110,17 +120,46 @@ type conversation struct {
 }
 
 func newQueue(hook domain.Webhook) *queue {
-	return &queue{hook: hook, conversations: map[int64]*conversation{}, blocked: map[int64]blocked{}}
+	return &queue{hook: hook, limit: float64(hook.Settings.MaxConcurrency), conversations: map[int64]*conversation{}, blocked: map[int64]blocked{}}
 }
 
 // room says whether an item of the lane may start. Replays get a quarter of
 // the webhook's concurrency, so that they never starve fresh events.
 func (q *queue) room(l int) bool {
-	limit := q.hook.Settings.MaxConcurrency
+	limit := max(1, min(q.hook.Settings.MaxConcurrency, int(q.limit)))
 	if q.inFlight[freshLane]+q.inFlight[replayLane] >= limit {
 		return false
 	}
 	return l == freshLane || q.inFlight[replayLane] < max(1, limit/4)
+}
+
+// pace adapts to what the webhook answers, as TCP does to loss: half as many at
+// once after an answer that it is too much, one more after as many successes
+// as are allowed at once.
+func (q *queue) pace(o domain.Outcome) {
+	switch {
+	case o.Overloaded():
+		q.limit = max(1, q.limit/2)
+	case o.Kind == domain.OutcomeSucceeded:
+		q.limit = min(float64(q.hook.Settings.MaxConcurrency), q.limit+1/max(1, q.limit))
+	}
+}
+
+// confirmGone takes an answer and says whether it confirms that the receiver is
+// gone: a 410 to an attempt that began after another 410.
+func (q *queue) confirmGone(o domain.Outcome, begun, now time.Time) bool {
+	switch {
+	case !o.Gone():
+		if o.StatusCode != 0 {
+			q.gone = time.Time{}
+		}
+		return false
+	case q.gone.IsZero():
+		q.gone = now
+		return false
+	default:
+		return begun.After(q.gone)
+	}
 }
 
 // add takes an item into memory, behind the earlier ones of its ordering key.

@@ -66,7 +66,8 @@ func (d *dispatcher) configure(hook domain.Webhook) {
 		return
 	}
 	before := q.hook.State
-	q.hook = hook
+	q.limit = max(1, q.limit+float64(hook.Settings.MaxConcurrency-q.hook.Settings.MaxConcurrency))
+	q.hook, q.disabling = hook, false
 	d.mark(q)
 	if before == hook.State {
 		return

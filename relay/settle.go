@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 
@@ -14,6 +15,11 @@ func (d *dispatcher) onOutcome(o outcome) {
 	q := d.queues[it.Key.WebhookID]
 	q.inFlight[it.lane()]--
 	d.flying--
+	q.pace(o.outcome)
+	if q.confirmGone(o.outcome, it.begun, d.now()) && !q.disabling {
+		q.disabling = true
+		d.disable(q.hook.AccountID, q.hook.ID)
+	}
 	for _, starved := range d.starved {
 		starved.starved = false
 		d.mark(starved)
@@ -22,6 +28,14 @@ func (d *dispatcher) onOutcome(o outcome) {
 	d.endAttempt(q, it, domain.RecordOutcome{
 		At: d.now(), Attempt: o.attempt, Outcome: o.outcome, Policy: d.policy, Jitter: rand.Float64(), //nolint:gosec // spreads retries
 	})
+}
+
+// disable disables a webhook whose receiver says that it is gone. What waits of
+// it is cancelled once the change is seen, as with any other.
+func (d *dispatcher) disable(account domain.AccountID, id domain.WebhookID) {
+	d.later("disable", func(ctx context.Context) (func(), error) {
+		return func() {}, d.webhooks.Disable(ctx, account, id, domain.DisabledGone)
+	}, func() { d.disable(account, id) })
 }
 
 // endAttempt records how an attempt ended, and what follows from it.

@@ -63,6 +63,7 @@ func (d *dispatcher) start(q *queue, it *item) {
 			Traceparent: it.Traceparent, Body: it.Body,
 		}
 		d.leave(q, it)
+		it.begun = now
 		q.inFlight[it.lane()]++
 		d.flying++
 		d.open[it.Key] = (d.commit + 1) << 20 // until it is known

@@ -504,3 +504,12 @@ func scanWebhook(row scanner) (domain.Webhook, error) {
 	}
 	return hook, nil
 }
+
+// Disable implements relay.Webhooks.
+func (w *Webhooks) Disable(ctx context.Context, account domain.AccountID, id domain.WebhookID, reason string) error {
+	_, _, err := w.Change(ctx, account, id, "relay", domain.DisableWebhook{Reason: reason})
+	if errors.Is(err, domain.ErrWebhookGone) {
+		return nil
+	}
+	return err
+}
