@@ -43,7 +43,7 @@ type Config struct {
 	Policy domain.RetryPolicy
 	// MaxBody is the largest body in bytes. Default 1 MiB.
 	MaxBody int
-	// BatchRows is the most rows routed by one statement. Default 500.
+	// BatchRows is the most rows routed by one statement. Default 1000.
 	BatchRows int
 	// Grace is how long a stop waits for attempts under way beyond the longest
 	// timeout. Default 31 s: the longest timeout and a second.
