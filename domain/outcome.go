@@ -55,13 +55,13 @@ type Outcome struct {
 
 // Gone reports whether the receiver says that it is there no more: 410, which
 // Standard Webhooks 1.0.0 takes for the wish not to be called again.
-func (o Outcome) Gone() bool { return o.StatusCode == 410 }
+func (o Outcome) Gone() bool { return o.StatusCode == 410 } //nolint:usestdlibvars // the model does not know net/http
 
 // Overloaded reports whether the receiver, or what stands before it, says that
 // it gets too much: 429, 502, 503 and 504.
 func (o Outcome) Overloaded() bool {
 	switch o.StatusCode {
-	case 429, 502, 503, 504:
+	case 429, 502, 503, 504: //nolint:usestdlibvars // the model does not know net/http
 		return true
 	default:
 		return false
