@@ -207,7 +207,7 @@ func producerRights(t *testing.T, database *pgtest.DB) {
 		`INSERT INTO outbox.events (account_id, event, payload, inserted_at) VALUES (1, 'e', '{}', now())`:             refused,
 		`INSERT INTO outbox.events (account_id, event, payload, seq) VALUES (1, 'e', '{}', 1)`:                         "428C9", // generated_always
 		`INSERT INTO outbox.events (account_id, event, payload, seq) OVERRIDING SYSTEM VALUE VALUES (1, 'e', '{}', 1)`: refused,
-		`INSERT INTO outbox.events_net (account_id, event, payload) VALUES (1, 'e', '{}')`:                     refused,
+		`INSERT INTO outbox.events_net (account_id, event, payload) VALUES (1, 'e', '{}')`:                             refused,
 		`UPDATE outbox.events SET event = 'e'`:                                                                         refused,
 		`DELETE FROM outbox.events`:                                                                                    refused,
 		`TRUNCATE outbox.events`:                                                                                       refused,
