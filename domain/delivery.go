@@ -50,8 +50,10 @@ type Delivery struct {
 	// Failed says that an attempt has failed or is unknown: the delivery holds
 	// those behind it in its ordering key.
 	Failed bool
-	// LastOutcome is the outcome of the last finished attempt.
+	// LastOutcome is the outcome of the last finished attempt, Unknowns how
+	// many in a row up to it are unknown.
 	LastOutcome OutcomeKind
+	Unknowns    int
 	// NextAttemptAt is when the next attempt is due, zero for at once.
 	NextAttemptAt time.Time
 	// HeldFor is what a held delivery waits for, HeldUntil when the hold ends
@@ -324,15 +326,13 @@ func decideLost(d Delivery, c LoseAttempt) ([]DeliveryEvent, error) {
 	if !d.Open || c.Attempt != d.Attempts {
 		return nil, ErrNoSuchAttempt
 	}
-	delay, again := c.Policy.Next(c.Attempt, 0, c.Jitter)
-	if !again {
+	if c.Attempt >= c.Policy.MaxAttempts() {
 		return []DeliveryEvent{AttemptUnknown{At: c.At, Attempt: c.Attempt, Reason: c.Reason}, Dead{c.At, DeadAttempts}}, nil
 	}
-	if d.LastOutcome != OutcomeUnknown {
-		// One unknown outcome is our crash, so the repeat is due at once. Two
-		// in a row may be this delivery's doing: from there the policy waits.
-		delay = 0
-	}
+	// One unknown outcome is our crash, so the repeat is due at once. Two in a
+	// row may be this delivery's doing: from there the schedule is gone through
+	// from its beginning, since none of them is the receiver's.
+	delay, _ := c.Policy.Next(d.Unknowns, 0, c.Jitter)
 	return []DeliveryEvent{AttemptUnknown{c.At, c.Attempt, c.Reason, c.At.Add(delay)}}, nil
 }
 
@@ -355,11 +355,11 @@ func Evolve(d Delivery, event DeliveryEvent) Delivery {
 	case AttemptStarted:
 		d.Attempts, d.Open, d.Timeout, d.NextAttemptAt = e.Attempt, true, e.Timeout, time.Time{}
 	case AttemptSucceeded:
-		d.Status, d.Open, d.LastOutcome = DeliverySucceeded, false, OutcomeSucceeded
+		d.Status, d.Open, d.LastOutcome, d.Unknowns = DeliverySucceeded, false, OutcomeSucceeded, 0
 	case AttemptFailed:
-		d.Open, d.Failed, d.LastOutcome, d.NextAttemptAt = false, true, OutcomeFailed, e.RetryAt
+		d.Open, d.Failed, d.LastOutcome, d.Unknowns, d.NextAttemptAt = false, true, OutcomeFailed, 0, e.RetryAt
 	case AttemptUnknown:
-		d.Open, d.Failed, d.LastOutcome, d.NextAttemptAt = false, true, OutcomeUnknown, e.RetryAt
+		d.Open, d.Failed, d.LastOutcome, d.Unknowns, d.NextAttemptAt = false, true, OutcomeUnknown, d.Unknowns+1, e.RetryAt
 	case Held:
 		d.Status, d.HeldFor, d.HeldUntil = DeliveryHeld, e.Reason, e.Until
 	case Released:

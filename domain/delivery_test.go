@@ -158,10 +158,10 @@ func TestDecide(t *testing.T) {
 			then:  events(started(2, domain.OutcomeUnknown, time.Second)),
 		},
 		{
-			name:  "UnknownTwiceWaitsAsThePolicySays",
+			name:  "UnknownTwiceInARowWaitsAsAfterAFirstFailure",
 			given: append(slices.Clone(firstUnknown), started(2, domain.OutcomeUnknown, time.Second)),
 			when:  lose(2, 2*time.Second),
-			then:  events(unknown(2, 2*time.Second, time.Hour+2*time.Second)),
+			then:  events(unknown(2, 2*time.Second, time.Minute+2*time.Second)),
 		},
 		{
 			name:  "UnknownAfterAFailureIsRepeatedAtOnce",
@@ -493,7 +493,7 @@ func TestFold(t *testing.T) {
 			"Unknown", events(scheduled, started(1, domain.OutcomeNone, 0), unknown(1, 0, time.Minute)),
 			domain.Delivery{
 				Status: domain.DeliveryPending, Version: 3, ScheduledAt: t0, Deadline: after(week), Attempts: 1, Timeout: 5 * time.Second,
-				Failed: true, LastOutcome: domain.OutcomeUnknown, NextAttemptAt: until,
+				Failed: true, LastOutcome: domain.OutcomeUnknown, Unknowns: 1, NextAttemptAt: until,
 			},
 		},
 		{
