@@ -2,6 +2,7 @@ package domain
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -34,6 +35,9 @@ func secretOf(text string) Secret {
 // ASCII characters without spaces; the base64 of a `whsec_` secret must give
 // 16 to 512 bytes.
 func ParseSecret(text string) (Secret, error) {
+	if EncryptedByRails(text) {
+		return Secret{}, ErrEncryptedSecret
+	}
 	for _, r := range text {
 		if r <= ' ' || r > '~' { // also in base64, whose decoder passes over line breaks
 			return Secret{}, errors.New("the secret has a character that is not printable ASCII")
@@ -53,6 +57,20 @@ func ParseSecret(text string) (Secret, error) {
 		return Secret{}, fmt.Errorf("the secret has %d characters; 8 to 512 are accepted", len(text))
 	}
 	return secretOf(text), nil
+}
+
+// ErrEncryptedSecret refuses what is kept in place of a secret.
+var ErrEncryptedSecret = errors.New("the secret is encrypted (ActiveRecord encryption of Ruby on Rails); its text is needed")
+
+// EncryptedByRails reports whether the text is not a secret but the envelope in
+// which ActiveRecord encryption keeps one: a JSON object of payload and headers
+// (Rails guides, "Active Record Encryption").
+func EncryptedByRails(text string) bool {
+	var envelope struct {
+		Payload *string        `json:"p"`
+		Headers map[string]any `json:"h"`
+	}
+	return strings.HasPrefix(text, "{") && json.Unmarshal([]byte(text), &envelope) == nil && envelope.Payload != nil && envelope.Headers != nil
 }
 
 // NewSecret makes a secret of 32 random bytes, which the caller draws.

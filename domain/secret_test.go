@@ -46,6 +46,8 @@ func TestParseSecret(t *testing.T) {
 		{"OpaqueTooLong", strings.Repeat("x", 513), "513 characters"},
 		{"OtherCaseIsOpaque", "WHSEC_!", "7 characters"},
 		{"Empty", "", "0 characters"},
+		{"EncryptedByRails", `{"p":"n7J0/ol+a7DRMeaE","h":{"iv":"DXZMDWUKfp3bg/Yu","at":"X1/YjMHbHD4talgF9dt61A=="}}`, "encrypted"},
+		{"JSONIsOpaque", `{"p":"n7J0/ol+a7DRMeaE"}`, ""},
 		{"Space", "eight or more", "printable"},
 		{"Tab", "eight\tor-more", "printable"},
 		{"NUL", "eight\x00or-more", "printable"},

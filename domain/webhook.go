@@ -142,6 +142,7 @@ type (
 )
 
 func (RegisterWebhook) webhookCommand() {}
+func (ImportWebhook) webhookCommand()   {}
 func (UpdateWebhook) webhookCommand()   {}
 func (RotateSecret) webhookCommand()    {}
 func (PauseWebhook) webhookCommand()    {}
@@ -180,10 +181,15 @@ func DecideWebhook(w Webhook, command WebhookCommand) ([]WebhookEvent, error) {
 		}
 		return []WebhookEvent{WebhookRegistered{settings, credential, register.Secret}}, nil
 	}
+	if c, ok := command.(ImportWebhook); ok && w.State == WebhookNone {
+		return importNew(c)
+	}
 	if w.State == WebhookNone || w.State == WebhookDeleted {
 		return nil, ErrWebhookGone
 	}
 	switch c := command.(type) {
+	case ImportWebhook:
+		return importAgain(w, c)
 	case UpdateWebhook:
 		settings, credential, err := c.Settings.normalize(c.Addresses)
 		if err != nil {

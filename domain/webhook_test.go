@@ -198,15 +198,16 @@ func TestDecideWebhookInEachState(t *testing.T) {
 		domain.UpdateWebhook{Settings: with(func(s *domain.Settings) { s.Name = "ERP" })},
 		domain.RotateSecret{Secret: secretB, Until: t0},
 		domain.PauseWebhook{}, domain.EnableWebhook{}, domain.DisableWebhook{}, domain.DeleteWebhook{},
+		domain.ImportWebhook{URL: settings.URL, Timeout: new(9 * time.Second)},
 	}
 	sentinels := map[string]error{"!gone": domain.ErrWebhookGone, "!exists": domain.ErrWebhookExists}
 	table := map[string][]string{
-		//           Register             Update            RotateSecret            Pause               Enable                 Disable               Delete
-		"none":     {"WebhookRegistered", "!gone", "!gone", "!gone", "!gone", "!gone", "!gone"},
-		"enabled":  {"!exists", "WebhookUpdated", "WebhookSecretRotated", "WebhookWasPaused", "-", "WebhookWasDisabled", "WebhookWasDeleted"},
-		"paused":   {"!exists", "WebhookUpdated", "WebhookSecretRotated", "-", "WebhookEnabledAgain", "WebhookWasDisabled", "WebhookWasDeleted"},
-		"disabled": {"!exists", "WebhookUpdated", "WebhookSecretRotated", "WebhookWasPaused", "WebhookEnabledAgain", "-", "WebhookWasDeleted"},
-		"deleted":  {"!exists", "!gone", "!gone", "!gone", "!gone", "!gone", "!gone"},
+		//           Register             Update            RotateSecret            Pause               Enable                 Disable               Delete               Import
+		"none":     {"WebhookRegistered", "!gone", "!gone", "!gone", "!gone", "!gone", "!gone", "WebhookRegistered"},
+		"enabled":  {"!exists", "WebhookUpdated", "WebhookSecretRotated", "WebhookWasPaused", "-", "WebhookWasDisabled", "WebhookWasDeleted", "WebhookUpdated"},
+		"paused":   {"!exists", "WebhookUpdated", "WebhookSecretRotated", "-", "WebhookEnabledAgain", "WebhookWasDisabled", "WebhookWasDeleted", "WebhookUpdated"},
+		"disabled": {"!exists", "WebhookUpdated", "WebhookSecretRotated", "WebhookWasPaused", "WebhookEnabledAgain", "-", "WebhookWasDeleted", "WebhookUpdated"},
+		"deleted":  {"!exists", "!gone", "!gone", "!gone", "!gone", "!gone", "!gone", "!gone"},
 	}
 	covered := map[string]bool{}
 	for _, command := range commands {

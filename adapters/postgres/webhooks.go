@@ -59,35 +59,46 @@ func (w *Webhooks) Change(ctx context.Context, account domain.AccountID, id doma
 	if err != nil {
 		return domain.Webhook{}, false, fmt.Errorf("read webhook %d: %w", id, err)
 	}
+	before.ID, before.AccountID = id, account
+	after, err := change(ctx, tx, version, before, actor, command)
+	if err != nil || after.Version == before.Version {
+		return after, false, err
+	}
+	return after, true, tx.Commit()
+}
+
+// change carries out a command on a webhook within a transaction that holds
+// the lock of its account, whose version is given. A command that changes
+// nothing gives the webhook as it was.
+func change(ctx context.Context, tx *sql.Tx, version int64, before domain.Webhook, actor string, command domain.WebhookCommand) (domain.Webhook, error) {
 	events, err := domain.DecideWebhook(before, command)
 	if err != nil || len(events) == 0 {
-		return before, false, err
+		return before, err
 	}
 	after := before
-	after.ID, after.AccountID = id, account
 	for _, event := range events {
 		after = domain.EvolveWebhook(after, event)
 		version++
 		after.Version = version
 	}
 	if err := refuseTaken(ctx, tx, after); err != nil {
-		return domain.Webhook{}, false, err
+		return domain.Webhook{}, err
 	}
 	after, err = writeWebhook(ctx, tx, before.State == domain.WebhookNone, after)
 	switch {
 	case isUniqueViolation(err, "webhooks_pkey"):
-		return domain.Webhook{}, false, domain.ErrWebhookExists // under another account
+		return domain.Webhook{}, domain.ErrWebhookExists // under another account
 	case err != nil:
-		return domain.Webhook{}, false, fmt.Errorf("write webhook %d: %w", id, err)
+		return domain.Webhook{}, fmt.Errorf("write webhook %d: %w", before.ID, err)
 	}
 	if err := appendHistory(ctx, tx, before, after, actor, events); err != nil {
-		return domain.Webhook{}, false, fmt.Errorf("append to the history of webhook %d: %w", after.ID, err)
+		return domain.Webhook{}, fmt.Errorf("append to the history of webhook %d: %w", after.ID, err)
 	}
 	const finish = `WITH v AS (UPDATE relay.accounts SET version = $2 WHERE account_id = $1) SELECT pg_notify('` + relayChannel + `', 'webhooks')`
-	if _, err := tx.ExecContext(ctx, finish, int64(account), version); err != nil {
-		return domain.Webhook{}, false, fmt.Errorf("count the version of account %d: %w", account, err)
+	if _, err := tx.ExecContext(ctx, finish, int64(after.AccountID), version); err != nil {
+		return domain.Webhook{}, fmt.Errorf("count the version of account %d: %w", after.AccountID, err)
 	}
-	return after, true, tx.Commit()
+	return after, nil
 }
 
 // lockAccount gives the account's version and holds its row until the

@@ -156,6 +156,11 @@ func (a *app) report(err error) int {
 		problems, advice, code = e.problems, e.advice, exitUsage
 	} else if e, ok := errors.AsType[*failure](err); ok {
 		advice = e.advice
+	} else if e, ok := errors.AsType[*refusals](err); ok {
+		problems, advice = problems[:0], e.advice
+		for _, problem := range e.problems {
+			problems = append(problems, problem.Error())
+		}
 	} else if e, ok := errors.AsType[*postgres.Error](err); ok {
 		problems, advice = []string{e.Problem}, e.Advice
 	} else if errors.Is(err, context.Canceled) {

@@ -7,7 +7,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"os/user"
 	"strings"
 	"time"
 
@@ -34,6 +33,7 @@ It takes a user with the role outrider_relay.`,
 			"Stop sending to a webhook. Events are still routed to it: its deliveries are held, and go out when it is enabled again, unless their deadline of 7 days passes.",
 			"paused", domain.PauseWebhook{}),
 		a.webhookDisable(), a.webhookEnable(), a.webhookRemove(), a.webhookRotate(),
+		a.webhookImport(), a.webhookExport(),
 	)
 	return cmd
 }
@@ -231,12 +231,9 @@ func (a *app) withWebhooks(ctx context.Context, c config, do func(*sql.DB, *post
 
 // change carries out a command on behalf of who runs the program.
 func change(ctx context.Context, db *sql.DB, hooks *postgres.Webhooks, account domain.AccountID, id domain.WebhookID, command domain.WebhookCommand) (domain.Webhook, bool, error) {
-	actor, err := postgres.SessionUser(ctx, db)
+	actor, err := actor(ctx, db)
 	if err != nil {
 		return domain.Webhook{}, false, err
-	}
-	if me, err := user.Current(); err == nil {
-		actor += "@" + me.Username
 	}
 	hook, changed, err := hooks.Change(ctx, account, id, actor, command)
 	if taken, ok := errors.AsType[*postgres.URLTakenError](err); ok {

@@ -1,0 +1,92 @@
+package domain_test
+
+import (
+	"errors"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/outrider-relay/outrider/domain"
+)
+
+func TestImportWebhook(t *testing.T) {
+	t.Parallel()
+	said := func(change func(*domain.ImportWebhook)) domain.ImportWebhook {
+		c := domain.ImportWebhook{URL: "https://new.example/hook", Fresh: secretB, At: t0}
+		if change != nil {
+			change(&c)
+		}
+		return c
+	}
+	known := func(change func(*domain.ImportWebhook)) domain.ImportWebhook {
+		c := domain.ImportWebhook{URL: settings.URL, Fresh: secretB, At: t0}
+		change(&c)
+		return c
+	}
+	defaults := domain.Settings{
+		URL: "https://new.example/hook", Subscriptions: slices.Sorted(slices.Values(domain.DefaultSubscriptions)), Timeout: domain.DefaultTimeout,
+		MaxConcurrency: domain.DefaultMaxConcurrency, OrderHold: domain.DefaultOrderHold,
+	}
+	later := t0.Add(time.Hour)
+	for _, c := range []struct {
+		name  string
+		given []domain.WebhookEvent
+		when  domain.ImportWebhook
+		then  []domain.WebhookEvent
+		err   string
+	}{
+		{name: "NewTakesDefaultsAndAFreshSecret", when: said(nil), then: changes(domain.WebhookRegistered{Settings: defaults, Secret: secretB})},
+		{name: "NewKeepsItsSecret", when: said(func(c *domain.ImportWebhook) { c.Secret = secretA }),
+			then: changes(domain.WebhookRegistered{Settings: defaults, Secret: secretA})},
+		{name: "NewWithTwoSecrets", when: said(func(c *domain.ImportWebhook) { c.Secret, c.PreviousSecret, c.PreviousUntil = secretA, secretB, later }),
+			then: changes(domain.WebhookRegistered{Settings: defaults, Secret: secretB}, domain.WebhookSecretRotated{Secret: secretA, Previous: secretB, Until: later})},
+		{name: "APreviousSecretThatSignsNoMore", when: said(func(c *domain.ImportWebhook) { c.Secret, c.PreviousSecret, c.PreviousUntil = secretA, secretB, t0 }),
+			then: changes(domain.WebhookRegistered{Settings: defaults, Secret: secretA})},
+		{name: "NewIsDisabledAtOnce", when: said(func(c *domain.ImportWebhook) { c.State, c.NewState = domain.WebhookEnabled, domain.WebhookDisabled }),
+			then: changes(domain.WebhookRegistered{Settings: defaults, Secret: secretB}, domain.WebhookWasDisabled{Reason: domain.DisabledImported})},
+		{name: "NewIsPausedAtOnce", when: said(func(c *domain.ImportWebhook) { c.State = domain.WebhookPaused }),
+			then: changes(domain.WebhookRegistered{Settings: defaults, Secret: secretB}, domain.WebhookWasPaused{})},
+		{name: "AWithheldCredentialIsMissing", when: said(func(c *domain.ImportWebhook) { c.CredentialWithheld = true }), err: "user and password"},
+		{name: "AWithheldCredentialIsKnown", given: changes(registered), when: known(func(c *domain.ImportWebhook) { c.CredentialWithheld = true })},
+		{name: "NothingSaidChangesNothing", given: changes(registered), when: known(func(*domain.ImportWebhook) {})},
+		{name: "TheSameAgain", given: changes(registered, domain.WebhookSecretRotated{Secret: secretB, Previous: secretA, Until: later}, domain.WebhookWasPaused{}),
+			when: known(func(c *domain.ImportWebhook) {
+				c.Name, c.InboxID, c.Timeout, c.MaxConcurrency, c.OrderHold = &settings.Name, &settings.InboxID, &settings.Timeout, &settings.MaxConcurrency, &settings.OrderHold
+				c.Subscriptions, c.State = settings.Subscriptions, domain.WebhookPaused
+				c.Secret, c.PreviousSecret, c.PreviousUntil = secretB, secretA, later
+			})},
+		{name: "AllThatDiffers", given: changes(registered, domain.WebhookWasPaused{}),
+			when: known(func(c *domain.ImportWebhook) {
+				c.MaxConcurrency, c.Secret, c.State = new(3), secretB, domain.WebhookEnabled
+			}),
+			then: changes(
+				domain.WebhookUpdated{Settings: with(func(s *domain.Settings) { s.MaxConcurrency = 3 }), Credential: credential},
+				domain.WebhookSecretRotated{Secret: secretB, Until: t0}, domain.WebhookEnabledAgain{})},
+		{name: "TheStateOfNewOnesIsForNewOnes", given: changes(registered), when: known(func(c *domain.ImportWebhook) { c.NewState = domain.WebhookDisabled })},
+		{name: "InvalidSettings", given: changes(registered), when: known(func(c *domain.ImportWebhook) { c.Timeout = new(time.Hour) }), err: "timeout"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			before := foldWebhook(c.given...)
+			got, err := domain.DecideWebhook(before, c.when)
+			if (err == nil) != (c.err == "") || err != nil && (!errors.Is(err, domain.ErrInvalidSettings) || !strings.Contains(err.Error(), c.err)) {
+				t.Errorf("error %v, want %q", err, c.err)
+			}
+			if !reflect.DeepEqual(got, c.then) {
+				t.Errorf("got  %+v\nwant %+v", got, c.then)
+			}
+			after := before
+			for _, event := range got {
+				after = domain.EvolveWebhook(after, event)
+			}
+			if again, err := domain.DecideWebhook(after, c.when); c.err == "" && (err != nil || len(again) != 0) {
+				t.Errorf("the same again gives %+v, %v", again, err)
+			}
+			if named := domain.Differences(before, after); (len(named) == 0) != (len(got) == 0) {
+				t.Errorf("%d events, differences %v", len(got), named)
+			}
+		})
+	}
+}
