@@ -140,6 +140,7 @@ func TestReadmeExamples(t *testing.T) {
 	if code := relay.ProcessState.ExitCode(); code != 0 {
 		t.Errorf("the relay stopped with exit code %d", code)
 	}
+	s.uninstall()
 
 	for _, b := range s.blocks {
 		switch {
@@ -620,6 +621,25 @@ func (s *readmeStory) verify() {
 		s.t.Fatal(err)
 	}
 	s.ruby("verify.rb", b, input)
+}
+
+// uninstall: the README's trigger stands against it, and nothing else. What the
+// administrator has made, the roles, is for the administrator to drop.
+func (s *readmeStory) uninstall() {
+	s.t.Helper()
+	c := newCLI(s.t, s.dsn(readmeDatabase, "outrider_owner"))
+	c.fails(exitFailed, []string{"function with_trigger.message_to_outbox()"}, "uninstall", "--yes")
+	s.do(s.admin, `DROP SCHEMA with_trigger, app CASCADE`)
+	b := s.take("sh owner uninstall", 1)[0]
+	c.asks, c.in = true, readmeDatabase+"\n"
+	for line := range strings.Lines(b.text) {
+		if out := c.ok(shellWords(line)[1:]...); !strings.Contains(out, "is gone from database") || !strings.Contains(out, "Role outrider_relay stays") {
+			s.t.Errorf("%s: %s", b.name(), out)
+		}
+	}
+	if n := s.count(countOurs); n != 0 {
+		s.t.Errorf("%s: %d schemas are left", b.name(), n)
+	}
 }
 
 // readmeReceiver is the webhook of the story.

@@ -536,9 +536,19 @@ stays. There is no way back: register it again for a new one.`,
 	return cmd
 }
 
-// answer reads yes or no. An end of input is a no, an interrupt does not wait
-// for it.
+// answer reads yes or no.
 func (a *app) answer(ctx context.Context) (bool, error) {
+	text, err := a.readLine(ctx)
+	switch strings.ToLower(text) {
+	case "y", "yes":
+		return err == nil, err
+	}
+	return false, err
+}
+
+// readLine reads an answer. An end of input is an empty one, an interrupt does
+// not wait for it.
+func (a *app) readLine(ctx context.Context) (string, error) {
 	line := make(chan string, 1)
 	go func() { // ends with the process, if nobody ever answers
 		text, _ := bufio.NewReader(a.in).ReadString('\n')
@@ -546,13 +556,9 @@ func (a *app) answer(ctx context.Context) (bool, error) {
 	}()
 	select {
 	case text := <-line:
-		switch strings.ToLower(strings.TrimSpace(text)) {
-		case "y", "yes":
-			return true, nil
-		}
-		return false, nil
+		return strings.TrimSpace(text), nil
 	case <-ctx.Done():
-		return false, ctx.Err()
+		return "", ctx.Err()
 	}
 }
 

@@ -1,0 +1,614 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lib/pq"
+	"github.com/lib/pq/pqerror"
+
+	"github.com/outrider-relay/outrider/migrations"
+)
+
+// Removal is what an uninstall drops, and what stands against it.
+type Removal struct {
+	// Database is its name. Installed says that there is something of Outrider
+	// in it; where it is false, all else is empty.
+	Database  string
+	Installed bool
+	Tables    []RemovedTable
+	// Views, Functions and Sequences count what is dropped beside the tables.
+	Views, Functions, Sequences int
+	Roles                       []RemovedRole
+
+	// Unrouted are events that no relay has routed, Waiting deliveries that
+	// wait for their time, Unsent those that no relay has begun or finished:
+	// all are lost with the tables.
+	Unrouted, Waiting, Unsent Count
+	// NewestEvent is how long ago the newest event was inserted; negative where
+	// there is none.
+	NewestEvent time.Duration
+
+	// Foreign names objects of others that depend on ours, lie in our schemas,
+	// or are attached to our tables. With one of them nothing is dropped.
+	Foreign []string
+	// Callers are functions of others whose text names ours: PostgreSQL does
+	// not know of these, and they would fail once ours are gone.
+	Callers []Caller
+	// Relays are those that work or stand by.
+	Relays []string
+	// Owner is set where the present user may not drop: who may.
+	Owner string
+
+	own     ownObjects
+	schemas []string
+}
+
+// RemovedTable is a table with its partitions.
+type RemovedTable struct {
+	Name string
+	Rows Count
+	// Estimate is PostgreSQL's own where there are more rows than are counted;
+	// -1 where it has none.
+	Estimate int64
+	Size     string
+}
+
+// RemovedRole is a group role.
+type RemovedRole struct {
+	Name string
+	// Members lose the membership, and nothing else.
+	Members []string
+	// Needed says why the role stays: what else in the cluster uses it. Empty
+	// where it is dropped.
+	Needed []string
+}
+
+// Caller is a function with the triggers that call it.
+type Caller struct {
+	Function string
+	Triggers []string
+}
+
+// Count is a number counted up to a bound: More says that there are more.
+type Count struct {
+	N    int
+	More bool
+}
+
+// countLimit bounds what is counted.
+const countLimit = 10_000
+
+func countOf(n int) Count { return Count{min(n, countLimit), n > countLimit} }
+
+// String gives "12", or "more than 10,000".
+func (c Count) String() string {
+	if c.More {
+		return "more than " + grouped(int64(c.N))
+	}
+	return grouped(int64(c.N))
+}
+
+// objectsCTE tells our own objects from others'. Each member of a schema
+// depends on it in pg_depend. closure is all that goes with ours by itself:
+// indexes, constraints, triggers, row types.
+//
+// $1, $2, $3 kinds, schemas and names of what migrations make, $4 the schemas.
+const objectsCTE = `
+WITH RECURSIVE known (kind, schema, name) AS (SELECT * FROM unnest($1::text[], $2::text[], $3::text[])),
+space AS (SELECT n.oid, n.nspname::text AS nspname FROM pg_namespace n WHERE n.nspname = ANY ($4::text[])),
+member AS (
+  SELECT d.classid, d.objid, i.type, s.nspname AS schema, i.identity,
+         coalesce(i.name, (SELECT p.proname::text FROM pg_proc p WHERE p.oid = d.objid)) AS name
+    FROM pg_depend d JOIN space s ON s.oid = d.refobjid CROSS JOIN LATERAL pg_identify_object(d.classid, d.objid, 0) i
+   WHERE d.refclassid = 'pg_namespace'::regclass AND d.deptype = 'n'),
+own AS (
+  SELECT m.*, EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = m.objid) AS partition, false AS owned
+    FROM member m
+   WHERE EXISTS (SELECT FROM known k WHERE (k.kind, k.schema, k.name) = (m.type, m.schema, m.name))
+      OR m.type = 'table' AND (m.schema, regexp_replace(m.name, '\d+$', '')) IN (('outbox', 'events_'), ('relay', 'log_'))
+  UNION ALL
+  SELECT m.*, false, true
+    FROM member m
+   WHERE m.type = 'sequence' AND EXISTS (
+         SELECT FROM pg_depend o JOIN pg_class t ON t.oid = o.refobjid JOIN known k ON k.kind = 'table' AND k.schema = m.schema AND k.name = t.relname
+          WHERE o.classid = 'pg_class'::regclass AND o.objid = m.objid AND o.deptype IN ('a', 'i') AND o.refclassid = 'pg_class'::regclass
+            AND t.relnamespace IN (SELECT s.oid FROM space s))),
+closure (classid, objid) AS (
+  SELECT x.classid, x.objid FROM (
+     SELECT 'pg_namespace'::regclass::oid AS classid, s.oid AS objid FROM space s
+     UNION ALL SELECT o.classid, o.objid FROM own o) x
+  UNION
+  SELECT d.classid, d.objid FROM closure c JOIN pg_depend d ON (d.refclassid, d.refobjid) = (c.classid, c.objid)
+   WHERE d.deptype IN ('i', 'a', 'P', 'S'))`
+
+// foreignQuery names what is not ours and would stop a DROP, or would go
+// silently with one: triggers, publications and partitions in other schemas.
+const foreignQuery = objectsCTE + `
+SELECT DISTINCT CASE WHEN d.classid = 'pg_rewrite'::regclass
+            THEN (SELECT pg_describe_object('pg_class'::regclass, r.ev_class, 0) FROM pg_rewrite r WHERE r.oid = d.objid)
+            ELSE pg_describe_object(d.classid, d.objid, d.objsubid) END AS description
+  FROM closure c JOIN pg_depend d ON (d.refclassid, d.refobjid) = (c.classid, c.objid)
+  LEFT JOIN pg_trigger t ON d.classid = 'pg_trigger'::regclass AND t.oid = d.objid
+  LEFT JOIN pg_class r ON d.classid = 'pg_class'::regclass AND r.oid = d.objid
+ WHERE d.deptype = 'n' AND NOT EXISTS (SELECT FROM closure o WHERE (o.classid, o.objid) = (d.classid, d.objid))
+    OR d.deptype = 'a' AND (
+       NOT t.tgisinternal AND t.tgparentid = 0 AND NOT EXISTS (SELECT FROM known k WHERE k.kind = 'trigger' AND k.name = t.tgname)
+       OR d.classid::regclass::text IN ('pg_publication_rel', 'pg_publication_namespace')
+       OR r.relkind IN ('r', 'p', 'f', 'S') AND r.relnamespace NOT IN (SELECT s.oid FROM space s))
+ ORDER BY description`
+
+// ownQuery lists what is ours.
+const ownQuery = objectsCTE + `
+SELECT o.type, o.identity, o.partition, o.owned,
+       coalesce((SELECT pg_get_userbyid(c.relowner) FROM pg_class c WHERE o.classid = 'pg_class'::regclass AND c.oid = o.objid AND NOT pg_has_role(c.relowner, 'USAGE')), '')
+  FROM own o ORDER BY o.type, o.identity`
+
+// callersQuery finds functions by their text: for PostgreSQL the body of a
+// function is no dependency. $5 matches the names of our tables and functions,
+// $6 a search_path with one of our schemas.
+const callersQuery = objectsCTE + `
+SELECT p.oid::regprocedure::text,
+       ARRAY(SELECT format('%I ON %s', t.tgname, t.tgrelid::regclass) FROM pg_trigger t
+              WHERE t.tgfoid = p.oid AND NOT t.tgisinternal AND t.tgparentid = 0 ORDER BY 1)::text[]
+  FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+ WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.oid NOT IN (SELECT s.oid FROM space s)
+   AND (p.prosrc ~* $5 OR array_to_string(p.proconfig, ' ') ~* $6)
+   AND NOT EXISTS (SELECT FROM closure c WHERE c.classid = 'pg_proc'::regclass AND c.objid = p.oid)
+ ORDER BY 1`
+
+// rolesQuery tells who else uses a role. pg_shdepend has the grants of all
+// databases.
+const rolesQuery = objectsCTE + `
+SELECT r.rolname,
+       ARRAY(SELECT pg_get_userbyid(m.member) FROM pg_auth_members m WHERE m.roleid = r.oid AND m.member <> r.oid ORDER BY 1)::text[],
+       ARRAY(
+         SELECT DISTINCT format('database %I', d.datname)
+           FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid
+          WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = r.oid AND d.datname <> current_database()
+         UNION
+         SELECT DISTINCT pg_describe_object(s.classid, s.objid, 0)
+           FROM pg_shdepend s
+          WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = r.oid
+            AND (s.dbid = 0 AND s.classid <> 'pg_auth_members'::regclass
+                 OR s.dbid = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+                    AND NOT EXISTS (SELECT FROM closure c WHERE (c.classid, c.objid) = (s.classid, s.objid)))
+         UNION
+         SELECT format('its membership in %I', g.rolname)
+           FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
+          WHERE m.member = r.oid AND g.rolname <> ALL ($5::text[])
+         ORDER BY 1)::text[]
+  FROM pg_roles r WHERE r.rolname = ANY ($5::text[]) ORDER BY array_position($5::text[], r.rolname::text)`
+
+// relaysQuery finds relays: the one at work by its signs of life, by the
+// database's own clock, those that stand by by the names of their connections.
+const relaysQuery = `
+SELECT format('relay %s, whose last sign of life came %s s ago', b.relay_id, round(extract(epoch FROM clock_timestamp() - b.at)))
+  FROM (SELECT DISTINCT ON (h.relay_id) h.relay_id, h.at FROM relay.heartbeats h ORDER BY h.relay_id, h.n DESC) b
+ WHERE b.at > clock_timestamp() - interval '10 s'
+UNION ALL
+SELECT format('%s connections named "%s"', count(*), a.application_name)
+  FROM pg_stat_activity a
+ WHERE a.datname = current_database() AND a.application_name LIKE 'outrider %' AND a.pid <> pg_backend_pid()
+ GROUP BY a.application_name`
+
+// ownObject is one of ours, named as a DROP wants it.
+type ownObject struct {
+	kind, name       string
+	partition, owned bool
+}
+
+type ownObjects []ownObject
+
+// names are those of a kind that are dropped by name: partitions and identity
+// sequences go with their table.
+func (o ownObjects) names(kind string) []string {
+	var names []string
+	for _, object := range o {
+		if object.kind == kind && !object.partition && !object.owned {
+			names = append(names, object.name)
+		}
+	}
+	return names
+}
+
+// ErrHeld is the error of an uninstall that got no lock.
+var ErrHeld = errors.New("others use the tables")
+
+// ErrRelayAlive is the error of an uninstall while a relay runs.
+var ErrRelayAlive = errors.New("a relay runs")
+
+// PlanRemoval looks at what an uninstall would do. It changes nothing.
+func PlanRemoval(ctx context.Context, db *sql.DB) (*Removal, error) {
+	tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = tx.Rollback() }()
+	r := &Removal{NewestEvent: -1}
+	if err := r.look(ctx, tx); err != nil || !r.Installed || r.Owner != "" {
+		return r, err
+	}
+	for _, look := range []func(context.Context, *sql.Tx) error{r.lookAtCallers, r.lookAtRoles, r.lookAtTables, r.lookAtRelays, r.lookAtWork} {
+		if err := look(ctx, tx); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// look finds what is ours, and what of others hangs on it.
+func (r *Removal) look(ctx context.Context, tx *sql.Tx) error {
+	// Names are told with their schema, unless it is PostgreSQL's own.
+	if _, err := tx.ExecContext(ctx, `SET LOCAL search_path = pg_catalog, pg_temp`); err != nil {
+		return err
+	}
+	err := tx.QueryRowContext(ctx, `
+SELECT current_database(), c.oid IS NOT NULL, CASE WHEN pg_has_role(c.relowner, 'USAGE') THEN '' ELSE coalesce(pg_get_userbyid(c.relowner), '') END
+  FROM (VALUES (1)) one LEFT JOIN (pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace) ON (n.nspname, c.relname) = ('relay', 'schema_migrations')`).
+		Scan(&r.Database, &r.Installed, &r.Owner)
+	if err != nil || !r.Installed || r.Owner != "" {
+		return err
+	}
+	var version int64
+	err = tx.QueryRowContext(ctx, `SELECT coalesce(max(version_id), 0) FROM relay.schema_migrations WHERE is_applied`).Scan(&version)
+	r.schemas = migrations.Schemas
+	switch {
+	case err != nil:
+		return err
+	case version > migrations.Version:
+		return fmt.Errorf("%w: it has version %d, this binary knows %d", migrations.ErrNewer, version, migrations.Version)
+	case version == 0:
+		r.schemas = []string{"relay"} // the first migration failed: the other schemas, if any, are somebody else's
+	}
+	rows, err := tx.QueryContext(ctx, ownQuery, r.arguments()...)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }()
+	r.own = nil
+	for rows.Next() {
+		var o ownObject
+		var owner string
+		if err := rows.Scan(&o.kind, &o.name, &o.partition, &o.owned, &owner); err != nil {
+			return err
+		}
+		if owner != "" {
+			r.Owner = owner
+		}
+		r.own = append(r.own, o)
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	r.Views, r.Functions, r.Sequences = len(r.own.names("view")), len(r.own.names("function")), len(r.own.names("sequence"))
+	r.Foreign, err = textsOf(ctx, tx, foreignQuery, r.arguments()...)
+	return err
+}
+
+// arguments are $1 to $4 of objectsCTE.
+func (r *Removal) arguments(more ...any) []any {
+	var kinds, schemas, names []string
+	for _, o := range migrations.Objects() {
+		kinds, schemas, names = append(kinds, o.Kind), append(schemas, o.Schema), append(names, o.Name)
+	}
+	return append([]any{pq.Array(kinds), pq.Array(schemas), pq.Array(names), pq.Array(r.schemas)}, more...)
+}
+
+func (r *Removal) lookAtCallers(ctx context.Context, tx *sql.Tx) error {
+	names := map[string]bool{}
+	for _, o := range migrations.Objects() {
+		if o.Kind != "trigger" && o.Kind != "type" {
+			names[o.Name] = true
+		}
+	}
+	var list []string
+	for name := range names {
+		list = append(list, name)
+	}
+	slices.Sort(list)
+	schemas := strings.Join(r.schemas, "|")
+	rows, err := tx.QueryContext(ctx, callersQuery, r.arguments(
+		`\m(`+schemas+`)"?\s*\.\s*"?(`+strings.Join(list, "|")+`)\M`, `search_path=.*\m(`+schemas+`)\M`)...)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var c Caller
+		if err := rows.Scan(&c.Function, pq.Array(&c.Triggers)); err != nil {
+			return err
+		}
+		r.Callers = append(r.Callers, c)
+	}
+	return rows.Err()
+}
+
+func (r *Removal) lookAtRoles(ctx context.Context, tx *sql.Tx) error {
+	rows, err := tx.QueryContext(ctx, rolesQuery, r.arguments(pq.Array(migrations.Roles))...)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var role RemovedRole
+		if err := rows.Scan(&role.Name, pq.Array(&role.Members), pq.Array(&role.Needed)); err != nil {
+			return err
+		}
+		r.Roles = append(r.Roles, role)
+	}
+	return rows.Err()
+}
+
+// lookAtTables counts the rows of small tables and takes PostgreSQL's estimate
+// for large ones.
+func (r *Removal) lookAtTables(ctx context.Context, tx *sql.Tx) error {
+	for _, name := range r.own.names("table") {
+		t := RemovedTable{Name: name}
+		var n int
+		// The name is quoted by PostgreSQL itself.
+		err := tx.QueryRowContext(ctx, `SELECT count(*) FROM (SELECT FROM `+name+` LIMIT $1 + 1) x`, countLimit).Scan(&n)
+		if err != nil {
+			return err
+		}
+		t.Rows = countOf(n)
+		err = tx.QueryRowContext(ctx, `
+SELECT pg_size_pretty(sum(pg_total_relation_size(c.oid))),
+       CASE WHEN bool_or(c.reltuples < 0 AND c.relkind = 'r' AND pg_relation_size(c.oid) > 0) THEN -1 ELSE sum(greatest(c.reltuples, 0)) END::bigint
+  FROM pg_class c
+ WHERE c.oid = $1::regclass OR c.oid IN (SELECT p.relid FROM pg_partition_tree($1::regclass) p WHERE p.isleaf)`, name).Scan(&t.Size, &t.Estimate)
+		if err != nil {
+			return err
+		}
+		r.Tables = append(r.Tables, t)
+	}
+	return nil
+}
+
+func (r *Removal) lookAtRelays(ctx context.Context, tx *sql.Tx) (err error) {
+	if r.has("relay.heartbeats") {
+		r.Relays, err = textsOf(ctx, tx, relaysQuery)
+	}
+	return err
+}
+
+// has reports whether all of these tables are there.
+func (r *Removal) has(tables ...string) bool {
+	own := r.own.names("table")
+	return !slices.ContainsFunc(tables, func(t string) bool { return !slices.Contains(own, t) })
+}
+
+// lookAtWork counts what would never be delivered.
+func (r *Removal) lookAtWork(ctx context.Context, tx *sql.Tx) error {
+	if !r.has("outbox.events", "relay.batches", "relay.log", "relay.due", "relay.slots", "relay.heartbeats") {
+		return nil // a migration failed half-way: nothing was ever routed
+	}
+	p, err := readPosition(ctx, tx)
+	if err != nil {
+		return err
+	}
+	w, err := unrouted(ctx, tx, p)
+	if err != nil {
+		return err
+	}
+	r.Unrouted = w.count
+	var due, unsent int
+	var newest sql.NullFloat64
+	err = tx.QueryRowContext(ctx, `
+SELECT (SELECT count(*) FROM (SELECT FROM relay.due LIMIT $1 + 1) x),
+       (SELECT count(*) FROM (
+          SELECT FROM relay.log l
+           WHERE l.pos > p.pos AND (l.delivery_id IS NOT NULL OR l.type = 'attempt_started')
+             AND NOT EXISTS (SELECT FROM relay.log n WHERE n.event_seq = l.event_seq AND n.webhook_id = l.webhook_id AND n.replay_id = l.replay_id AND n.version = l.version + 1)
+             AND NOT EXISTS (SELECT FROM relay.due w WHERE w.event_seq = l.event_seq AND w.webhook_id = l.webhook_id AND w.replay_id = l.replay_id)
+           LIMIT $1 + 1) x),
+       (SELECT extract(epoch FROM clock_timestamp() - e.inserted_at) FROM outbox.events e ORDER BY e.seq DESC LIMIT 1)
+  FROM (SELECT least(coalesce((SELECT b.commit << $2 FROM relay.batches b WHERE b.no = o.position), 0), o.low - 1) AS pos
+          FROM (SELECT coalesce(h.position, s.position) AS position, coalesce(h.low, s.low) AS low
+                  FROM relay.slots s
+                  LEFT JOIN LATERAL (SELECT h.position, h.low FROM relay.heartbeats h WHERE h.relay_id = s.relay_id ORDER BY h.n DESC LIMIT 1) h ON true
+                 WHERE s.slot = $3) o) p`, countLimit, commitShift, tailSlot).Scan(&due, &unsent, &newest)
+	if err != nil {
+		return err
+	}
+	r.Waiting, r.Unsent = countOf(due), countOf(unsent)
+	if newest.Valid {
+		r.NewestEvent = time.Duration(newest.Float64 * float64(time.Second))
+	}
+	return nil
+}
+
+// The tries to get the locks. Each is short, since inserts wait behind it; the
+// last ones are longer than the second after which PostgreSQL stops an
+// autovacuum that is in the way.
+var lockTimeouts = []time.Duration{
+	200 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond, 1600 * time.Millisecond, 1600 * time.Millisecond,
+}
+
+// lockPause lets the producers work between two tries.
+const lockPause = 500 * time.Millisecond
+
+// Remove drops what the plan shows, all or nothing. Every DROP is a RESTRICT:
+// PostgreSQL itself refuses one that would take something of others along. It
+// gives the roles that stay with the reason. ErrHeld says that the locks did
+// not come.
+func (r *Removal) Remove(ctx context.Context, db *sql.DB, keepRoles bool) (kept []RemovedRole, err error) {
+	for i, timeout := range lockTimeouts {
+		kept, err = r.tryRemove(ctx, db, keepRoles, timeout)
+		if !isLockTimeout(err) && !isSerialization(err) {
+			return kept, err
+		}
+		if i == len(lockTimeouts)-1 {
+			break
+		}
+		select {
+		case <-time.After(lockPause):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return nil, r.held(ctx, db)
+}
+
+func (r *Removal) tryRemove(ctx context.Context, db *sql.DB, keepRoles bool, timeout time.Duration) ([]RemovedRole, error) {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = tx.Rollback() }()
+	tables := r.own.names("table")
+	slices.SortFunc(tables, func(a, b string) int { return strings.Compare(lockOrder(a), lockOrder(b)) })
+	for _, statement := range []string{
+		fmt.Sprintf(`SET LOCAL lock_timeout = '%dms'`, timeout.Milliseconds()),
+		// An insert that waits behind it finds no table when it goes on.
+		`LOCK TABLE ` + strings.Join(tables, ", ") + ` IN ACCESS EXCLUSIVE MODE`,
+	} {
+		if _, err := tx.ExecContext(ctx, statement); err != nil {
+			return nil, err
+		}
+	}
+	// What came since the plan was made.
+	now := &Removal{}
+	if err := now.look(ctx, tx); err != nil {
+		return nil, err
+	}
+	if len(now.Foreign) > 0 {
+		return nil, fmt.Errorf("others depend on it: %s", strings.Join(now.Foreign, ", "))
+	}
+	if err := now.lookAtRelays(ctx, tx); err != nil {
+		return nil, err
+	}
+	if len(now.Relays) > 0 {
+		return nil, fmt.Errorf("%w: %s", ErrRelayAlive, strings.Join(now.Relays, ", "))
+	}
+	if err := now.drop(ctx, tx); err != nil {
+		return nil, err
+	}
+	var kept []RemovedRole
+	if !keepRoles {
+		if kept, err = dropRoles(ctx, tx, r.Roles); err != nil {
+			return nil, err
+		}
+	}
+	return kept, tx.Commit()
+}
+
+// lockOrder is that of a relay and of producers: the outbox first.
+func lockOrder(table string) string {
+	if table == "outbox.events" {
+		return ""
+	}
+	return table
+}
+
+// drop drops our objects, then the schemas. Kinds depend on each other in both
+// directions, so what is still needed waits for the next round.
+func (r *Removal) drop(ctx context.Context, tx *sql.Tx) error {
+	var statements []string
+	for _, kind := range []string{"view", "table", "function", "sequence", "type"} {
+		if names := r.own.names(kind); len(names) > 0 {
+			statements = append(statements, `DROP `+strings.ToUpper(kind)+` `+strings.Join(names, ", "))
+		}
+	}
+	statements = append(statements, `DROP SCHEMA `+strings.Join(r.schemas, ", "))
+	for len(statements) > 0 {
+		var waiting []string
+		var reason error
+		for _, statement := range statements {
+			err := try(ctx, tx, statement)
+			switch {
+			case isCode(err, string(pqerror.DependentObjectsStillExist)):
+				waiting, reason = append(waiting, statement), err
+			case err != nil:
+				return err
+			}
+		}
+		if len(waiting) == len(statements) {
+			text := reason.Error()
+			if pg := pq.As(reason); pg != nil {
+				text = strings.ReplaceAll(pg.Detail, "\n", "; ")
+			}
+			return fmt.Errorf("others depend on it: %s", text)
+		}
+		statements = waiting
+	}
+	return nil
+}
+
+// try runs a statement and undoes it alone where it fails.
+func try(ctx context.Context, tx *sql.Tx, statement string) error {
+	if _, err := tx.ExecContext(ctx, `SAVEPOINT try`); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, statement); err != nil {
+		_, undo := tx.ExecContext(ctx, `ROLLBACK TO SAVEPOINT try`)
+		return errors.Join(err, undo)
+	}
+	_, err := tx.ExecContext(ctx, `RELEASE SAVEPOINT try`)
+	return err
+}
+
+// dropRoles drops the group roles that nothing else needs. A role that cannot
+// be dropped does no harm: it stays, with the reason.
+func dropRoles(ctx context.Context, tx *sql.Tx, roles []RemovedRole) (kept []RemovedRole, err error) {
+	for _, role := range roles {
+		if len(role.Needed) == 0 {
+			err := try(ctx, tx, `DROP ROLE `+pq.QuoteIdentifier(role.Name))
+			pg := pq.As(err)
+			switch {
+			case err == nil:
+				continue
+			case pg == nil || isLockTimeout(err) || isSerialization(err):
+				return nil, err
+			}
+			role.Needed = []string{pg.Message}
+		}
+		kept = append(kept, role)
+	}
+	return kept, nil
+}
+
+// held says who holds the locks.
+func (r *Removal) held(ctx context.Context, db *sql.DB) error {
+	holders, err := textsOf(ctx, db, `
+SELECT DISTINCT format('process %s of user %s%s', a.pid, a.usename, CASE WHEN a.application_name <> '' THEN ' ('||a.application_name||')' END)
+  FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_stat_activity a ON a.pid = l.pid
+ WHERE l.granted AND l.locktype = 'relation' AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+   AND n.nspname = ANY ($1::text[]) AND l.pid <> pg_backend_pid() LIMIT 10`, pq.Array(r.schemas))
+	if err != nil {
+		return err
+	}
+	if len(holders) == 0 {
+		return ErrHeld
+	}
+	return fmt.Errorf("%w: %s", ErrHeld, strings.Join(holders, ", "))
+}
+
+// queryer is a pool or a transaction.
+type queryer interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// textsOf reads the only column of a query.
+func textsOf(ctx context.Context, db queryer, query string, args ...any) ([]string, error) {
+	rows, err := db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	var found []string
+	for rows.Next() {
+		var text sql.NullString
+		if err := rows.Scan(&text); err != nil {
+			return nil, err
+		}
+		found = append(found, text.String)
+	}
+	return found, rows.Err()
+}
