@@ -41,6 +41,13 @@ func ValidEventName(name string) bool { return eventName.MatchString(name) }
 // typingDeadline: a typing indicator that comes later than this misleads.
 const typingDeadline = 10 * time.Second
 
+// EventWebhookTest is the name of the event by which an operator tests a
+// webhook.
+const EventWebhookTest = "webhook_test"
+
+// testDeadline leaves a test three attempts: nobody waits for it longer.
+const testDeadline = time.Minute
+
 // deliveryDeadline is how long other deliveries may wait, paused or held,
 // before they expire. It outlives the default retry schedule of three days.
 const deliveryDeadline = 7 * 24 * time.Hour
@@ -51,6 +58,8 @@ func Deadline(event string) time.Duration {
 	switch event {
 	case "conversation_typing_on", "conversation_typing_off":
 		return typingDeadline
+	case EventWebhookTest:
+		return testDeadline
 	default:
 		return deliveryDeadline
 	}

@@ -67,6 +67,27 @@ func Route(event string, inbox int64, config Configuration) Routing {
 			r.Targets = append(r.Targets, Target{w.ID, w.Version})
 		}
 	}
+	return r.concluded()
+}
+
+// RouteTest decides about a test of one webhook: it gets the event whatever
+// its subscriptions and its inbox filter, and no other webhook does.
+func RouteTest(webhook WebhookID, config Configuration) Routing {
+	var r Routing
+	for i := range config.Webhooks {
+		switch w := &config.Webhooks[i]; {
+		case w.ID != webhook || w.State == WebhookDeleted:
+		case w.State == WebhookDisabled:
+			r.Skips = append(r.Skips, Skip{w.ID, SkipDisabled})
+		default:
+			r.Targets = append(r.Targets, Target{w.ID, w.Version})
+		}
+	}
+	return r.concluded()
+}
+
+// concluded says what targets and skips come to.
+func (r Routing) concluded() Routing {
 	switch {
 	case len(r.Targets) > 0:
 		r.Kind = RoutingRouted

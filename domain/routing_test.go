@@ -15,12 +15,21 @@ func webhook(id domain.WebhookID, state domain.WebhookState, inbox int64, subscr
 	}
 }
 
+func target(id domain.WebhookID) domain.Target {
+	return domain.Target{WebhookID: id, Version: int64(id) * 10}
+}
+
+func disabled(id domain.WebhookID) domain.Skip {
+	return domain.Skip{WebhookID: id, Reason: domain.SkipDisabled}
+}
+
+func otherInbox(id domain.WebhookID) domain.Skip {
+	return domain.Skip{WebhookID: id, Reason: domain.SkipInbox}
+}
+
 func TestRoute(t *testing.T) {
 	t.Parallel()
 	const event, enabled = "message_created", domain.WebhookEnabled
-	target := func(id domain.WebhookID) domain.Target { return domain.Target{WebhookID: id, Version: int64(id) * 10} }
-	disabled := func(id domain.WebhookID) domain.Skip { return domain.Skip{WebhookID: id, Reason: domain.SkipDisabled} }
-	otherInbox := func(id domain.WebhookID) domain.Skip { return domain.Skip{WebhookID: id, Reason: domain.SkipInbox} }
 	for _, c := range []struct {
 		name     string
 		inbox    int64
@@ -102,6 +111,25 @@ func TestRoute(t *testing.T) {
 				t.Errorf("got  %+v\nwant %+v", got, c.want)
 			}
 		})
+	}
+}
+
+func TestRouteTest(t *testing.T) {
+	t.Parallel()
+	config := domain.Configuration{Webhooks: []domain.Webhook{
+		webhook(1, domain.WebhookEnabled, 12), webhook(2, domain.WebhookPaused, 0), webhook(3, domain.WebhookDisabled, 0),
+		webhook(4, domain.WebhookDeleted, 0), webhook(5, domain.WebhookEnabled, 0, domain.EventWebhookTest),
+	}}
+	for id, want := range map[domain.WebhookID]domain.Routing{
+		1: {Kind: domain.RoutingRouted, Targets: []domain.Target{target(1)}},
+		2: {Kind: domain.RoutingRouted, Targets: []domain.Target{target(2)}},
+		3: {Kind: domain.RoutingSkipped, Reason: "disabled", Skips: []domain.Skip{disabled(3)}},
+		4: {Kind: domain.RoutingNoSubscriber},
+		6: {Kind: domain.RoutingNoSubscriber},
+	} {
+		if got := domain.RouteTest(id, config); !reflect.DeepEqual(got, want) {
+			t.Errorf("webhook %d: got %+v, want %+v", id, got, want)
+		}
 	}
 }
 

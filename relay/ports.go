@@ -165,6 +165,9 @@ type Webhooks interface {
 	Changed(ctx context.Context, since string) (changed []domain.Webhook, snapshot string, err error)
 	// Configurations reads accounts' webhooks in the snapshot of tx.
 	Configurations(ctx context.Context, tx *sql.Tx, accounts []domain.AccountID) (map[domain.AccountID]domain.Configuration, error)
+	// Tested reads, in the snapshot of tx, which webhook the chat event at this
+	// place is a test of, 0 for none: anybody may call an event webhook_test.
+	Tested(ctx context.Context, tx *sql.Tx, eventSeq int64) (domain.WebhookID, error)
 }
 
 // Place is where a relay has to begin, or how far it has come.

@@ -78,7 +78,15 @@ func (r *routing) handle(msg *message.Message) error {
 			config = r.configs[row.AccountID]
 		}
 	}
-	r.decide(row, config)
+	var tested domain.WebhookID
+	if row.Name == domain.EventWebhookTest {
+		var err error
+		if tested, err = r.webhooks.Tested(msg.Context(), tx, row.Seq); err != nil {
+			r.logger.Warn("reading what a test is for failed; the batch is read again", "error", err)
+			return nil
+		}
+	}
+	r.decide(row, config, tested)
 	return nil
 }
 
@@ -96,8 +104,9 @@ func (r *routing) stale() []domain.AccountID {
 	return accounts
 }
 
-// decide leaves the decision in the row.
-func (r *routing) decide(row *outbox.Row, config domain.Configuration) {
+// decide leaves the decision in the row. tested is the webhook that it is a
+// test of, 0 for none.
+func (r *routing) decide(row *outbox.Row, config domain.Configuration, tested domain.WebhookID) {
 	defer func() {
 		if recovered := recover(); recovered != nil {
 			r.logger.Error("routing failed", "event_seq", row.Seq, "panic", fmt.Sprint(recovered))
@@ -122,7 +131,11 @@ func (r *routing) decide(row *outbox.Row, config domain.Configuration) {
 		return
 	}
 	r.seen[key] = row.Seq
-	row.Routed.Routing = domain.Route(row.Name, facts.InboxID, config)
+	if tested != 0 {
+		row.Routed.Routing = domain.RouteTest(tested, config)
+	} else {
+		row.Routed.Routing = domain.Route(row.Name, facts.InboxID, config)
+	}
 	if len(row.Routed.Targets) == 0 && len(row.Routed.Skips) == 0 {
 		return
 	}

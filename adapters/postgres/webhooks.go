@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/outrider-relay/outrider/domain"
 	"github.com/outrider-relay/outrider/relay"
 )
@@ -378,6 +380,25 @@ func (w *Webhooks) Configurations(ctx context.Context, tx *sql.Tx, accounts []do
 		configurations[account] = configuration
 	}
 	return configurations, rows.Err()
+}
+
+// Tested implements relay.Webhooks.
+func (w *Webhooks) Tested(ctx context.Context, tx *sql.Tx, eventSeq int64) (domain.WebhookID, error) {
+	var id domain.WebhookID
+	err := tx.QueryRowContext(ctx, `SELECT webhook_id FROM relay.webhook_tests WHERE event_seq = $1`, eventSeq).Scan(&id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	return id, err
+}
+
+// RequestTest inserts an event that is routed to this webhook alone, and gives
+// its id. A webhook that is not enabled is refused by the database, in words
+// that Explain keeps.
+func (w *Webhooks) RequestTest(ctx context.Context, id domain.WebhookID) (uuid.UUID, error) {
+	var event uuid.UUID
+	err := w.db.QueryRowContext(ctx, `SELECT relay.request_webhook_test($1)`, int64(id)).Scan(&event)
+	return event, err
 }
 
 // maxMissed bounds the count of missed events.

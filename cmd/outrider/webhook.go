@@ -33,7 +33,7 @@ It takes a user with the role outrider_relay.`,
 			"Stop sending to a webhook. Events are still routed to it: its deliveries are held, and go out when it is enabled again, unless their deadline of 7 days passes.",
 			"paused", domain.PauseWebhook{}),
 		a.webhookDisable(), a.webhookEnable(), a.webhookRemove(), a.webhookRotate(),
-		a.webhookImport(), a.webhookExport(),
+		a.webhookTest(), a.webhookImport(), a.webhookExport(),
 	)
 	return cmd
 }

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jedib0t/go-pretty/v6/text"
+	"github.com/spf13/cobra"
+
+	"github.com/outrider-relay/outrider/adapters/postgres"
+	"github.com/outrider-relay/outrider/domain"
+)
+
+// testPoll is how often the outcome of a test is looked for.
+const testPoll = 100 * time.Millisecond
+
+// testResult is how far a test has come.
+type testResult struct {
+	event   uuid.UUID
+	webhook domain.WebhookID
+	// attempt is the first one, nil while there is none.
+	attempt *postgres.AttemptRecord
+}
+
+var testColumns = []column[testResult]{
+	{name: "event_id", value: func(r *testResult) any { return r.event }},
+	{name: "webhook_id", value: func(r *testResult) any { return r.webhook }},
+	{name: "outcome", value: func(r *testResult) any { return orNil(r.of().Outcome) }},
+	{name: "status_code", value: func(r *testResult) any { return orNil(r.of().StatusCode) }},
+	{name: "duration_ms", value: func(r *testResult) any {
+		if d := r.of().DurationMS; d.Valid {
+			return d.Float64
+		}
+		return nil
+	}},
+	{name: "remote_ip", value: func(r *testResult) any { return orNil(r.of().RemoteIP) }},
+	{name: "error_class", value: func(r *testResult) any { return orNil(r.of().ErrorClass) }},
+	{name: "error_detail", value: func(r *testResult) any { return orNil(r.of().ErrorDetail) }},
+	{name: "response_excerpt", value: func(r *testResult) any { return orNil(r.of().ResponseExcerpt.String) }},
+}
+
+// of gives the attempt, the zero value for none.
+func (r *testResult) of() postgres.AttemptRecord {
+	if r.attempt == nil {
+		return postgres.AttemptRecord{}
+	}
+	return *r.attempt
+}
+
+func (a *app) webhookTest() *cobra.Command {
+	var wait time.Duration
+	var format string
+	cmd := &cobra.Command{
+		Use:   "test ID",
+		Short: "Send a test to a webhook, and say what came of it",
+		Long: `Send an event webhook_test to this webhook alone, whatever its subscriptions and its
+inbox. It goes the way of every event: through the outbox and a running relay, signed,
+and on record with who asked for it. A test that fails is tried again for a minute.
+
+It takes a user with the role outrider_operator. Exit code 0 says that the receiver
+answered the first attempt with 2xx.`,
+		Args: cobra.ArbitraryArgs,
+	}
+	flagOf(cmd.Flags(), &wait, "wait", "DURATION", "15s", "how long to wait for the outcome; 0 not at all", parseDuration)
+	thingFormat(cmd.Flags(), &format)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		conf, c := a.check(cmd)
+		id := c.webhookID(args)
+		if err := c.err(); err != nil {
+			return err
+		}
+		return a.withWebhooks(cmd.Context(), conf, func(db *sql.DB, hooks *postgres.Webhooks) error {
+			event, err := hooks.RequestTest(cmd.Context(), id)
+			if err != nil {
+				return err
+			}
+			result := testResult{event: event, webhook: id}
+			if wait == 0 {
+				if format == formatJSON {
+					return writeObject(a.out, testColumns, &result)
+				}
+				fmt.Fprintf(a.out, "A test of webhook %d is in the outbox. What becomes of it:\n\n  outrider audit trace %s\n", id, event)
+				return nil
+			}
+			if err := awaitTest(cmd.Context(), db, wait, &result); err != nil {
+				return err
+			}
+			if format == formatJSON {
+				if err := writeObject(a.out, testColumns, &result); err != nil {
+					return err
+				}
+			}
+			if at := result.of(); at.Outcome != domain.OutcomeSucceeded {
+				return testFailure(id, &at)
+			} else if format != formatJSON {
+				fmt.Fprintf(a.out, "Webhook %d answered %d in %s, from %s.\n\n  outrider audit trace %s\n", id, at.StatusCode, inMillis(at.DurationMS.Float64), at.RemoteIP, event)
+			}
+			return nil
+		})
+	}
+	return cmd
+}
+
+func inMillis(ms float64) string {
+	return time.Duration(ms * float64(time.Millisecond)).Round(100 * time.Microsecond).String()
+}
+
+// awaitTest waits for the outcome of the first attempt. An error says how far
+// the test came without one.
+func awaitTest(ctx context.Context, db *sql.DB, wait time.Duration, result *testResult) error {
+	patience := time.After(wait)
+	ticker := time.NewTicker(testPoll)
+	defer ticker.Stop()
+	for {
+		traces, err := postgres.NewAudit(db).Trace(ctx, 0, result.event)
+		if err != nil {
+			return err
+		}
+		problem := &failure{"no relay has taken the test up within " + wait.String(), "is outrider serve running? The test waits in the outbox, and is sent when one does"}
+		if len(traces) > 0 && traces[0].Event.Routing != domain.RoutingWaiting {
+			final := false
+			if result.attempt, problem, final = testOutcome(result.webhook, &traces[0], wait); final {
+				if problem != nil {
+					return problem
+				}
+				return nil
+			}
+		}
+		select {
+		case <-ticker.C:
+		case <-patience:
+			return problem
+		case <-ctx.Done():
+			return &failure{"interrupted; the test goes on", "outrider audit trace " + result.event.String()}
+		}
+	}
+}
+
+// testOutcome reads a routed test's trace: the first attempt where it has an
+// outcome, else what is to be said if the test comes no further. final says
+// that waiting is no use.
+func testOutcome(id domain.WebhookID, trace *postgres.Trace, wait time.Duration) (attempt *postgres.AttemptRecord, problem *failure, final bool) {
+	if len(trace.Deliveries) == 0 {
+		return nil, &failure{fmt.Sprintf("webhook %d was disabled or removed before the test was routed", id), ""}, true
+	}
+	d := &trace.Deliveries[0]
+	if len(d.Attempts) > 0 {
+		if d.Attempts[0].Outcome != domain.OutcomeStarted {
+			return &d.Attempts[0], nil, true
+		}
+		return nil, &failure{fmt.Sprintf("the POST to webhook %d has no outcome within %s", id, wait), "give it more time: --wait 1m; or see: outrider audit trace " + trace.Event.EventID.String()}, false
+	}
+	switch {
+	case d.Status == domain.DeliveryCancelled:
+		return nil, &failure{fmt.Sprintf("the test of webhook %d was cancelled: %s", id, cancelReason(d.Reason)), ""}, true
+	case d.Status == domain.DeliveryHeld:
+		return nil, &failure{fmt.Sprintf("webhook %d was paused before the test was sent", id), fmt.Sprintf("enable it: outrider webhook enable %d", id)}, true
+	}
+	return nil, &failure{fmt.Sprintf("the test is routed to webhook %d, and no attempt was started within %s", id, wait),
+		"does the relay run with --no-send, or is the webhook busy? outrider audit deliveries --webhook " + fmt.Sprint(id)}, false
+}
+
+// testFailure says what went wrong with an attempt and what mends it.
+func testFailure(id domain.WebhookID, at *postgres.AttemptRecord) error {
+	if at.Outcome == domain.OutcomeUnknown {
+		return &failure{fmt.Sprintf("nobody knows whether the test reached webhook %d: %s", id, at.ErrorDetail), "it is sent again; outrider audit trace " + at.EventID.String()}
+	}
+	problem := fmt.Sprintf("webhook %d did not take the test: %s, after %s", id, at.ErrorDetail, inMillis(at.DurationMS.Float64))
+	if at.RemoteIP != "" {
+		problem += ", from " + at.RemoteIP
+	}
+	if said := at.ResponseExcerpt.String; said != "" {
+		problem += "; it said: " + text.Snip(printable(said), 200, "…")
+	}
+	return &failure{problem, testAdvice(id, at)}
+}
+
+// testAdvice is what mends a failure, by its class and status.
+func testAdvice(id domain.WebhookID, at *postgres.AttemptRecord) string {
+	switch at.ErrorClass {
+	case domain.ErrorRefusedAddress:
+		return "webhooks live at public addresses; allow a network of yours to the relay by OUTRIDER_ALLOW_CIDRS, or --allow-cidrs of outrider serve"
+	case domain.ErrorDNS:
+		return "check the host in the webhook's URL, and the name servers of the machine where the relay runs"
+	case domain.ErrorConnect:
+		return "is the receiver running, and does a firewall let the relay's machine reach it?"
+	case domain.ErrorTLS:
+		return "check the receiver's certificate, with its intermediate ones, and that it is for the host in the URL"
+	case domain.ErrorTimeout:
+		return fmt.Sprintf("a receiver should answer first and work afterwards; or give it more time: outrider webhook update %d --timeout 15s", id)
+	case domain.ErrorReset, domain.ErrorBody:
+		return "the connection broke on the way: the logs of the receiver, or of a proxy before it, tell more"
+	case domain.ErrorStatus, domain.ErrorNone:
+	}
+	switch code := at.StatusCode; {
+	case code >= 300 && code < 400:
+		return fmt.Sprintf("redirects are not followed: give the URL that it leads to: outrider webhook update %d --url URL", id)
+	case code == 401, code == 403:
+		return "does the receiver have the webhook's secret? outrider verify-signature tells what is wrong with a request that it got"
+	case code == 404, code == 405:
+		return "check the path of the webhook's URL, and that the receiver takes POST there"
+	case code == 410:
+		return "the receiver says that it is gone for good; a second 410 disables the webhook"
+	case code == 429:
+		return fmt.Sprintf("it gets too much: allow fewer attempts at once: outrider webhook update %d --max-concurrency 2", id)
+	default:
+		return "the receiver's log tells more"
+	}
+}
