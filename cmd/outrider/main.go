@@ -96,6 +96,7 @@ of the account, and keeps every decision and every attempt on record.`,
 		a.webhookCommand(),
 		a.auditCommand(),
 		a.replayCommand(),
+		a.verifyCommand(),
 		a.versionCommand(),
 	)
 	return root
