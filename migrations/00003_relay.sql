@@ -89,13 +89,15 @@ CREATE TABLE relay.log (
     version     integer     NOT NULL,
     type        text        NOT NULL,
     data        json        NOT NULL,
+    routing     text,       -- of a chat event's decision: also in data, and here so that no index has to parse it
     event_id    uuid,
     delivery_id uuid,
     salt        bytea,
     excerpt     text,
     PRIMARY KEY (event_seq, webhook_id, replay_id, version)
 ) PARTITION BY RANGE (event_seq);
-CREATE INDEX log_pos ON relay.log (pos);
+-- Finds the attempts that a dead relay left open.
+CREATE INDEX log_started ON relay.log (pos) WHERE type = 'attempt_started';
 CREATE INDEX log_event_id ON relay.log (event_id) WHERE webhook_id = 0;
 -- Not "webhook_id = 0": the look-up of duplicates must not find this one fit.
 CREATE INDEX log_account ON relay.log (account_id, event_seq) WHERE type = 'routed';
@@ -104,8 +106,7 @@ CREATE INDEX log_webhook ON relay.log (webhook_id, event_seq) WHERE delivery_id 
 -- What is rare is found without walking what is common.
 CREATE INDEX log_rare ON relay.log (type, event_seq)
     WHERE type IN ('attempt_failed', 'attempt_unknown', 'held', 'expired', 'dead', 'cancelled');
-CREATE INDEX log_not_routed ON relay.log (event_seq)
-    WHERE webhook_id = 0 AND type = 'routed' AND data ->> 'routing' <> 'routed';
+CREATE INDEX log_not_routed ON relay.log (event_seq) WHERE routing <> 'routed';
 CREATE TABLE relay.log_net PARTITION OF relay.log DEFAULT;
 
 -- What must wait: retries, holds, overflow. Small, and read from the time last

@@ -47,7 +47,7 @@ SELECT x.event_id,
        CASE WHEN x.data IS NOT NULL THEN coalesce((x.data ->> 'body_bytes')::integer, 0) END AS body_bytes,
        coalesce((x.data ->> 'deliveries')::integer, 0) AS delivery_count,
        e.metadata
-  FROM (SELECT r.event_seq AS seq, r.webhook_id, r.type, r.event_id, r.account_id, r.at AS routed_at, r.data ->> 'routing' AS routing, r.data
+  FROM (SELECT r.event_seq AS seq, r.webhook_id, r.type, r.event_id, r.account_id, r.at AS routed_at, r.routing, r.data
           FROM relay.log r
          UNION ALL
         -- No row at or below low is still waiting: it keeps the search short.

@@ -175,7 +175,7 @@ func (c lossy) Read(b []byte) (int, error) {
 // openOver opens a pool over the line.
 func openOver(t *testing.T, dsn string, l *line) *sql.DB {
 	t.Helper()
-	connector, err := pq.NewConnector(dsn + "&application_name=tail")
+	connector, err := pq.NewConnector(dsn + "&application_name=tail&binary_parameters=yes")
 	if err != nil {
 		t.Fatal(err)
 	}

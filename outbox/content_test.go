@@ -83,7 +83,7 @@ func TestOddContent(t *testing.T) {
 	)
 
 	for name, open := range map[string]func(*pgtest.DB) (*sql.DB, error){
-		"as tests connect": func(d *pgtest.DB) (*sql.DB, error) { return sql.Open("postgres", d.DSN) },
+		"as tests connect": func(d *pgtest.DB) (*sql.DB, error) { return sql.Open("postgres", d.DSN+"&binary_parameters=yes") },
 		"as the relay connects": func(d *pgtest.DB) (*sql.DB, error) {
 			return postgres.OpenRelay(d.DSN, "tail", &postgres.Identity{AllowUnsafe: true})
 		},

@@ -88,9 +88,9 @@ SELECT (1000000 + i)::text::xid8, i % 50 + 1, 'message_created', json_build_obje
 
 // fillLog writes that rows up to $1 are routed, each tenth to a webhook.
 const fillLog = `
-INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id)
+INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id, routing)
 SELECT e.seq, w.id, 0, e.account_id, (e.seq << 20) + w.id, 1, now(), 1, CASE w.id WHEN 0 THEN 'routed' ELSE 'scheduled' END,
-       '{"routing":"routed","event":"message_created"}', e.id, CASE w.id WHEN 1 THEN e.id END
+       '{"routing":"routed","event":"message_created"}', e.id, CASE w.id WHEN 1 THEN e.id END, CASE w.id WHEN 0 THEN 'routed' END
   FROM outbox.events e, (VALUES (0), (1)) w (id) WHERE e.seq <= $1 AND (w.id = 0 OR e.seq % 10 = 0) ORDER BY 1, 2`
 
 // A poll's cost must not grow with what waits or with what is routed, whatever

@@ -362,7 +362,7 @@ SELECT CASE WHEN e.rn IS NULL OR e.rn = 1 THEN m.snap::text END, m.no, m.xid::te
   LEFT JOIN LATERAL ( -- "+ 0" leaves the planner no index but the one on event_id
        SELECT min(l.event_seq + 0) AS event_seq FROM relay.log l
         WHERE l.event_id = e.id AND l.webhook_id = 0 AND l.event_seq > $13 AND l.account_id + 0 = e.account_id
-          AND l.event_seq <> e.seq AND l.data ->> 'routing' <> 'quarantined') d ON true
+          AND l.event_seq <> e.seq AND l.routing <> 'quarantined') d ON true
  ORDER BY e.seq`
 
 // rowColumns are read of each row. A payload that is not compressed tells its

@@ -143,7 +143,7 @@ func as(t *testing.T, database *pgtest.DB, role, group string) *sql.DB {
 		t.Fatal(err)
 	}
 	dsn.User = url.UserPassword(role, "secret")
-	db, err := sql.Open("postgres", dsn.String())
+	db, err := sql.Open("postgres", dsn.String()+"&binary_parameters=yes")
 	if err != nil {
 		t.Fatal(err)
 	}

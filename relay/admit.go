@@ -34,9 +34,8 @@ func (d *dispatcher) takeBatches() {
 // fromBatch gives the deliveries that a batch scheduled.
 func fromBatch(batch *outbox.Batch) []Delivery {
 	var found []Delivery
-	ord := int64(0)
+	ord := int64(len(batch.Rows)) // the decisions' own entries come first
 	for _, row := range batch.Rows {
-		ord++ // the routing decision's own entry
 		for _, target := range row.Routed.Targets {
 			ord++
 			found = append(found, Delivery{

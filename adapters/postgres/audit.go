@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/lib/pq"
 
 	"github.com/outrider-relay/outrider/domain"
 )
@@ -243,11 +244,7 @@ func (a *Audit) Events(ctx context.Context, f AuditFilter, before *AuditCursor) 
 			if err != nil {
 				return found, err
 			}
-			list := newArray(20 * len(seqs))
-			for _, seq := range seqs {
-				list.integer(seq)
-			}
-			c.add("seq = ANY (?::bigint[])", list)
+			c.add("seq = ANY (?::bigint[])", pq.Array(seqs))
 			found.looked = len(seqs)
 			found.end = endOf(seqs, n, func(seq *int64) AuditCursor { return AuditCursor{Seq: *seq} })
 		}
@@ -594,10 +591,9 @@ func (a *Audit) Trace(ctx context.Context, account domain.AccountID, event uuid.
 
 // webhookNames reads the names that webhooks had at the versions that were used.
 func webhookNames(ctx context.Context, db querier, deliveries []DeliveryRecord) (map[domain.Target]string, error) {
-	ids, versions := newArray(20*len(deliveries)), newArray(20*len(deliveries))
+	ids, versions := make([]domain.WebhookID, len(deliveries)), make([]int64, len(deliveries))
 	for i := range deliveries {
-		ids.integer(int64(deliveries[i].WebhookID))
-		versions.integer(deliveries[i].WebhookVersion)
+		ids[i], versions[i] = deliveries[i].WebhookID, deliveries[i].WebhookVersion
 	}
 	names := map[domain.Target]string{}
 	_, err := list(ctx, db, func(row scanner) (struct{}, error) {
@@ -607,7 +603,7 @@ func webhookNames(ctx context.Context, db querier, deliveries []DeliveryRecord) 
 		names[used] = name
 		return struct{}{}, err
 	}, `SELECT webhook_id, webhook_version, coalesce(after ->> 'name', '') FROM audit.webhook_changes
- WHERE webhook_id = ANY ($1::bigint[]) AND webhook_version = ANY ($2::bigint[])`, ids, versions)
+ WHERE webhook_id = ANY ($1::bigint[]) AND webhook_version = ANY ($2::bigint[])`, pq.Array(ids), pq.Array(versions))
 	return names, err
 }
 

@@ -14,8 +14,8 @@ func bulk(t *testing.T, db *pgtest.DB, n int) {
 	t.Helper()
 	for _, statement := range []string{
 		`INSERT INTO outbox.events (account_id, event, payload) SELECT 1, 'message_created', '{}' FROM generate_series(1, $1::integer)`,
-		`INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id)
-		 SELECT seq, 0, 0, account_id, seq << 20, 1, inserted_at, 1, 'routed', '{"routing":"routed","event":"message_created"}', id FROM outbox.events WHERE seq <= $1::integer`,
+		`INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, routing, event_id)
+		 SELECT seq, 0, 0, account_id, seq << 20, 1, inserted_at, 1, 'routed', '{"routing":"routed","event":"message_created"}', 'routed', id FROM outbox.events WHERE seq <= $1::integer`,
 		`INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id)
 		 SELECT seq, 1, 0, account_id, (seq << 20) + 1, 1, inserted_at, 1, 'scheduled', '{"webhook_version":1}', id, gen_random_uuid() FROM outbox.events WHERE seq <= $1::integer`,
 		`INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data)

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/lib/pq/oid"
+
 	"github.com/outrider-relay/outrider/domain"
 	"github.com/outrider-relay/outrider/outbox"
 )
@@ -57,58 +59,58 @@ SELECT coalesce((SELECT high FROM relay.batches WHERE at < $1 ORDER BY at DESC L
 
 // batchStatement writes a link and its decisions, or nothing: the primary key
 // refuses the link of a second reader (23505), NOT NULL of prev a link whose
-// predecessor never committed (23502). That is the tail's fence.
+// predecessor never committed (23502). That is the tail's fence. The entries of
+// the decisions come first in the commit, then those of the deliveries.
 const batchStatement = `
-WITH c AS (SELECT nextval('relay.commits') AS commit),
-link AS (
+WITH link AS (
   INSERT INTO relay.batches (no, prev, consumed, target, cursor, floor, window_floor, high, low, seq_min, seq_max, relay_id, at, commit)
-  SELECT $13::bigint, (SELECT b.no FROM relay.batches b WHERE b.no = $13::bigint - 1), $14::pg_snapshot, $15::pg_snapshot,
-         $16::bigint, $17::bigint, $18::bigint, $19::bigint, $20::bigint, $21::bigint, $22::bigint, $23::bigint, $24::timestamptz, c.commit FROM c)
-INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id, salt, excerpt)
-SELECT e.event_seq, e.webhook_id, e.replay_id, e.account_id, (c.commit << 20) + e.ord, $23::bigint, e.at, e.version, e.type, e.data::json,
-       e.event_id, e.delivery_id, e.salt, e.excerpt
-  FROM ` + entryColumns + `, c`
+  VALUES ($1::bigint, (SELECT b.no FROM relay.batches b WHERE b.no = $1::bigint - 1), $2::pg_snapshot, $3::pg_snapshot,
+          $4::bigint, $5::bigint, $6::bigint, $7::bigint, $8::bigint, $9::bigint, $10::bigint, $11::bigint, $12::timestamptz, nextval('relay.commits'))
+  RETURNING commit << 20 AS pos),
+routed AS (
+  INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, routing, event_id, salt)
+  SELECT ($13::bigint[])[e.ord], 0, 0, ($14::bigint[])[e.ord], link.pos + e.ord, $11::bigint, $12::timestamptz, 1, 'routed', e.data, e.routing,
+         ($15::uuid[])[e.ord], e.salt
+    FROM unnest($16::json[], $17::text[], $18::bytea[]) WITH ORDINALITY AS e (data, routing, salt, ord), link)
+INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id)
+SELECT ($19::bigint[])[d.ord], ($20::bigint[])[d.ord], 0, ($21::bigint[])[d.ord], link.pos + $22::bigint + d.ord, $11::bigint, $12::timestamptz, 1, 'scheduled', d.data,
+       ($23::uuid[])[d.ord], ($24::uuid[])[d.ord]
+  FROM unnest($25::json[]) WITH ORDINALITY AS d (data, ord), link`
 
-// Statement implements outbox.Chain: for each row its decision, followed by
-// the deliveries it scheduled.
+// Statement implements outbox.Chain.
 func (c *Chain) Statement(batch *outbox.Batch) (string, []any) {
-	e := newEntries(2 * len(batch.Rows))
+	n := len(batch.Rows)
+	seq, account, event := newColumn(oid.T_int8, n, 8), newColumn(oid.T_int8, n, 8), newColumn(oid.T_uuid, n, 16)
+	data, routing, salt := newColumn(oid.T_json, n, 300), newColumn(oid.T_text, n, 8), newColumn(oid.T_bytea, n, 16)
+	dSeq, dWebhook, dAccount := newColumn(oid.T_int8, n, 8), newColumn(oid.T_int8, n, 8), newColumn(oid.T_int8, n, 8)
+	dEvent, dID, dData := newColumn(oid.T_uuid, n, 16), newColumn(oid.T_uuid, n, 16), newColumn(oid.T_json, n, 80)
 	for _, row := range batch.Rows {
-		e.seq.integer(row.Seq)
-		e.webhook.integer(0)
-		e.replay.integer(0)
-		e.account.integer(int64(row.AccountID))
-		e.version.integer(1)
-		e.at.time(batch.At)
-		e.kind.string([]byte(domain.TypeRouted))
-		e.data.string(domain.EncodeRouted(row.Routed))
-		e.event.uuid(row.ID)
-		e.delivery.null()
-		e.salt.bytes(row.Salt)
-		e.excerpt.null()
+		seq.bigint(row.Seq)
+		account.bigint(int64(row.AccountID))
+		event.uuid(row.ID)
+		data.bytes(domain.EncodeRouted(row.Routed))
+		routing.text(string(row.Routed.Kind))
+		salt.bytes(row.Salt)
 		for _, target := range row.Routed.Targets {
-			entry := domain.EncodeDelivery(domain.Scheduled{
-				At: batch.At, Deadline: batch.At.Add(domain.Deadline(row.Name)), WebhookVersion: target.Version,
-			})
 			notification := domain.NewNotificationID(row.AccountID, row.ID, target.WebhookID)
-			e.seq.integer(row.Seq)
-			e.webhook.integer(int64(target.WebhookID))
-			e.replay.integer(0)
-			e.account.integer(int64(row.AccountID))
-			e.version.integer(1)
-			e.at.time(entry.At)
-			e.kind.string([]byte(entry.Type))
-			e.data.string(entry.Data)
-			e.event.uuid(row.ID)
-			e.delivery.uuid(domain.NewDeliveryID(notification, row.Seq, 0))
-			e.salt.null()
-			e.excerpt.null()
+			dSeq.bigint(row.Seq)
+			dWebhook.bigint(int64(target.WebhookID))
+			dAccount.bigint(int64(row.AccountID))
+			dEvent.uuid(row.ID)
+			dID.uuid(domain.NewDeliveryID(notification, row.Seq, 0))
+			dData.bytes(domain.EncodeDelivery(domain.Scheduled{
+				At: batch.At, Deadline: batch.At.Add(domain.Deadline(row.Name)), WebhookVersion: target.Version,
+			}).Data)
 		}
 	}
 	var target any
 	if batch.Target != nil {
 		target = batch.Target.String()
 	}
-	return batchStatement, append(e.args(), batch.No, batch.Consumed.String(), target, batch.Cursor, batch.Floor, batch.WindowFloor,
-		batch.High, batch.Low, batch.SeqMin, batch.SeqMax, batch.RelayID, batch.At.UTC().Format(time.RFC3339Nano))
+	return batchStatement, []any{
+		batch.No, batch.Consumed.String(), target, batch.Cursor, batch.Floor, batch.WindowFloor, batch.High, batch.Low,
+		batch.SeqMin, batch.SeqMax, batch.RelayID, batch.At.UTC().Format(time.RFC3339Nano),
+		seq, account, event, data, routing, salt,
+		dSeq, dWebhook, dAccount, n, dEvent, dID, dData,
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/lib/pq"
+	"github.com/lib/pq/oid"
 
 	"github.com/outrider-relay/outrider/domain"
 	"github.com/outrider-relay/outrider/relay"
@@ -25,84 +26,97 @@ func NewLog(db *sql.DB) *Log { return &Log{db} }
 // it, and makes it wait for a take-over and see its result.
 const recordStatement = `
 WITH fence AS MATERIALIZED (
-  SELECT relay_id FROM relay.relays WHERE relay_id = $13::bigint AND fenced_at IS NULL FOR SHARE),
+  SELECT relay_id FROM relay.relays WHERE relay_id = $1::bigint AND fenced_at IS NULL FOR SHARE),
 c AS MATERIALIZED (SELECT nextval('relay.commits') AS commit FROM fence),
 entry AS (
-  INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id, salt, excerpt)
-  SELECT e.event_seq, e.webhook_id, e.replay_id, e.account_id, (c.commit << 20) + e.ord, $13::bigint, e.at, e.version, e.type, e.data::json,
-         e.event_id, e.delivery_id, e.salt, e.excerpt
-    FROM ` + entryColumns + `, c),
+  INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id, excerpt)
+  SELECT ($2::bigint[])[e.ord], ($3::bigint[])[e.ord], ($4::bigint[])[e.ord], ($5::bigint[])[e.ord], (c.commit << 20) + e.ord, $1::bigint,
+         ($6::timestamptz[])[e.ord], ($7::integer[])[e.ord], e.type, e.data, ($8::uuid[])[e.ord], ($9::uuid[])[e.ord], e.excerpt
+    FROM unnest($10::text[], $11::json[], $12::text[]) WITH ORDINALITY AS e (type, data, excerpt, ord), c),
 over AS (
   DELETE FROM relay.due d
-   USING unnest($14::bigint[], $15::bigint[], $16::bigint[], $17::integer[]) AS o (event_seq, webhook_id, replay_id, version), fence
+   USING unnest($13::bigint[], $14::bigint[], $15::bigint[], $16::integer[]) AS o (event_seq, webhook_id, replay_id, version), fence
    WHERE d.event_seq = o.event_seq AND d.webhook_id = o.webhook_id AND d.replay_id = o.replay_id AND d.version = o.version),
 wait AS (
   INSERT INTO relay.due (event_seq, webhook_id, replay_id, version, kind, at, pos, key)
   SELECT w.event_seq, w.webhook_id, w.replay_id, w.version, w.kind::"char", w.at, CASE w.pos WHEN 0 THEN (c.commit << 20) + w.entry ELSE w.pos END, w.key
-    FROM unnest($18::bigint[], $19::bigint[], $20::bigint[], $21::integer[], $22::text[], $23::timestamptz[], $24::bigint[], $25::bigint[], $26::bigint[])
+    FROM unnest($17::bigint[], $18::bigint[], $19::bigint[], $20::integer[], $21::text[], $22::timestamptz[], $23::bigint[], $24::bigint[], $25::bigint[])
          AS w (event_seq, webhook_id, replay_id, version, kind, at, pos, key, entry), c)
 SELECT commit FROM c`
 
+// entryColumns are the arguments $2 to $12.
+type entryColumns struct {
+	seq, webhook, replay, account, at, version, event, delivery, kind, data, excerpt *column
+}
+
+// dueEnds are the arguments $13 to $16, dueBegins $17 to $25.
+type (
+	dueEnds   struct{ seq, webhook, replay, version *column }
+	dueBegins struct{ seq, webhook, replay, version, kind, at, pos, key, entry *column }
+)
+
 // Record implements relay.Log.
 func (l *Log) Record(ctx context.Context, relayID int64, changes []relay.Change) (int64, error) {
-	e := newEntries(2 * len(changes))
-	ends := [4]*array{newArray(0), newArray(0), newArray(0), newArray(0)}
-	waits := [9]*array{newArray(0), newArray(0), newArray(0), newArray(0), newArray(0), newArray(0), newArray(0), newArray(0), newArray(0)}
+	n := 2 * len(changes)
+	e := entryColumns{
+		newColumn(oid.T_int8, n, 8), newColumn(oid.T_int8, n, 8), newColumn(oid.T_int8, n, 8), newColumn(oid.T_int8, n, 8),
+		newColumn(oid.T_timestamptz, n, 8), newColumn(oid.T_int4, n, 4), newColumn(oid.T_uuid, 0, 16), newColumn(oid.T_uuid, 0, 16),
+		newColumn(oid.T_text, n, 16), newColumn(oid.T_json, n, 100), newColumn(oid.T_text, n, 0),
+	}
+	ends := dueEnds{newColumn(oid.T_int8, 0, 8), newColumn(oid.T_int8, 0, 8), newColumn(oid.T_int8, 0, 8), newColumn(oid.T_int4, 0, 4)}
+	begins := dueBegins{
+		newColumn(oid.T_int8, 0, 8), newColumn(oid.T_int8, 0, 8), newColumn(oid.T_int8, 0, 8), newColumn(oid.T_int4, 0, 4), newColumn(oid.T_text, 0, 1),
+		newColumn(oid.T_timestamptz, 0, 8), newColumn(oid.T_int8, 0, 8), newColumn(oid.T_int8, 0, 8), newColumn(oid.T_int8, 0, 8),
+	}
 	ord := int64(0)
 	for i := range changes {
 		c := &changes[i]
-		first := ord + 1
+		if c.Ends != 0 {
+			ends.seq.bigint(c.Key.EventSeq)
+			ends.webhook.bigint(int64(c.Key.WebhookID))
+			ends.replay.bigint(int64(c.Key.ReplayID))
+			ends.version.integer(c.Ends)
+		}
+		if w := c.Waits; w.Kind != relay.DueNone {
+			begins.seq.bigint(w.Key.EventSeq)
+			begins.webhook.bigint(int64(w.Key.WebhookID))
+			begins.replay.bigint(int64(w.Key.ReplayID))
+			begins.version.integer(w.Version)
+			begins.kind.text(string(w.Kind))
+			begins.at.time(w.At)
+			begins.pos.bigint(w.Pos)
+			begins.key.bigint(w.Order)
+			begins.entry.bigint(ord + 1)
+		}
 		for n, entry := range c.Entries {
 			ord++
-			e.seq.integer(c.Key.EventSeq)
-			e.webhook.integer(int64(c.Key.WebhookID))
-			e.replay.integer(int64(c.Key.ReplayID))
-			e.account.integer(int64(c.AccountID))
-			e.version.integer(int64(c.First + n))
+			e.seq.bigint(c.Key.EventSeq)
+			e.webhook.bigint(int64(c.Key.WebhookID))
+			e.replay.bigint(int64(c.Key.ReplayID))
+			e.account.bigint(int64(c.AccountID))
 			e.at.time(entry.At)
-			e.kind.string([]byte(entry.Type))
-			e.data.string(entry.Data)
-			if entry.Type == domain.TypeScheduled {
-				e.event.uuid(c.EventID)
-				e.delivery.uuid(domain.NewDeliveryID(domain.NewNotificationID(c.AccountID, c.EventID, c.Key.WebhookID), c.Key.EventSeq, c.Key.ReplayID))
-			} else {
-				e.event.null()
-				e.delivery.null()
-			}
-			e.salt.null()
+			e.version.integer(c.First + n)
+			e.kind.text(entry.Type)
+			e.data.bytes(entry.Data)
 			if entry.Excerpt == "" {
 				e.excerpt.null()
 			} else {
-				e.excerpt.string([]byte(entry.Excerpt))
+				e.excerpt.text(entry.Excerpt)
+			}
+			if entry.Type == domain.TypeScheduled { // a replay's: else these two stay empty
+				e.event.fill(ord - 1)
+				e.event.uuid(c.EventID)
+				e.delivery.fill(ord - 1)
+				e.delivery.uuid(domain.NewDeliveryID(domain.NewNotificationID(c.AccountID, c.EventID, c.Key.WebhookID), c.Key.EventSeq, c.Key.ReplayID))
 			}
 		}
-		if c.Ends != 0 {
-			ends[0].integer(c.Key.EventSeq)
-			ends[1].integer(int64(c.Key.WebhookID))
-			ends[2].integer(int64(c.Key.ReplayID))
-			ends[3].integer(int64(c.Ends))
-		}
-		if w := c.Waits; w.Kind != relay.DueNone {
-			waits[0].integer(w.Key.EventSeq)
-			waits[1].integer(int64(w.Key.WebhookID))
-			waits[2].integer(int64(w.Key.ReplayID))
-			waits[3].integer(int64(w.Version))
-			waits[4].string([]byte{byte(w.Kind)})
-			waits[5].time(w.At)
-			waits[6].integer(w.Pos)
-			waits[7].integer(w.Order)
-			waits[8].integer(first)
-		}
-	}
-	args := append(e.args(), relayID)
-	for _, a := range ends {
-		args = append(args, a)
-	}
-	for _, a := range waits {
-		args = append(args, a)
 	}
 	var commit int64
-	err := l.db.QueryRowContext(ctx, recordStatement, args...).Scan(&commit)
+	err := l.db.QueryRowContext(ctx, recordStatement, relayID,
+		e.seq, e.webhook, e.replay, e.account, e.at, e.version, e.event, e.delivery, e.kind, e.data, e.excerpt,
+		ends.seq, ends.webhook, ends.replay, ends.version,
+		begins.seq, begins.webhook, begins.replay, begins.version, begins.kind, begins.at, begins.pos, begins.key, begins.entry,
+	).Scan(&commit)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return 0, relay.ErrFenced

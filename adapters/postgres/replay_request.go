@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/lib/pq"
 
 	"github.com/outrider-relay/outrider/domain"
 )
@@ -26,11 +27,7 @@ type ReplaySelection struct {
 func RequestReplay(ctx context.Context, db *sql.DB, s ReplaySelection) (domain.ReplayID, error) {
 	var ids any
 	if len(s.EventIDs) > 0 {
-		list := newArray(34 * len(s.EventIDs))
-		for _, id := range s.EventIDs {
-			list.uuid(id)
-		}
-		ids = list
+		ids = pq.Array(s.EventIDs)
 	}
 	number := func(n int64) sql.NullInt64 { return sql.NullInt64{Int64: n, Valid: n != 0} }
 	at := func(t time.Time) sql.NullTime { return sql.NullTime{Time: t, Valid: !t.IsZero()} }

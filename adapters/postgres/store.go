@@ -147,7 +147,7 @@ func (s *Store) Batch(ctx context.Context, no int64) ([]relay.Delivery, error) {
 WITH d AS MATERIALIZED (
   SELECT l.event_seq, l.webhook_id, l.replay_id, 0 AS version, ''::text AS kind, NULL::timestamptz AS at, 0::bigint AS key, l.pos
     FROM relay.log l
-   WHERE l.pos > $1 AND l.pos < $2 AND l.event_seq BETWEEN $3 AND $4 AND l.delivery_id IS NOT NULL
+   WHERE l.event_seq BETWEEN $3 AND $4 AND l.pos > $1 AND l.pos < $2 AND l.delivery_id IS NOT NULL
      AND NOT EXISTS (SELECT FROM relay.log n WHERE n.event_seq = l.event_seq AND n.webhook_id = l.webhook_id AND n.replay_id = l.replay_id AND n.version = 2)
      AND NOT EXISTS (SELECT FROM relay.due w WHERE w.event_seq = l.event_seq AND w.webhook_id = l.webhook_id AND w.replay_id = l.replay_id AND w.version = 1))
 `+readBack+`d.pos`, commit<<commitShift, (commit+1)<<commitShift, low, high)

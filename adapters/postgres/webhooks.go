@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/lib/pq"
 
 	"github.com/outrider-relay/outrider/domain"
 	"github.com/outrider-relay/outrider/relay"
@@ -301,11 +302,7 @@ func (w *Webhooks) Get(ctx context.Context, id domain.WebhookID) (domain.Webhook
 // Load implements relay.Webhooks. Deleted webhooks are loaded too; ids that
 // never were are left out.
 func (w *Webhooks) Load(ctx context.Context, ids []domain.WebhookID) ([]domain.Webhook, error) {
-	list := newArray(20 * len(ids))
-	for _, id := range ids {
-		list.integer(int64(id))
-	}
-	return w.query(ctx, `SELECT `+webhookColumns+` FROM relay.webhooks w WHERE w.id = ANY ($1::bigint[])`, list)
+	return w.query(ctx, `SELECT `+webhookColumns+` FROM relay.webhooks w WHERE w.id = ANY ($1::bigint[])`, pq.Array(ids))
 }
 
 func (w *Webhooks) query(ctx context.Context, query string, args ...any) ([]domain.Webhook, error) {
@@ -354,12 +351,10 @@ SELECT a.account_id, a.version, w.id IS NOT NULL, ` + nullableWebhookColumns + `
 // webhook has version 0.
 func (w *Webhooks) Configurations(ctx context.Context, tx *sql.Tx, accounts []domain.AccountID) (map[domain.AccountID]domain.Configuration, error) {
 	configurations := make(map[domain.AccountID]domain.Configuration, len(accounts))
-	list := newArray(20 * len(accounts))
 	for _, account := range accounts {
 		configurations[account] = domain.Configuration{}
-		list.integer(int64(account))
 	}
-	rows, err := tx.QueryContext(ctx, configurationsQuery, list)
+	rows, err := tx.QueryContext(ctx, configurationsQuery, pq.Array(accounts))
 	if err != nil {
 		return nil, err
 	}

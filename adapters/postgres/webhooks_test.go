@@ -403,8 +403,8 @@ func TestWebhooksMissed(t *testing.T) {
 			ConfigVersion: version(t, db.SQL, 1),
 		})
 		if _, err := db.SQL.ExecContext(t.Context(), `
-INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id)
-SELECT $1::bigint + n, 0, 0, 1, $1::bigint + n, 1, $2::timestamptz + ($1::bigint + n) * interval '1 second', 1, 'routed', $3::json, gen_random_uuid() FROM generate_series(1, $4) n`,
+INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, routing)
+SELECT $1::bigint + n, 0, 0, 1, $1::bigint + n, 1, $2::timestamptz + ($1::bigint + n) * interval '1 second', 1, 'routed', $3::json, gen_random_uuid(), $3::json ->> 'routing' FROM generate_series(1, $4) n`,
 			seq, start, string(data), n); err != nil {
 			t.Fatal(err)
 		}

@@ -185,8 +185,8 @@ func (s *story) write(key domain.DeliveryKey, entry domain.Entry, relay int64, d
 		excerpt = sql.NullString{String: entry.Excerpt, Valid: true}
 	}
 	mustExec(s.t, s.db, `
-INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id, excerpt)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
+INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id, excerpt, routing)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $10::json ->> 'routing')`,
 		key.EventSeq, int64(key.WebhookID), int64(key.ReplayID), int64(s.AccountID), s.pos, relay, entry.At, s.versions[key], entry.Type,
 		string(entry.Data), event, id, excerpt)
 }

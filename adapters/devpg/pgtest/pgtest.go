@@ -65,7 +65,8 @@ var settings = map[string]string{
 type DB struct {
 	// DSN is that of the superuser.
 	DSN string
-	// SQL is open as the superuser, and closed when the test ends.
+	// SQL is open as the superuser, with binary parameters as a relay has them,
+	// and closed when the test ends.
 	SQL *sql.DB
 	// Server is the one the database is on, shared unless NewServer made it.
 	Server *devpg.Server
@@ -118,7 +119,7 @@ func NewOn(t testing.TB, server *devpg.Server) *DB {
 	}
 	db := &DB{DSN: server.DSN(name), Server: server}
 	var err error
-	if db.SQL, err = sql.Open("postgres", db.DSN); err != nil {
+	if db.SQL, err = sql.Open("postgres", db.DSN+"&binary_parameters=yes"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
