@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/outrider-relay/outrider/adapters/chatwoot"
 	"github.com/outrider-relay/outrider/adapters/postgres"
 )
 
@@ -158,6 +159,8 @@ func (a *app) report(err error) int {
 		problems, advice, code = e.problems, e.advice, exitUsage
 	} else if e, ok := errors.AsType[*failure](err); ok {
 		advice = e.advice
+	} else if e, ok := errors.AsType[*chatwoot.Error](err); ok {
+		problems, advice = []string{e.Problem}, e.Advice
 	} else if e, ok := errors.AsType[*refusals](err); ok {
 		problems, advice = problems[:0], e.advice
 		for _, problem := range e.problems {

@@ -880,7 +880,7 @@ func TestReadmeSettings(t *testing.T) {
 	t.Parallel()
 	readme := readReadme(t)
 	blocks, _ := readmeBlocks(t, readme)
-	known := map[string]bool{configVariable: true, secretVariable: true}
+	known := map[string]bool{configVariable: true, secretVariable: true, chatwootTokenVariable: true, chatwootDatabaseVariable: true}
 	for _, s := range settings {
 		known[s.variable()] = true
 		if row := "| `" + s.key + "` | `--" + s.flag() + "` | `" + s.variable() + "` |"; !strings.Contains(readme, row) {

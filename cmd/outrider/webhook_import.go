@@ -398,21 +398,29 @@ type importFlags struct {
 
 func (a *app) webhookImport() *cobra.Command {
 	var f importFlags
+	var source chatwootSource
 	cmd := &cobra.Command{
-		Use:   "import FILE",
-		Short: "Register and update webhooks from JSON Lines",
+		Use:   "import (FILE | --chatwoot-url URL --account N ... | --chatwoot-database URL)",
+		Short: "Register and update webhooks from JSON Lines, or from Chatwoot",
 		Long: `Register and update webhooks from a file of JSON Lines, or from standard input where
 FILE is -: one object for each webhook, as "outrider webhook export" writes them, with
 account_id and url, and whatever else is to be said.
 
-A webhook that the account has with this URL is brought in line; what a line does not
-say stays as it is. The same import again changes nothing. All lines are judged before
+Or from Chatwoot: by its API, with the access token of an administrator of the
+accounts, which a file has or the variable ` + chatwootTokenVariable + `; or from the
+table webhooks of its database, which is only read. Its URL may be in the variable
+` + chatwootDatabaseVariable + `, a password in a .pgpass file.
+
+A webhook that the account has with this URL is brought in line; what the source does
+not say stays as it is. The same import again changes nothing. All are judged before
 the first is written, and all are written together or not at all.`,
 		Example: `  outrider webhook import webhooks.jsonl --dry-run
-  outrider webhook export --with-secrets | outrider --database-url URL webhook import -`,
+  outrider webhook import --chatwoot-url https://chat.example.com --account 1 --account 2 --token-file token.txt --state disabled
+  outrider webhook import --chatwoot-database postgres://reader@localhost/chatwoot_production --state disabled`,
 		Args: cobra.ArbitraryArgs,
 	}
 	flags := cmd.Flags()
+	source.addTo(cmd)
 	flagOf(flags, &f.state, "state", "STATE", "", "make new webhooks enabled, paused or disabled, whatever the source says; those that are there keep their state", parseNewState)
 	flags.BoolVar(&f.dryRun, "dry-run", false, "say what would change, and change nothing")
 	flags.BoolVar(&f.skipRefused, "skip-refused", false, "import the others where some are refused")
@@ -420,11 +428,16 @@ the first is written, and all are written together or not at all.`,
 	listFormat(flags, &f.format)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		conf, c := a.check(cmd)
-		name := c.one(args, "the FILE of webhooks (- for standard input)")
+		var read func(context.Context) ([]description, error)
+		if source.chosen(a, c, args) {
+			read = source.reader(a, c, args)
+		} else if name := c.one(args, "the FILE of webhooks (- for standard input), or --chatwoot-url, or --chatwoot-database"); name != "" {
+			read = func(context.Context) ([]description, error) { return a.readImport(name) }
+		}
 		if err := c.err(); err != nil {
 			return err
 		}
-		descriptions, err := a.readImport(name)
+		descriptions, err := read(cmd.Context())
 		if err != nil {
 			return err
 		}
@@ -506,7 +519,11 @@ func refusal(descriptions []description) error {
 	if refused == 0 {
 		return nil
 	}
-	return &refusals{problems, fmt.Sprintf("nothing was imported; %s can be: --skip-refused leaves the rest out", count(len(descriptions)-refused, "webhook", "webhooks"))}
+	advice := "nothing was imported"
+	if fit := len(descriptions) - refused; fit > 0 {
+		advice += fmt.Sprintf("; %s can be: --skip-refused leaves the rest out", count(fit, "webhook", "webhooks"))
+	}
+	return &refusals{problems, advice}
 }
 
 // refusals are what is wrong with what was to be imported.
