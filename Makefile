@@ -42,6 +42,10 @@ test: deps rails ## run the tests, on a PostgreSQL of their own
 race: deps rails ## run the tests with the race detector
 	@go test -race -timeout 40m ./...
 
+.PHONY: bench
+bench: deps build ## measure speed and cost; fails where a bound is not kept
+	@env -u OUTRIDER_DATABASE_URL -u OUTRIDER_CONFIG bin/outrider bench --check
+
 .PHONY: lint
 lint: ## check the code with the linter
 	@go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION) run ./...

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -20,6 +21,13 @@ import (
 
 // Tables and timelines show local times.
 func init() { time.Local = time.UTC }
+
+func TestMain(m *testing.M) {
+	pgtest.Main(m)
+	if dir := binaryDir.Load(); dir != nil {
+		_ = os.RemoveAll(*dir)
+	}
+}
 
 // result is what a command line gave.
 type result struct {

@@ -95,6 +95,9 @@ func parsePrefix(text string) (netip.Prefix, error) {
 	return prefix, nil
 }
 
+// databaseOptional annotates a command that does without a database.
+const databaseOptional = "outrider/database-optional"
+
 const (
 	configFlag     = "config"
 	configVariable = "OUTRIDER_CONFIG"
@@ -123,7 +126,7 @@ func (a *app) configure(cmd *cobra.Command) (config, []string) {
 			}
 		case s.required && source != "":
 			problems = append(problems, source+": is empty")
-		case s.required:
+		case s.required && cmd.Annotations[databaseOptional] == "":
 			problems = append(problems, fmt.Sprintf("%s is missing: set %s, or give --%s", s.key, s.variable(), s.flag()))
 		}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -13,31 +14,33 @@ import (
 // liveLine is the last line of the output, written anew in place. Where the
 // output is no terminal it is an ordinary line now and then.
 type liveLine struct {
-	app     *app
+	out io.Writer
+	// width is the terminal's that out is, 0 where it is none.
+	width   func() int
 	shown   bool
 	printed time.Time
 }
 
-func newLiveLine(a *app) *liveLine { return &liveLine{app: a} }
+func newLiveLine(a *app) *liveLine { return &liveLine{out: a.out, width: a.width} }
 
 // show replaces the line. Without a terminal it writes a line if the last one
 // is older than every; 0 is never.
 func (l *liveLine) show(line string, every time.Duration) {
-	if width := l.app.width(); width > 0 {
-		fmt.Fprintf(l.app.out, "\r\x1b[K%s", text.Snip(line, width-1, "…"))
+	if width := l.width(); width > 0 {
+		fmt.Fprintf(l.out, "\r\x1b[K%s", text.Snip(line, width-1, "…"))
 		l.shown = true
 		return
 	}
 	if every > 0 && time.Since(l.printed) >= every {
 		l.printed = time.Now()
-		fmt.Fprintln(l.app.out, line)
+		fmt.Fprintln(l.out, line)
 	}
 }
 
 // clear removes the line, so that others may be written.
 func (l *liveLine) clear() {
 	if l.shown {
-		fmt.Fprint(l.app.out, "\r\x1b[K")
+		fmt.Fprint(l.out, "\r\x1b[K")
 		l.shown = false
 	}
 }

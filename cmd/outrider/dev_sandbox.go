@@ -298,7 +298,7 @@ func (s *sandbox) awaitActive(ctx context.Context) error {
 	ticker := time.NewTicker(25 * time.Millisecond)
 	defer ticker.Stop()
 	for {
-		if state, err := s.relayState(ctx); err == nil && state == "active" {
+		if state, err := relayState(ctx, s.relayURL); err == nil && state == "active" {
 			return nil
 		}
 		select {
@@ -311,10 +311,11 @@ func (s *sandbox) awaitActive(ctx context.Context) error {
 	}
 }
 
-func (s *sandbox) relayState(ctx context.Context) (string, error) {
+// relayState asks a relay at the URL what it does.
+func relayState(ctx context.Context, url string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.relayURL+"/readyz", http.NoBody)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/readyz", http.NoBody)
 	if err != nil {
 		return "", err
 	}

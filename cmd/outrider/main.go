@@ -46,19 +46,26 @@ type app struct {
 	// in is one, so that a question can be answered.
 	width func() int
 	asks  bool
+	// errWidth is the terminal's that err is.
+	errWidth func() int
 }
 
 func newApp() *app {
 	return &app{
 		in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.Getenv, now: time.Now,
-		width: func() int {
-			if width, _, err := term.GetSize(int(os.Stdout.Fd())); err == nil {
-				return width
-			}
-			return 0
-		},
-		asks: term.IsTerminal(int(os.Stdin.Fd())),
+		width:    func() int { return widthOf(os.Stdout) },
+		errWidth: func() int { return widthOf(os.Stderr) },
+		asks:     term.IsTerminal(int(os.Stdin.Fd())),
 	}
+}
+
+// widthOf is a terminal's, 0 for what is none.
+func widthOf(file *os.File) int {
+	width, _, err := term.GetSize(int(file.Fd()))
+	if err != nil {
+		return 0
+	}
+	return width
 }
 
 // The groups of commands in the help.
@@ -92,6 +99,7 @@ of the account, and keeps every decision and every attempt on record.`,
 	root.AddCommand(
 		a.serveCommand(),
 		a.devCommand(),
+		a.benchCommand(),
 		a.migrateCommand(),
 		a.uninstallCommand(),
 		a.webhookCommand(),

@@ -1,0 +1,85 @@
+package bench
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"runtime"
+	"time"
+)
+
+// ReceiverAt is a Receiver in another process.
+type ReceiverAt struct {
+	// URL is its root, http://127.0.0.1:4711.
+	URL string
+	run int
+}
+
+// get asks the receiver, which answers while a relay may be using all of the
+// machine: with patience.
+func (r *ReceiverAt) get(ctx context.Context, path string, query url.Values) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.URL+path+"?"+query.Encode(), http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("ask the receiver: %w", err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	answer, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("the receiver answered %s: %s", response.Status, answer)
+	}
+	return answer, err
+}
+
+// Begin makes it count a new run of n events, and gives the run's number.
+func (r *ReceiverAt) Begin(ctx context.Context, n int) (int, error) {
+	r.run = (r.run + 1) % maxRuns
+	_, err := r.get(ctx, "/begin", url.Values{"run": {fmt.Sprintf("%0*d", runDigits, r.run)}, "n": {fmt.Sprint(n)}})
+	return r.run, err
+}
+
+// Behave says how it answers from now on; POSTs that hang are answered.
+func (r *ReceiverAt) Behave(ctx context.Context, b Behaviour) error {
+	text, err := json.Marshal(b)
+	if err != nil {
+		return err
+	}
+	_, err = r.get(ctx, "/behave", url.Values{"as": {string(text)}})
+	return err
+}
+
+// Arrived counts what arrived of the present run.
+func (r *ReceiverAt) Arrived(ctx context.Context) (Arrived, error) {
+	var arrived Arrived
+	answer, err := r.get(ctx, "/arrived", nil)
+	if err == nil {
+		err = json.Unmarshal(answer, &arrived)
+	}
+	return arrived, err
+}
+
+// Arrivals gives when each event of the present run arrived, in Unix
+// nanoseconds; 0 for those that did not.
+func (r *ReceiverAt) Arrivals(ctx context.Context) ([]int64, error) {
+	answer, err := r.get(ctx, "/arrivals", nil)
+	times := make([]int64, len(answer)/8)
+	for i := range times {
+		times[i] = int64(binary.LittleEndian.Uint64(answer[8*i:])) //nolint:gosec // as it was written
+	}
+	return times, err
+}
+
+// receiverIsFull says that the receiver was busy with all it may use: a faster
+// sender would not have been served faster.
+func receiverIsFull(d *delivered) bool {
+	return d.receiverCPU.Seconds() > 0.9*d.seconds()*float64(runtime.GOMAXPROCS(0))
+}

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outrider-relay/outrider/adapters/bench"
+)
+
+// benchOptions are the flags of `outrider bench`.
+type benchOptions struct {
+	workloads   []string
+	repetitions int
+	format      string
+	quick       bool
+	check       bool
+}
+
+// benchRepetitions is the default, of which the median is taken.
+const benchRepetitions = 5
+
+func (a *app) benchCommand() *cobra.Command {
+	var o benchOptions
+	cmd := &cobra.Command{
+		Use:     "bench",
+		Short:   "Measure how fast it is on this machine, and what it costs the database",
+		GroupID: groupRun,
+		Long: `Measure what a relay does, next to a bare HTTP client that makes the same POSTs
+over as many connections to the same receiver, and next to a bare table. Relay,
+receiver and client are processes of their own.
+
+Without a database it starts a private PostgreSQL, with fsync on, from the server
+binaries that are installed, and removes it in the end. The figures of a busy
+machine mean nothing: let it do nothing else.
+
+Workloads:
+` + benchTitles(),
+		Annotations: map[string]string{databaseOptional: "true"},
+		Args:        cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, c := a.check(cmd)
+			c.none(args)
+			if o.quick && !c.given("repetitions") {
+				o.repetitions = 1
+			}
+			if len(o.workloads) == 0 {
+				o.workloads = bench.Names
+			}
+			if err := c.err(); err != nil {
+				return err
+			}
+			return a.bench(cmd.Context(), o)
+		},
+	}
+	flags := cmd.Flags()
+	flagsOf(flags, &o.workloads, "workload", "NAME", "only these, as a,b (default: all)", oneOf(bench.Names...))
+	flagOf(flags, &o.repetitions, "repetitions", "N", strconv.Itoa(benchRepetitions), "how often each is measured; the medians count", parseRepetitions)
+	thingFormat(flags, &o.format)
+	flags.BoolVar(&o.quick, "quick", false, "do everything small, to see that it works; the figures mean nothing")
+	flags.BoolVar(&o.check, "check", false, "exit 1 if a bound is not kept")
+	cmd.AddCommand(a.benchReceiverCommand(), a.benchClientCommand())
+	return cmd
+}
+
+func benchTitles() string {
+	var text strings.Builder
+	for _, name := range bench.Names {
+		fmt.Fprintf(&text, "  %s  %s\n", name, bench.Titles[name])
+	}
+	return strings.TrimRight(text.String(), "\n")
+}
+
+func parseRepetitions(text string) (int, error) {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > 100 {
+		return 0, fmt.Errorf("%q is not a number from 1 to 100", text)
+	}
+	return n, nil
+}
+
+// bench measures, and shows what was found.
+func (a *app) bench(ctx context.Context, o benchOptions) error {
+	begun := a.now()
+	live := &liveLine{out: a.err, width: a.errWidth}
+	if live.width == nil {
+		live.width = func() int { return 0 }
+	}
+	rig := &benchRig{app: a, live: live}
+	report, err := rig.measure(ctx, o)
+	live.clear()
+	if closeErr := rig.close(); err == nil {
+		err = closeErr
+	}
+	if report != nil && len(report.Workloads) > 0 {
+		report.Seconds = a.now().Sub(begun).Seconds()
+		err = errors.Join(a.showBench(o, report), err)
+	}
+	if err != nil {
+		return err
+	}
+	if shortfalls := report.Shortfalls(); o.check && len(shortfalls) > 0 {
+		return &refusals{problems: asErrors(shortfalls), advice: "these bounds were not kept; on a machine that does something else at the same time they may not be"}
+	}
+	return nil
+}
+
+func asErrors(texts []string) []error {
+	list := make([]error, len(texts))
+	for i, text := range texts {
+		list[i] = errors.New(text)
+	}
+	return list
+}
+
+// showBench writes a report.
+func (a *app) showBench(o benchOptions, report *bench.Report) error {
+	if o.format == formatJSON {
+		encoder := json.NewEncoder(a.out)
+		encoder.SetEscapeHTML(false)
+		return encoder.Encode(report)
+	}
+	a.benchTable(report)
+	return nil
+}
+
+// benchReceiverCommand is the receiver's process.
+func (a *app) benchReceiverCommand() *cobra.Command {
+	var listen string
+	cmd := &cobra.Command{
+		Use: "receiver", Hidden: true, Args: cobra.NoArgs,
+		Short: "Be the receiver of a bench",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			listener, err := (&net.ListenConfig{}).Listen(cmd.Context(), "tcp", listen)
+			if err != nil {
+				return err
+			}
+			return bench.NewReceiver().Serve(cmd.Context(), listener)
+		},
+	}
+	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:0", "address to listen on")
+	return cmd
+}
+
+// benchClientCommand is the bare client's process.
+func (a *app) benchClientCommand() *cobra.Command {
+	var client bench.Client
+	cmd := &cobra.Command{
+		Use: "client", Hidden: true, Args: cobra.NoArgs,
+		Short: "Be the bare client of a bench",
+		RunE:  func(cmd *cobra.Command, _ []string) error { return client.Post(cmd.Context()) },
+	}
+	cmd.Flags().StringVar(&client.URL, "url", "", "the receiver")
+	cmd.Flags().IntVar(&client.Run, "run", 0, "number of the receiver's run")
+	cmd.Flags().IntVar(&client.Count, "count", 0, "how many POSTs to make")
+	cmd.Flags().IntVar(&client.Connections, "connections", 1, "connections to keep busy")
+	return cmd
+}
+
+// measure makes the rig and runs the workloads on it.
+func (b *benchRig) measure(ctx context.Context, o benchOptions) (*bench.Report, error) {
+	if err := b.open(ctx); err != nil {
+		return nil, err
+	}
+	report := &bench.Report{
+		Outrider: version().text(), At: b.app.now().UTC().Truncate(time.Second), Quick: o.quick, Repetitions: o.repetitions,
+		Machine: benchMachine(),
+	}
+	var err error
+	if report.Database, err = b.describe(ctx); err != nil {
+		return nil, err
+	}
+	run := bench.Run{
+		Rig: b, Receiver: &bench.ReceiverAt{URL: b.receiverURL}, Repetitions: o.repetitions, Quick: o.quick,
+		Progress: b.progress,
+	}
+	report.Workloads, err = run.Do(ctx, slices.Compact(slices.Sorted(slices.Values(o.workloads))))
+	return report, err
+}
+
+func (b *benchRig) progress(p bench.Progress) {
+	line := p.Workload
+	if p.Repetition > 0 {
+		line += fmt.Sprintf(" · %d of %d", p.Repetition, p.Repetitions)
+	}
+	line += " · " + p.Step
+	if p.All > 0 {
+		line += fmt.Sprintf(" %s %s of %s", bar(p.Done, p.All), grouped(p.Done), grouped(p.All))
+	}
+	const quiet = 15 * time.Second // between lines where there is no terminal
+	b.live.show(line, quiet)
+}
+
+// programPath is this very binary.
+func programPath() (string, error) {
+	path, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find this program: %w", err)
+	}
+	return path, nil
+}

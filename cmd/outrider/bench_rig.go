@@ -1,0 +1,326 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/outrider-relay/outrider/adapters/bench"
+	"github.com/outrider-relay/outrider/adapters/devpg"
+	"github.com/outrider-relay/outrider/adapters/postgres"
+	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/migrations"
+)
+
+const (
+	// benchActor is who changes the webhooks of a bench.
+	benchActor = "outrider bench"
+
+	// benchTemplate is the database of a private server of which each
+	// measurement gets a copy.
+	benchTemplate = "bench_template"
+
+	// benchStop is longer than a relay's own grace.
+	benchStop = 45 * time.Second
+
+	// benchPool has room for all producers.
+	benchPool = 40
+)
+
+// benchSettings are those of a private server. They are what an ordinary one
+// of a small machine has; all else, what makes commits durable included, is as
+// PostgreSQL ships it.
+var benchSettings = map[string]string{"shared_buffers": "512MB", "max_wal_size": "4GB"}
+
+// benchRig is what the workloads run on: a private server or the user's
+// database, a receiver, and relays and clients as they are asked for. It
+// implements bench.Rig.
+type benchRig struct {
+	app  *app
+	live *liveLine
+
+	program     string
+	scratch     string
+	server      *devpg.Server
+	admin       *sql.DB
+	receiver    *benchProcess
+	receiverURL string
+	processes   int
+	databases   int
+	given       []benchDatabase
+	webhooks    []int64
+}
+
+// benchDatabase is one that is to be discarded.
+type benchDatabase struct {
+	name string
+	db   *sql.DB
+}
+
+// open starts the receiver and the server. What is open is for close, also
+// where open fails.
+func (b *benchRig) open(ctx context.Context) error {
+	var err error
+	if b.program, err = programPath(); err != nil {
+		return err
+	}
+	if b.scratch, err = os.MkdirTemp("", "outrider-bench-"); err != nil {
+		return err
+	}
+	if err := b.openReceiver(ctx); err != nil {
+		return err
+	}
+	return b.openServer(ctx)
+}
+
+func (b *benchRig) openReceiver(ctx context.Context) error {
+	address, err := freeAddress(ctx)
+	if err != nil {
+		return err
+	}
+	b.receiverURL = "http://" + address
+	if b.receiver, err = b.start("receiver", nil, "bench", "receiver", "--listen", address); err != nil {
+		return err
+	}
+	receiver := bench.ReceiverAt{URL: b.receiverURL}
+	return b.receiver.await(ctx, "the receiver answers", func() bool {
+		_, err := receiver.Arrived(ctx)
+		return err == nil
+	})
+}
+
+func (b *benchRig) openServer(ctx context.Context) error {
+	b.live.show("Starting a private PostgreSQL", 0)
+	var err error
+	if b.server, err = devpg.Start(ctx, devpg.Config{Durable: true, Settings: benchSettings}); err != nil {
+		return err
+	}
+	if b.admin, err = postgres.Open(b.server.DSN("postgres"), benchActor); err != nil {
+		return err
+	}
+	if _, err := b.admin.ExecContext(ctx, `CREATE DATABASE `+benchTemplate); err != nil {
+		return fmt.Errorf("make the database: %w", err)
+	}
+	db, err := postgres.Open(b.server.DSN(benchTemplate), benchActor)
+	if err != nil {
+		return err
+	}
+	err = migrations.Up(ctx, db)
+	if err == nil {
+		b.webhooks, err = registerBench(ctx, db, b.receiverURL)
+	}
+	return errors.Join(err, db.Close()) // a template must have no connection
+}
+
+// registerBench registers the webhooks of a bench.
+func registerBench(ctx context.Context, db *sql.DB, receiver string) ([]int64, error) {
+	secret, err := domain.ParseSecret("a-secret-for-benchmarks")
+	if err != nil {
+		return nil, err
+	}
+	addresses := domain.AddressPolicy{Allow: []netip.Prefix{netip.MustParsePrefix(loopback)}}
+	var ids []int64
+	for account := range bench.Accounts {
+		hook, _, err := postgres.NewWebhooks(db).Change(ctx, domain.AccountID(bench.FirstAccount+account), 0, benchActor, domain.RegisterWebhook{
+			Settings: domain.Settings{URL: fmt.Sprintf("%s/%d", receiver, account), Name: benchActor, OrderHold: domain.DefaultOrderHold},
+			Secret:   secret, Addresses: addresses,
+		})
+		if err != nil {
+			return ids, fmt.Errorf("register a webhook: %w", err)
+		}
+		ids = append(ids, int64(hook.ID))
+	}
+	return ids, nil
+}
+
+// describe says what server it is.
+func (b *benchRig) describe(ctx context.Context) (bench.Server, error) {
+	s := bench.Server{Private: true, Settings: map[string]string{}}
+	err := eachRow(ctx, b.admin, `
+SELECT name, current_setting(name) FROM pg_settings
+ WHERE name IN ('server_version', 'fsync', 'synchronous_commit', 'full_page_writes', 'wal_level', 'shared_buffers', 'max_wal_size', 'commit_delay')`,
+		func(rows *sql.Rows) error {
+			var name, value string
+			err := rows.Scan(&name, &value)
+			s.Settings[name] = value
+			return err
+		})
+	s.Version = s.Settings["server_version"]
+	delete(s.Settings, "server_version")
+	return s, err
+}
+
+// Database implements bench.Rig.
+func (b *benchRig) Database(ctx context.Context) (*bench.Database, error) {
+	b.databases++
+	name := "bench_" + strconv.Itoa(b.databases)
+	if _, err := b.admin.ExecContext(ctx, `CREATE DATABASE `+name+` TEMPLATE `+benchTemplate); err != nil {
+		return nil, fmt.Errorf("make a database: %w", err)
+	}
+	dsn := b.server.DSN(name)
+	db, err := postgres.Open(dsn, benchActor)
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(benchPool)
+	db.SetMaxIdleConns(benchPool)
+	b.given = append(b.given, benchDatabase{name, db})
+	return &bench.Database{DSN: dsn, DB: db, Webhooks: b.webhooks}, nil
+}
+
+// Other implements bench.Rig.
+func (b *benchRig) Other() string { return b.server.DSN("postgres") }
+
+// Discard implements bench.Rig.
+func (b *benchRig) Discard(ctx context.Context) error {
+	var problems []error
+	for _, d := range b.given {
+		problems = append(problems, d.db.Close())
+		_, err := b.admin.ExecContext(ctx, `DROP DATABASE `+d.name+` WITH (FORCE)`)
+		problems = append(problems, err)
+	}
+	b.given = nil
+	return errors.Join(problems...)
+}
+
+// Relay implements bench.Rig.
+func (b *benchRig) Relay(ctx context.Context, db *bench.Database) (bench.Process, error) {
+	address, err := freeAddress(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p, err := b.start("relay", []string{"OUTRIDER_DATABASE_URL=" + db.DSN, "OUTRIDER_ALLOW_CIDRS=" + loopback}, "serve", "--listen", address)
+	if err != nil {
+		return nil, err
+	}
+	p.url = "http://" + address
+	return p, nil
+}
+
+// Active implements bench.Rig.
+func (b *benchRig) Active(ctx context.Context, relay bench.Process) error {
+	p, ok := relay.(*benchProcess)
+	if !ok {
+		return errors.New("not a relay")
+	}
+	return p.await(ctx, "the relay is at work", func() bool {
+		state, err := relayState(ctx, p.url)
+		return err == nil && state == "active"
+	})
+}
+
+// Client implements bench.Rig.
+func (b *benchRig) Client(_ context.Context, c bench.Client) (bench.Process, error) {
+	return b.start("client", nil, "bench", "client", "--url", c.URL,
+		"--run", strconv.Itoa(c.Run), "--count", strconv.Itoa(c.Count), "--connections", strconv.Itoa(c.Connections))
+}
+
+// close stops what is open.
+func (b *benchRig) close() error {
+	// Not the command's context, which Ctrl-C has ended.
+	ctx, cancel := context.WithTimeout(context.Background(), 2*stopTimeout)
+	defer cancel()
+	var problems []error
+	if b.receiver != nil {
+		_, err := b.receiver.Stop(ctx)
+		problems = append(problems, err)
+	}
+	for _, d := range b.given {
+		problems = append(problems, d.db.Close())
+	}
+	if b.admin != nil {
+		problems = append(problems, b.admin.Close())
+	}
+	if b.server != nil {
+		if err := b.server.Stop(ctx); err != nil {
+			problems = append(problems, fmt.Errorf("stop PostgreSQL: %w", err))
+		}
+	}
+	if b.scratch != "" {
+		problems = append(problems, os.RemoveAll(b.scratch))
+	}
+	return errors.Join(problems...)
+}
+
+// benchProcess is a relay, a receiver or a client. It implements
+// bench.Process.
+type benchProcess struct {
+	*relayProcess
+	name string
+	log  string
+	url  string
+}
+
+// start runs this program.
+func (b *benchRig) start(name string, settings []string, args ...string) (*benchProcess, error) {
+	b.processes++
+	path := filepath.Join(b.scratch, fmt.Sprintf("%s-%d.log", name, b.processes))
+	log, err := os.Create(path) //nolint:gosec // in a folder of our own
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = log.Close() }() // the child has its own
+	p, err := startRelayProcess(log, b.program, settings, args...)
+	if err != nil {
+		return nil, fmt.Errorf("start the %s: %w", name, err)
+	}
+	return &benchProcess{relayProcess: p, name: name, log: path}, nil
+}
+
+// Ended implements bench.Process.
+func (p *benchProcess) Ended() <-chan struct{} { return p.exited }
+
+// Failure implements bench.Process.
+func (p *benchProcess) Failure() error {
+	if p.err == nil {
+		return nil
+	}
+	content, err := os.ReadFile(p.log)
+	if err != nil {
+		return p.err
+	}
+	const last = 5
+	lines := strings.Split(strings.TrimSpace(string(content)), "\n")
+	return fmt.Errorf("the %s: %w\n%s", p.name, p.err, strings.Join(lines[max(0, len(lines)-last):], "\n"))
+}
+
+// Stop implements bench.Process.
+func (p *benchProcess) Stop(context.Context) (bench.Usage, error) {
+	memory := peakMemory(p.pid())
+	err := p.stop(benchStop)
+	state := p.cmd.ProcessState
+	if memory == 0 {
+		memory = peakOf(state)
+	}
+	usage := bench.Usage{CPU: state.UserTime() + state.SystemTime(), Memory: memory}
+	if err != nil {
+		err = fmt.Errorf("%w: %w", err, p.Failure())
+	}
+	return usage, err
+}
+
+// await waits until something is so, as long as a relay's start may take.
+func (p *benchProcess) await(ctx context.Context, what string, so func() bool) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, activeTimeout, fmt.Errorf("%s: not after %s", what, activeTimeout))
+	defer cancel()
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for !so() {
+		select {
+		case <-ticker.C:
+		case <-p.exited:
+			return fmt.Errorf("%s: not, since it ended: %w", what, errors.Join(p.Failure(), http.ErrServerClosed))
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
