@@ -253,6 +253,8 @@ func addBacklog(m *measures, bare, relay *delivered) {
 	m.add("deliveries", "deliveries", PerSecond, Higher, relay.rate(0, 1))
 	m.add("bare", "bare client", PerSecond, Neither, bare.rate(0, 1))
 	m.add("ratio", "of the bare client's", Ratio, Higher, relay.rate(0, 1)/bare.rate(0, 1))
+	m.add("first", "in the first tenth", PerSecond, Higher, relay.rate(0, 0.1))
+	m.add("last", "in the last tenth", PerSecond, Higher, relay.rate(0.9, 1))
 	m.add("cpu", "relay's CPU for each delivery", Microseconds, Lower, relay.cpu())
 	m.add("bare_cpu", "bare client's CPU for each POST", Microseconds, Neither, bare.cpu())
 	m.add("cpu_ratio", "times the bare client's CPU", Ratio, Lower, relay.cpu()/bare.cpu())

@@ -173,16 +173,6 @@ func (m *measures) done() []Measure {
 	return m.list
 }
 
-// values gives those of a name.
-func (m *measures) values(name string) []float64 {
-	for i := range m.list {
-		if m.list[i].Name == name {
-			return m.list[i].Values
-		}
-	}
-	return nil
-}
-
 // bind gives a measure its bound.
 func (m *measures) bind(name, text string, kept bool) {
 	for i := range m.list {

@@ -30,12 +30,3 @@ func Percentile(values []float64, p float64) float64 {
 	rank := int(math.Ceil(p / 100 * float64(len(sorted))))
 	return sorted[min(max(rank, 1), len(sorted))-1]
 }
-
-// ratios divides pair by pair.
-func ratios(values, by []float64) []float64 {
-	divided := make([]float64, min(len(values), len(by)))
-	for i := range divided {
-		divided[i] = values[i] / by[i]
-	}
-	return divided
-}

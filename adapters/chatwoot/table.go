@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/lib/pq"
 )
 
 // tableQuery reads whole rows as JSON: older versions of Chatwoot lack the
@@ -35,7 +37,7 @@ SELECT to_regclass('webhooks') IS NOT NULL, coalesce(has_table_privilege(to_regc
 	case !exists:
 		return nil, &Error{Problem: fmt.Sprintf("database %q has no table webhooks", name), Advice: "is it Chatwoot's? Its POSTGRES_DATABASE names it; a search_path may be in the URL"}
 	case !readable:
-		return nil, &Error{Problem: fmt.Sprintf("user %q may not read Chatwoot's table webhooks", user), Advice: fmt.Sprintf(`as its owner: GRANT SELECT ON webhooks TO "%s"`, strings.ReplaceAll(user, `"`, `""`))}
+		return nil, &Error{Problem: fmt.Sprintf("user %q may not read Chatwoot's table webhooks", user), Advice: "as its owner: GRANT SELECT ON webhooks TO " + pq.QuoteIdentifier(user)}
 	}
 	var only sql.NullString
 	if len(accounts) > 0 {

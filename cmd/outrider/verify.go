@@ -16,7 +16,7 @@ import (
 
 // secretVariable holds a secret to verify with: a flag's value would be seen
 // in the list of processes.
-const secretVariable = "OUTRIDER_WEBHOOK_SECRET" //nolint:gosec // a name
+const secretVariable = "OUTRIDER_WEBHOOK_SECRET"
 
 var diagnosisColumns = []column[httpsend.Diagnosis]{
 	{name: "scheme", value: func(d *httpsend.Diagnosis) any { return d.Scheme }},

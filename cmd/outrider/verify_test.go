@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -34,7 +35,7 @@ func TestVerifySignature(t *testing.T) {
 	}
 	c.env[secretVariable] = secret
 	found := c.objects(args("--format", "json")...)
-	if len(found) != 2 || found[0]["verified"] != true || members(found[0]) != "advice present problem scheme verified" {
+	if len(found) != 2 || !reflect.DeepEqual(found[0]["verified"], true) || members(found[0]) != "advice present problem scheme verified" {
 		t.Errorf("as JSON it is %v", found)
 	}
 	c.in = body + "\n"

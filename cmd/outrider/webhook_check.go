@@ -121,13 +121,15 @@ func awaitTest(ctx context.Context, db *sql.DB, wait time.Duration, result *test
 		}
 		problem := &failure{"no relay has taken the test up within " + wait.String(), "is outrider serve running? The test waits in the outbox, and is sent when one does"}
 		if len(traces) > 0 && traces[0].Event.Routing != domain.RoutingWaiting {
-			final := false
-			if result.attempt, problem, final = testOutcome(result.webhook, &traces[0], wait); final {
-				if problem != nil {
-					return problem
-				}
+			attempt, why, final := testOutcome(result.webhook, &traces[0], wait)
+			switch {
+			case final && why != nil:
+				return why
+			case final:
+				result.attempt = attempt
 				return nil
 			}
+			problem = why
 		}
 		select {
 		case <-ticker.C:
@@ -153,11 +155,12 @@ func testOutcome(id domain.WebhookID, trace *postgres.Trace, wait time.Duration)
 		}
 		return nil, &failure{fmt.Sprintf("the POST to webhook %d has no outcome within %s", id, wait), "give it more time: --wait 1m; or see: outrider audit trace " + trace.Event.EventID.String()}, false
 	}
-	switch {
-	case d.Status == domain.DeliveryCancelled:
+	switch d.Status {
+	case domain.DeliveryCancelled:
 		return nil, &failure{fmt.Sprintf("the test of webhook %d was cancelled: %s", id, cancelReason(d.Reason)), ""}, true
-	case d.Status == domain.DeliveryHeld:
+	case domain.DeliveryHeld:
 		return nil, &failure{fmt.Sprintf("webhook %d was paused before the test was sent", id), fmt.Sprintf("enable it: outrider webhook enable %d", id)}, true
+	case domain.DeliveryNone, domain.DeliveryPending, domain.DeliverySucceeded, domain.DeliveryDead, domain.DeliveryExpired:
 	}
 	return nil, &failure{fmt.Sprintf("the test is routed to webhook %d, and no attempt was started within %s", id, wait),
 		"does the relay run with --no-send, or is the webhook busy? outrider audit deliveries --webhook " + fmt.Sprint(id)}, false
