@@ -1,9 +1,6 @@
 package domain
 
-import (
-	"regexp"
-	"time"
-)
+import "time"
 
 // ChatEvent is a row of the outbox as the tail read it.
 type ChatEvent struct {
@@ -31,12 +28,23 @@ var DefaultSubscriptions = []string{
 	"contact_created", "contact_updated", "message_created", "message_updated", "webwidget_triggered",
 }
 
-var eventName = regexp.MustCompile(`^[a-z][a-z0-9_.]{0,99}$`)
-
 // ValidEventName reports whether name is one the relay routes: a lower-case
 // letter and up to 99 more letters, digits, underscores or dots. There is no
 // list of known names.
-func ValidEventName(name string) bool { return eventName.MatchString(name) }
+func ValidEventName(name string) bool {
+	const longest = 100
+	if name == "" || len(name) > longest || name[0] < 'a' || name[0] > 'z' {
+		return false
+	}
+	for i := range len(name) {
+		switch c := name[i]; {
+		case c >= 'a' && c <= 'z', c >= '0' && c <= '9', c == '_', c == '.':
+		default:
+			return false
+		}
+	}
+	return true
+}
 
 // typingDeadline: a typing indicator that comes later than this misleads.
 const typingDeadline = 10 * time.Second

@@ -197,8 +197,24 @@ func (o object) text(name, v string) object {
 	if v == "" {
 		return o
 	}
-	quoted, _ := json.Marshal(printable(v)) // a string: cannot fail
-	return append(o.key(name), quoted...)
+	if !plain(v) {
+		quoted, _ := json.Marshal(printable(v)) // a string: cannot fail
+		return append(o.key(name), quoted...)
+	}
+	o = append(o.key(name), '"')
+	o = append(o, v...)
+	return append(o, '"')
+}
+
+// plain reports whether json.Marshal would write the text as it is.
+func plain(text string) bool {
+	for i := range len(text) {
+		switch c := text[i]; {
+		case c < ' ', c >= 0x7f, c == '"', c == '\\', c == '<', c == '>', c == '&':
+			return false
+		}
+	}
+	return true
 }
 
 func (o object) time(name string, t time.Time) object {

@@ -44,18 +44,19 @@ type Facts struct {
 // family is a group of chat events whose payloads name their conversation,
 // contact and inbox in the same places (chatwoot v4.16, webhook_data).
 type family struct {
-	orderedBy string   // prefix of the derived ordering key, "" for none
-	orderPath string   // where its id stands
-	inboxPath []string // where the inbox's id stands, first match wins
+	orderedBy string    // prefix of the derived ordering key, "" for none
+	orderPath string    // where its id stands
+	inboxPath []string  // where the inbox's id stands, first match wins
+	roots     [2]string // the top-level members that these paths begin with
 }
 
 var (
-	conversationFamily = family{"conversation:", "id", []string{"inbox_id"}}
-	messageFamily      = family{"conversation:", "conversation.id", []string{"inbox.id", "conversation.inbox_id"}}
-	typingFamily       = family{"conversation:", "conversation.id", []string{"conversation.inbox_id"}}
-	contactFamily      = family{"contact:", "id", nil}
-	widgetFamily       = family{"", "", []string{"inbox.id"}}
-	inboxFamily        = family{"", "", []string{"working_hours.0.inbox_id"}}
+	conversationFamily = family{"conversation:", "id", []string{"inbox_id"}, [2]string{"id", "inbox_id"}}
+	messageFamily      = family{"conversation:", "conversation.id", []string{"inbox.id", "conversation.inbox_id"}, [2]string{"conversation", "inbox"}}
+	typingFamily       = family{"conversation:", "conversation.id", []string{"conversation.inbox_id"}, [2]string{"conversation"}}
+	contactFamily      = family{"contact:", "id", nil, [2]string{"id"}}
+	widgetFamily       = family{"", "", []string{"inbox.id"}, [2]string{"inbox"}}
+	inboxFamily        = family{"", "", []string{"working_hours.0.inbox_id"}, [2]string{"working_hours"}}
 )
 
 // familyOf finds an event's family by its name. A name that Chatwoot does not
@@ -93,7 +94,9 @@ func Inspect(event ChatEvent, maxBody int) (Facts, Quarantine) {
 	if event.Payload == nil || event.PayloadBytes > maxBody {
 		return Facts{}, QuarantineTooLarge
 	}
-	body, quarantine := Body(event.Name, event.Payload)
+	family := familyOf(event.Name)
+	found := findings{first: family.roots}
+	body, quarantine := found.body(event.Name, event.Payload)
 	if quarantine != QuarantineNone {
 		return Facts{}, quarantine
 	}
@@ -101,22 +104,19 @@ func Inspect(event ChatEvent, maxBody int) (Facts, Quarantine) {
 		return Facts{}, QuarantineTooLarge
 	}
 	facts := Facts{Body: body}
-	family := familyOf(event.Name)
 	switch {
 	case event.OrderingKey != nil:
 		facts.OrderingKey = *event.OrderingKey
 	case family.orderPath != "":
-		if id := gjson.GetBytes(event.Payload, family.orderPath); id.Type == gjson.Number || id.Type == gjson.String {
-			if text := printable(id.String()); text != "" {
-				facts.OrderingKey = family.orderedBy + text
-			}
+		if text := printable(idText(found.get(family.orderPath))); text != "" {
+			facts.OrderingKey = family.orderedBy + text
 		}
 	}
 	if len(facts.OrderingKey) > MaxOrderingKey {
 		return Facts{}, QuarantineOrderingKey
 	}
 	for _, path := range family.inboxPath {
-		if id, ok := integer(gjson.GetBytes(event.Payload, path)); ok {
+		if id, ok := integer(found.get(path)); ok {
 			facts.InboxID = id
 			break
 		}
@@ -124,20 +124,43 @@ func Inspect(event ChatEvent, maxBody int) (Facts, Quarantine) {
 	return facts, QuarantineNone
 }
 
+// isString reports whether a JSON value is the string text.
+func isString(value []byte, text string) bool { return value[0] == '"' && isKey(value, text) }
+
 // integer gives a JSON number that is a whole number of 64 bits, however it is
 // spelled. gjson's own conversion cuts fractions off and takes what is too
 // large for the largest number.
-func integer(value gjson.Result) (int64, bool) {
-	if value.Type != gjson.Number {
+func integer(value []byte) (int64, bool) {
+	if !isNumber(value) {
 		return 0, false
 	}
-	if n, err := strconv.ParseInt(value.Raw, 10, 64); err == nil {
+	if n, err := strconv.ParseInt(string(value), 10, 64); err == nil {
 		return n, true
 	}
-	if f := value.Num; f == math.Trunc(f) && math.Abs(f) < 1<<53 { // 12.0, 1.2e1
+	f, err := strconv.ParseFloat(string(value), 64)
+	if err == nil && f == math.Trunc(f) && math.Abs(f) < 1<<53 { // 12.0, 1.2e1
 		return int64(f), true
 	}
 	return 0, false
+}
+
+func isNumber(value []byte) bool {
+	return len(value) > 0 && (value[0] == '-' || value[0] >= '0' && value[0] <= '9')
+}
+
+// idText gives a number or a string as the text of an id, "" for anything else.
+// 346.0 and 3.46e2 are the id 346.
+func idText(value []byte) string {
+	switch {
+	case len(value) > 0 && value[0] == '"':
+		return unquoted(value)
+	case !isNumber(value):
+		return ""
+	case bytes.ContainsAny(value, ".eE"):
+		return gjson.ParseBytes(value).String()
+	default:
+		return string(value)
+	}
 }
 
 // printable drops what PostgreSQL's text cannot hold.
@@ -149,17 +172,45 @@ func printable(s string) string {
 // a top-level "event" equal to name, else the payload with that member spliced
 // in behind the last one. No other byte changes.
 func Body(name string, payload []byte) ([]byte, Quarantine) {
+	return (&findings{}).body(name, payload)
+}
+
+// findings are the top-level members of a payload that routing asks for, picked
+// up on the walk that builds the body.
+type findings struct {
+	first [2]string // their names, "" for none
+	value [2][]byte // the first member of each
+}
+
+// get gives what stands at a path that begins with one of the members, nil
+// where there is nothing.
+func (f *findings) get(path string) []byte {
+	root, rest, _ := strings.Cut(path, ".")
+	for i, name := range f.first {
+		if name == root {
+			return lookup(f.value[i], rest)
+		}
+	}
+	return nil
+}
+
+func (f *findings) body(name string, payload []byte) ([]byte, Quarantine) {
 	trimmed := bytes.TrimRight(payload, " \t\r\n")
 	open := bytes.TrimLeft(trimmed, " \t\r\n")
 	if len(open) < 2 || open[0] != '{' || open[len(open)-1] != '}' {
 		return nil, QuarantineNotObject
 	}
-	members, events, matches := 0, 0, false
-	gjson.ParseBytes(payload).ForEach(func(key, value gjson.Result) bool {
-		members++
-		if key.String() == "event" {
+	empty, events, matches := true, 0, false
+	members(open, func(key, value []byte) bool {
+		empty = false
+		if isKey(key, "event") {
 			events++
-			matches = value.Type == gjson.String && value.String() == name
+			matches = isString(value, name)
+		}
+		for i, root := range f.first {
+			if root != "" && f.value[i] == nil && isKey(key, root) {
+				f.value[i] = value
+			}
 		}
 		return true
 	})
@@ -173,7 +224,7 @@ func Body(name string, payload []byte) ([]byte, Quarantine) {
 	}
 	body := make([]byte, 0, len(payload)+len(name)+len(`,"event":""`))
 	body = append(body, trimmed[:len(trimmed)-1]...)
-	if members > 0 {
+	if !empty {
 		body = append(body, ',')
 	}
 	body = append(body, `"event":"`...)
