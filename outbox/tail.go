@@ -179,6 +179,7 @@ type reader struct {
 	dupFloorAt time.Time
 
 	fetch fetch
+	scan  scanned
 	index rowIndex
 }
 
@@ -195,6 +196,31 @@ type fetch struct {
 	started bool
 	rows    []*Row
 	more    bool // says the last of them: behind it the window has others
+}
+
+// scanned is where the columns of a row of selectRows go. It is kept: what
+// database/sql writes to would be allocated anew for each row.
+type scanned struct {
+	snap, event, ordering sql.NullString
+	xid                   string
+	head, relayID, commit int64
+	seq, account, size    sql.NullInt64
+	version, duplicate    int64
+	payload, metadata     []byte
+	id                    sql.RawBytes
+	inserted              sql.NullTime
+	more                  sql.NullBool
+	into                  []any
+}
+
+func (s *scanned) destinations() []any {
+	if s.into == nil {
+		s.into = []any{
+			&s.snap, &s.head, &s.xid, &s.relayID, &s.commit, &s.seq, &s.account, &s.event, &s.payload, &s.size,
+			&s.id, &s.ordering, &s.metadata, &s.inserted, &s.more, &s.version, &s.duplicate,
+		}
+	}
+	return s.into
 }
 
 // rowIndex finds the row of a message; handlers run in other goroutines.
@@ -330,7 +356,8 @@ func (r *reader) lowFor(s Snapshot) int64 {
 // $3 xmax of consumed, $4 lower bound of rows from there on, $5 W, $6 H,
 // $7 lower bound above H, $8 consumed, $9 the open window's snapshot or NULL,
 // $10 rows to fetch, $11 limit of a body and of metadata, $12 limit of them
-// all, $13 lower bound for duplicates.
+// all, $13 and $14 bounds for duplicates: High is above all that is routed, and
+// with it the planner leaves the partitions that are kept ahead alone.
 const selectRows = `
 SELECT CASE WHEN e.rn IS NULL OR e.rn = 1 THEN m.snap::text END, m.no, m.xid::text, m.relay_id, m.commit,
        e.seq, e.account_id, e.event, CASE WHEN e.bytes <= $11 THEN e.payload END, e.bytes,
@@ -361,7 +388,7 @@ SELECT CASE WHEN e.rn IS NULL OR e.rn = 1 THEN m.snap::text END, m.no, m.xid::te
   LEFT JOIN relay.accounts a ON a.account_id = e.account_id
   LEFT JOIN LATERAL ( -- "+ 0" leaves the planner no index but the one on event_id
        SELECT min(l.event_seq + 0) AS event_seq FROM relay.log l
-        WHERE l.event_id = e.id AND l.webhook_id = 0 AND l.event_seq > $13 AND l.account_id + 0 = e.account_id
+        WHERE l.event_id = e.id AND l.webhook_id = 0 AND l.event_seq > $13 AND l.event_seq <= $14 AND l.account_id + 0 = e.account_id
           AND l.event_seq <> e.seq AND l.routing <> 'quarantined') d ON true
  ORDER BY e.seq`
 
@@ -388,58 +415,46 @@ func (r *reader) SelectQuery(string, string, wsql.OffsetsAdapter) wsql.Query {
 	return wsql.Query{Query: selectRows, Args: []any{
 		p.Consumed.array(), max(p.Cursor, p.Low), strconv.FormatUint(p.Consumed.Xmax, 10), max(p.Cursor, p.Floor),
 		strconv.FormatUint(newest.xid, 10), newest.high, max(p.Cursor, newest.high), p.Consumed.String(), target,
-		r.config.BatchRows + 1, r.config.MaxBody, r.config.BatchBytes, r.dupFloor,
+		r.config.BatchRows + 1, r.config.MaxBody, r.config.BatchBytes, r.dupFloor, p.High,
 	}}
 }
 
 // UnmarshalMessage implements watermill-sql's SchemaAdapter. It fails on no
 // content: what is odd is judged by the handler.
 func (r *reader) UnmarshalMessage(scanner wsql.Scanner) (wsql.Row, error) {
-	var (
-		snap, event, ordering sql.NullString
-		head, relayID, commit int64
-		xid                   string
-		seq, account          sql.NullInt64
-		size                  sql.NullInt64
-		version, duplicate    int64
-		payload, metadata     []byte
-		id                    []byte
-		inserted              sql.NullTime
-		more                  sql.NullBool
-	)
-	err := scanner.Scan(&snap, &head, &xid, &relayID, &commit, &seq, &account, &event, &payload, &size,
-		&id, &ordering, &metadata, &inserted, &more, &version, &duplicate)
-	if err != nil {
+	s := &r.scan
+	if err := scanner.Scan(s.destinations()...); err != nil {
 		return wsql.Row{}, err
 	}
 	if !r.fetch.started {
-		if err := r.startFetch(snap.String, xid, head, relayID, commit); err != nil {
+		if err := r.startFetch(s); err != nil {
 			return wsql.Row{}, err
 		}
 	}
-	if !seq.Valid {
+	if !s.seq.Valid {
 		r.idle()
 		return wsql.Row{}, sql.ErrNoRows
 	}
 	row := &Row{
 		ChatEvent: domain.ChatEvent{
-			Seq: seq.Int64, AccountID: domain.AccountID(account.Int64), Name: event.String,
-			Payload: payload, PayloadBytes: len(payload), InsertedAt: inserted.Time,
+			Seq: s.seq.Int64, AccountID: domain.AccountID(s.account.Int64), Name: s.event.String,
+			Payload: s.payload, PayloadBytes: len(s.payload), InsertedAt: s.inserted.Time,
 		},
-		Metadata: metadata, ConfigVersion: version, DuplicateOf: duplicate,
+		Metadata: s.metadata, ConfigVersion: s.version, DuplicateOf: s.duplicate,
 	}
-	if payload == nil {
-		row.PayloadBytes = int(size.Int64)
+	if s.payload == nil {
+		row.PayloadBytes = int(s.size.Int64)
 	}
-	if len(id) > 0 {
-		if err := row.ID.UnmarshalText(id); err != nil {
+	if len(s.id) > 0 {
+		if err := row.ID.UnmarshalText(s.id); err != nil {
 			return wsql.Row{}, err
 		}
 	}
-	if ordering.Valid {
-		row.OrderingKey = &ordering.String
+	if s.ordering.Valid {
+		key := s.ordering.String
+		row.OrderingKey = &key
 	}
-	r.fetch.rows, r.fetch.more = append(r.fetch.rows, row), more.Bool
+	r.fetch.rows, r.fetch.more = append(r.fetch.rows, row), s.more.Bool
 
 	msg := message.NewMessage(strconv.FormatInt(row.Seq, 10), row.Payload)
 	r.index.Lock()
@@ -450,21 +465,21 @@ func (r *reader) UnmarshalMessage(scanner wsql.Scanner) (wsql.Row, error) {
 
 // startFetch takes a poll's first row: it checks the chain's head, which
 // confirms the batch before, and opens the window.
-func (r *reader) startFetch(snap, xidText string, head, relayID, commit int64) error {
-	now, err := ParseSnapshot(snap)
+func (r *reader) startFetch(s *scanned) error {
+	now, err := ParseSnapshot(s.snap.String)
 	if err != nil {
 		return err
 	}
-	xid, err := strconv.ParseUint(xidText, 10, 64)
+	xid, err := strconv.ParseUint(s.xid, 10, 64)
 	if err != nil {
 		return err
 	}
-	if head != r.position.No || r.pending != nil && relayID != r.config.RelayID {
+	if s.head != r.position.No || r.pending != nil && s.relayID != r.config.RelayID {
 		r.known = false
 		return errHeadMoved
 	}
 	if r.pending != nil {
-		r.settle(head, relayID, commit)
+		r.settle(s.head, s.relayID, s.commit)
 		r.lows = append(r.lows, link{xid, r.position.High})
 	}
 	r.sleep.xmin = now.Xmin

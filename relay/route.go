@@ -55,15 +55,15 @@ func (r *routing) handle(msg *message.Message) error {
 	r.last = row.Seq
 	row.Routed = domain.Routed{EventName: row.Name, ConfigVersion: row.ConfigVersion, BodyBytes: row.PayloadBytes}
 
-	tx, ok := wsql.TxFromContext(msg.Context())
-	if !ok {
-		return nil // without the tail's transaction the ack fails, and the batch is read again
-	}
 	config, ok := r.configs[row.AccountID]
 	if !ok || config.Version != row.ConfigVersion {
 		if row.ConfigVersion == 0 {
 			config = domain.Configuration{}
 		} else {
+			tx, ok := wsql.TxFromContext(msg.Context())
+			if !ok {
+				return nil // without the tail's transaction the ack fails, and the batch is read again
+			}
 			read, err := r.webhooks.Configurations(msg.Context(), tx, r.stale())
 			if err != nil {
 				r.logger.Warn("reading the configuration failed; the batch is read again", "error", err)
@@ -80,6 +80,10 @@ func (r *routing) handle(msg *message.Message) error {
 	}
 	var tested domain.WebhookID
 	if row.Name == domain.EventWebhookTest {
+		tx, ok := wsql.TxFromContext(msg.Context())
+		if !ok {
+			return nil // as above
+		}
 		var err error
 		if tested, err = r.webhooks.Tested(msg.Context(), tx, row.Seq); err != nil {
 			r.logger.Warn("reading what a test is for failed; the batch is read again", "error", err)
@@ -115,6 +119,7 @@ func (r *routing) decide(row *outbox.Row, config domain.Configuration, tested do
 	}()
 	row.Routed.EventName = printableName(row.Name)
 	facts, quarantine := domain.Inspect(row.ChatEvent, r.maxBody)
+	row.Payload = nil // the body is all that is needed of it, for as long as the delivery waits
 	if quarantine != domain.QuarantineNone {
 		row.Routed.Routing = domain.Routing{Kind: domain.RoutingQuarantined, Reason: string(quarantine)}
 		return
