@@ -38,6 +38,12 @@ func newColumn(element oid.Oid, n, size int) *column {
 	return c
 }
 
+// reset empties the column for its next statement and keeps its memory.
+func (c *column) reset() {
+	c.data, c.n, c.nulls = c.data[:columnHead], 0, false
+	c.data[7] = 0
+}
+
 // BinaryValue gives lib/pq the argument as it is sent.
 func (c *column) BinaryValue() ([]byte, error) {
 	binary.BigEndian.PutUint32(c.data[12:], uint32(c.n)) //nolint:gosec // a count

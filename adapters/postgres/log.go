@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/lib/pq"
@@ -16,10 +17,18 @@ import (
 )
 
 // Log appends to the log. It implements relay.Log.
-type Log struct{ db *sql.DB }
+type Log struct {
+	db      *sql.DB
+	columns sync.Pool // *recordColumns
+
+	mu        sync.Mutex
+	statement *sql.Stmt
+}
 
 // NewLog gives the log of a database.
-func NewLog(db *sql.DB) *Log { return &Log{db} }
+func NewLog(db *sql.DB) *Log {
+	return &Log{db: db, columns: sync.Pool{New: func() any { return newRecordColumns() }}}
+}
 
 // recordStatement writes entries and moves due rows, or nothing where the
 // relay is fenced: then it gives no row. FOR SHARE makes a take-over wait for
@@ -44,40 +53,87 @@ wait AS (
          AS w (event_seq, webhook_id, replay_id, version, kind, at, pos, key, entry), c)
 SELECT commit FROM c`
 
-// entryColumns are the arguments $2 to $12.
-type entryColumns struct {
-	seq, webhook, replay, account, at, version, event, delivery, kind, data, excerpt *column
+// recordColumns are the arguments $2 to $25 of recordStatement, in its order:
+// the entries, the due rows that end, those that begin.
+type recordColumns struct {
+	entry struct{ seq, webhook, replay, account, at, version, event, delivery, kind, data, excerpt *column }
+	ends  struct{ seq, webhook, replay, version *column }
+	waits struct{ seq, webhook, replay, version, kind, at, pos, key, entry *column }
+	all   []*column
 }
 
-// dueEnds are the arguments $13 to $16, dueBegins $17 to $25.
-type (
-	dueEnds   struct{ seq, webhook, replay, version *column }
-	dueBegins struct{ seq, webhook, replay, version, kind, at, pos, key, entry *column }
-)
+func newRecordColumns() *recordColumns {
+	c := &recordColumns{}
+	add := func(element oid.Oid) *column {
+		one := newColumn(element, 0, 0)
+		c.all = append(c.all, one)
+		return one
+	}
+	e := &c.entry
+	e.seq, e.webhook, e.replay, e.account = add(oid.T_int8), add(oid.T_int8), add(oid.T_int8), add(oid.T_int8)
+	e.at, e.version, e.event, e.delivery = add(oid.T_timestamptz), add(oid.T_int4), add(oid.T_uuid), add(oid.T_uuid)
+	e.kind, e.data, e.excerpt = add(oid.T_text), add(oid.T_json), add(oid.T_text)
+	c.ends.seq, c.ends.webhook, c.ends.replay, c.ends.version = add(oid.T_int8), add(oid.T_int8), add(oid.T_int8), add(oid.T_int4)
+	w := &c.waits
+	w.seq, w.webhook, w.replay, w.version = add(oid.T_int8), add(oid.T_int8), add(oid.T_int8), add(oid.T_int4)
+	w.kind, w.at, w.pos, w.key, w.entry = add(oid.T_text), add(oid.T_timestamptz), add(oid.T_int8), add(oid.T_int8), add(oid.T_int8)
+	return c
+}
 
 // Record implements relay.Log.
 func (l *Log) Record(ctx context.Context, relayID int64, changes []relay.Change) (int64, error) {
-	n := 2 * len(changes)
-	e := entryColumns{
-		newColumn(oid.T_int8, n, 8), newColumn(oid.T_int8, n, 8), newColumn(oid.T_int8, n, 8), newColumn(oid.T_int8, n, 8),
-		newColumn(oid.T_timestamptz, n, 8), newColumn(oid.T_int4, n, 4), newColumn(oid.T_uuid, 0, 16), newColumn(oid.T_uuid, 0, 16),
-		newColumn(oid.T_text, n, 16), newColumn(oid.T_json, n, 100), newColumn(oid.T_text, n, 0),
+	statement, err := l.prepared(ctx)
+	if err != nil {
+		return 0, err
 	}
-	ends := dueEnds{newColumn(oid.T_int8, 0, 8), newColumn(oid.T_int8, 0, 8), newColumn(oid.T_int8, 0, 8), newColumn(oid.T_int4, 0, 4)}
-	begins := dueBegins{
-		newColumn(oid.T_int8, 0, 8), newColumn(oid.T_int8, 0, 8), newColumn(oid.T_int8, 0, 8), newColumn(oid.T_int4, 0, 4), newColumn(oid.T_text, 0, 1),
-		newColumn(oid.T_timestamptz, 0, 8), newColumn(oid.T_int8, 0, 8), newColumn(oid.T_int8, 0, 8), newColumn(oid.T_int8, 0, 8),
+	c, _ := l.columns.Get().(*recordColumns)
+	defer l.columns.Put(c)
+	c.fill(changes)
+	args := make([]any, 1, 1+len(c.all))
+	args[0] = relayID
+	for _, one := range c.all {
+		args = append(args, one)
 	}
+	var commit int64
+	switch err := statement.QueryRowContext(ctx, args...).Scan(&commit); {
+	case errors.Is(err, sql.ErrNoRows):
+		return 0, relay.ErrFenced
+	case err != nil:
+		return 0, classify(err)
+	}
+	return commit, nil
+}
+
+// prepared gives the statement, which each connection parses and plans once: a
+// group commit has some hundred entries, of which planning would be a fifth.
+func (l *Log) prepared(ctx context.Context) (*sql.Stmt, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.statement == nil {
+		statement, err := l.db.PrepareContext(ctx, recordStatement)
+		if err != nil {
+			return nil, err
+		}
+		l.statement = statement
+	}
+	return l.statement, nil
+}
+
+func (c *recordColumns) fill(changes []relay.Change) {
+	for _, one := range c.all {
+		one.reset()
+	}
+	e, ends, begins := &c.entry, &c.ends, &c.waits
 	ord := int64(0)
 	for i := range changes {
-		c := &changes[i]
-		if c.Ends != 0 {
-			ends.seq.bigint(c.Key.EventSeq)
-			ends.webhook.bigint(int64(c.Key.WebhookID))
-			ends.replay.bigint(int64(c.Key.ReplayID))
-			ends.version.integer(c.Ends)
+		change := &changes[i]
+		if change.Ends != 0 {
+			ends.seq.bigint(change.Key.EventSeq)
+			ends.webhook.bigint(int64(change.Key.WebhookID))
+			ends.replay.bigint(int64(change.Key.ReplayID))
+			ends.version.integer(change.Ends)
 		}
-		if w := c.Waits; w.Kind != relay.DueNone {
+		if w := change.Waits; w.Kind != relay.DueNone {
 			begins.seq.bigint(w.Key.EventSeq)
 			begins.webhook.bigint(int64(w.Key.WebhookID))
 			begins.replay.bigint(int64(w.Key.ReplayID))
@@ -88,14 +144,14 @@ func (l *Log) Record(ctx context.Context, relayID int64, changes []relay.Change)
 			begins.key.bigint(w.Order)
 			begins.entry.bigint(ord + 1)
 		}
-		for n, entry := range c.Entries {
+		for n, entry := range change.Entries {
 			ord++
-			e.seq.bigint(c.Key.EventSeq)
-			e.webhook.bigint(int64(c.Key.WebhookID))
-			e.replay.bigint(int64(c.Key.ReplayID))
-			e.account.bigint(int64(c.AccountID))
+			e.seq.bigint(change.Key.EventSeq)
+			e.webhook.bigint(int64(change.Key.WebhookID))
+			e.replay.bigint(int64(change.Key.ReplayID))
+			e.account.bigint(int64(change.AccountID))
 			e.at.time(entry.At)
-			e.version.integer(c.First + n)
+			e.version.integer(change.First + n)
 			e.kind.text(entry.Type)
 			e.data.bytes(entry.Data)
 			if entry.Excerpt == "" {
@@ -105,25 +161,12 @@ func (l *Log) Record(ctx context.Context, relayID int64, changes []relay.Change)
 			}
 			if entry.Type == domain.TypeScheduled { // a replay's: else these two stay empty
 				e.event.fill(ord - 1)
-				e.event.uuid(c.EventID)
+				e.event.uuid(change.EventID)
 				e.delivery.fill(ord - 1)
-				e.delivery.uuid(domain.NewDeliveryID(domain.NewNotificationID(c.AccountID, c.EventID, c.Key.WebhookID), c.Key.EventSeq, c.Key.ReplayID))
+				e.delivery.uuid(domain.NewDeliveryID(domain.NewNotificationID(change.AccountID, change.EventID, change.Key.WebhookID), change.Key.EventSeq, change.Key.ReplayID))
 			}
 		}
 	}
-	var commit int64
-	err := l.db.QueryRowContext(ctx, recordStatement, relayID,
-		e.seq, e.webhook, e.replay, e.account, e.at, e.version, e.event, e.delivery, e.kind, e.data, e.excerpt,
-		ends.seq, ends.webhook, ends.replay, ends.version,
-		begins.seq, begins.webhook, begins.replay, begins.version, begins.kind, begins.at, begins.pos, begins.key, begins.entry,
-	).Scan(&commit)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return 0, relay.ErrFenced
-	case err != nil:
-		return 0, classify(err)
-	}
-	return commit, nil
 }
 
 // classify tells what trying again would bring.
