@@ -33,7 +33,11 @@ func (d *dispatcher) takeBatches() {
 
 // fromBatch gives the deliveries that a batch scheduled.
 func fromBatch(batch *outbox.Batch) []Delivery {
-	var found []Delivery
+	n := 0
+	for _, row := range batch.Rows {
+		n += len(row.Routed.Targets)
+	}
+	found := make([]Delivery, 0, n)
 	ord := int64(len(batch.Rows)) // the decisions' own entries come first
 	for _, row := range batch.Rows {
 		for _, target := range row.Routed.Targets {

@@ -31,7 +31,7 @@ const (
 	dueLimit  = 500
 	laneLimit = 64
 	// maxBatches is how many routed batches may wait in memory.
-	maxBatches = 4
+	maxBatches = 2
 )
 
 // dispatcher decides what is sent when. One goroutine owns all its state; the
@@ -219,7 +219,7 @@ func (d *dispatcher) take() {
 	for _, batch := range batches {
 		d.feed.head = max(d.feed.head, batch.No)
 		d.commit = max(d.commit, batch.Commit) // what is started from here on comes later
-		if len(d.feed.ready) < 4*maxBatches {
+		if len(d.feed.ready) < 8*maxBatches {
 			d.feed.ready = append(d.feed.ready, batch)
 		}
 	}

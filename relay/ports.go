@@ -11,7 +11,8 @@ import (
 
 // Request is one POST to make.
 type Request struct {
-	Webhook      domain.Webhook
+	// Webhook is shared and never changed.
+	Webhook      *domain.Webhook
 	Notification domain.NotificationID
 	Delivery     domain.DeliveryID
 	Replay       domain.ReplayID

@@ -19,6 +19,9 @@ type item struct {
 	batch *progress
 	// since is when it came into memory.
 	since time.Time
+	// open is the delivery with that attempt open, to fall back to where its
+	// outcome cannot be recorded.
+	open domain.Delivery
 	// begun is when its attempt under way was begun.
 	begun time.Time
 	// release says why its hold ends, where it is held.
@@ -66,7 +69,8 @@ const (
 // queue is one webhook's work in memory. A slow webhook has a long queue, or
 // an overflowing one; no other webhook notices.
 type queue struct {
-	hook     domain.Webhook
+	// hook is replaced and never changed: requests under way share it.
+	hook     *domain.Webhook
 	inFlight [lanes]int
 	lanes    [lanes]lane
 	// conversations have an attempt under way or deliveries waiting in memory;
@@ -120,7 +124,7 @@ type conversation struct {
 }
 
 func newQueue(hook domain.Webhook) *queue {
-	return &queue{hook: hook, limit: float64(hook.Settings.MaxConcurrency), conversations: map[int64]*conversation{}, blocked: map[int64]blocked{}}
+	return &queue{hook: &hook, limit: float64(hook.Settings.MaxConcurrency), conversations: map[int64]*conversation{}, blocked: map[int64]blocked{}}
 }
 
 // room says whether an item of the lane may start. Replays get a quarter of

@@ -67,7 +67,7 @@ func (d *dispatcher) configure(hook domain.Webhook) {
 	}
 	before := q.hook.State
 	q.limit = max(1, q.limit+float64(hook.Settings.MaxConcurrency-q.hook.Settings.MaxConcurrency))
-	q.hook, q.disabling = hook, false
+	q.hook, q.disabling = &hook, false
 	d.mark(q)
 	if before == hook.State {
 		return

@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"sync"
 	"time"
-
-	"github.com/outrider-relay/outrider/domain"
 )
 
 // step is a change on its way to the log, and what it was for.
@@ -17,8 +15,6 @@ type step struct {
 	kind stepKind
 	// request is the POST to make once the step is on record.
 	request *Request
-	// before is the delivery without the step, to fall back to.
-	before domain.Delivery
 	// scheduled hears that a replay's delivery is on record.
 	scheduled func()
 	// err is why it could not be recorded.

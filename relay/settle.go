@@ -47,7 +47,7 @@ func (d *dispatcher) endAttempt(q *queue, it *item, command domain.DeliveryComma
 		return
 	}
 	s := d.step(stepOutcome, it, events)
-	s.before = before
+	it.open = before
 	if !it.State.Status.Final() {
 		switch q.hook.State {
 		case domain.WebhookDisabled, domain.WebhookDeleted:
@@ -163,14 +163,14 @@ func (d *dispatcher) onRefused(s *step) {
 		d.mark(q)
 	case stepOutcome:
 		delete(d.open, it.Key)
-		if s.before.Status == domain.DeliveryNone {
+		if it.open.Status == domain.DeliveryNone {
 			return // this was the fallback already
 		}
 		if errors.Is(s.err, ErrConflict) {
 			return // a successor has ended the attempt
 		}
 		wasFinal := it.State.Status.Final()
-		it.State = s.before
+		it.State, it.open = it.open, domain.Delivery{}
 		events, err := domain.Decide(it.State, domain.LoseAttempt{
 			At: d.now(), Attempt: it.State.Attempts, Reason: "the outcome could not be recorded: " + s.err.Error(), Policy: d.policy, Jitter: 0.5,
 		})

@@ -104,7 +104,7 @@ func secretOf(t testing.TB, text string) domain.Secret {
 func requestTo(t testing.TB, server string) relay.Request {
 	t.Helper()
 	return relay.Request{
-		Webhook: domain.Webhook{
+		Webhook: &domain.Webhook{
 			Settings:   domain.Settings{URL: server + pathAndQuery, Timeout: 30 * time.Second},
 			Credential: domain.CredentialFromText(credential),
 			Secret:     secretOf(t, standardSecret),

@@ -162,7 +162,7 @@ func (s *Sender) Send(ctx context.Context, request relay.Request) domain.Outcome
 }
 
 func (s *Sender) send(ctx context.Context, request *relay.Request, start time.Time) domain.Outcome {
-	target, err := s.targets.find(&request.Webhook)
+	target, err := s.targets.find(request.Webhook)
 	if err != nil {
 		return failed(&failure{class: domain.ErrorConnect, detail: err.Error()})
 	}
