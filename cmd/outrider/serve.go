@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -43,6 +44,12 @@ var (
 // defaultListen is private: the end points tell strangers nothing useful.
 const defaultListen = "127.0.0.1:7580"
 
+// gcPercent lets the heap grow to three times what is in use before it is
+// collected, twice Go's default growth: a relay has some 25 MB in use and a
+// thousand stacks to look through, which at full speed cost it a sixth of its
+// CPU time. The variable GOGC says otherwise.
+const gcPercent = 200
+
 func (a *app) serveCommand() *cobra.Command {
 	var noSend, unsafe bool
 	cmd := &cobra.Command{
@@ -72,6 +79,9 @@ member of outrider_relay.`,
 			}
 			if conf.relayName == "" {
 				conf.relayName = relayName()
+			}
+			if a.env("GOGC") == "" {
+				debug.SetGCPercent(gcPercent)
 			}
 			logger := slog.New(slog.NewTextHandler(a.err, nil))
 			assembly, err := assemble(relayOptions{
