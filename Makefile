@@ -48,7 +48,7 @@ bench: deps build ## measure speed and cost; fails where a bound is not kept
 
 .PHONY: lint
 lint: ## check the code with the linter
-	@go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION) run ./...
+	@go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION) run --allow-parallel-runners ./...
 
 .PHONY: clean
 clean: ## remove what was built

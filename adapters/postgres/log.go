@@ -42,16 +42,13 @@ entry AS (
   SELECT ($2::bigint[])[e.ord], ($3::bigint[])[e.ord], ($4::bigint[])[e.ord], ($5::bigint[])[e.ord], (c.commit << 20) + e.ord, $1::bigint,
          ($6::timestamptz[])[e.ord], ($7::integer[])[e.ord], e.type, e.data, ($8::uuid[])[e.ord], ($9::uuid[])[e.ord], e.excerpt
     FROM unnest($10::text[], $11::json[], $12::text[]) WITH ORDINALITY AS e (type, data, excerpt, ord), c),
-over AS (
-  DELETE FROM relay.due d
-   USING unnest($13::bigint[], $14::bigint[], $15::bigint[], $16::integer[]) AS o (event_seq, webhook_id, replay_id, version), fence
-   WHERE d.event_seq = o.event_seq AND d.webhook_id = o.webhook_id AND d.replay_id = o.replay_id AND d.version = o.version),
+over AS MATERIALIZED (SELECT relay.end_due($13::bigint[], $14::bigint[], $15::bigint[], $16::integer[]) FROM fence),
 wait AS (
   INSERT INTO relay.due (event_seq, webhook_id, replay_id, version, kind, at, pos, key)
   SELECT w.event_seq, w.webhook_id, w.replay_id, w.version, w.kind::"char", w.at, CASE w.pos WHEN 0 THEN (c.commit << 20) + w.entry ELSE w.pos END, w.key
     FROM unnest($17::bigint[], $18::bigint[], $19::bigint[], $20::integer[], $21::text[], $22::timestamptz[], $23::bigint[], $24::bigint[], $25::bigint[])
          AS w (event_seq, webhook_id, replay_id, version, kind, at, pos, key, entry), c)
-SELECT commit FROM c`
+SELECT c.commit FROM c, over`
 
 // recordColumns are the arguments $2 to $25 of recordStatement, in its order:
 // the entries, the due rows that end, those that begin.
@@ -189,7 +186,7 @@ func classify(err error) error {
 func (l *Log) Written(ctx context.Context, relayID int64, change relay.Change) (bool, error) {
 	if len(change.Entries) == 0 {
 		var due bool
-		err := l.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM relay.due WHERE event_seq = $1 AND webhook_id = $2 AND replay_id = $3 AND version = $4 AND at = $5::timestamptz)`,
+		err := l.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM relay.due WHERE event_seq = $1 AND webhook_id + 0 = $2 AND replay_id = $3 AND version = $4 AND at = $5::timestamptz)`,
 			change.Key.EventSeq, int64(change.Key.WebhookID), int64(change.Key.ReplayID), change.Waits.Version, change.Waits.At.UTC().Truncate(time.Microsecond)).Scan(&due)
 		return due, err
 	}

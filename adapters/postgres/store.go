@@ -133,7 +133,9 @@ func fold(entries []byte) (domain.Delivery, error) {
 }
 
 // Batch implements relay.Store. The batch's bounds are read first, so that the
-// planner sees their values and prunes partitions.
+// planner sees their values and prunes partitions. What must not be there is
+// looked up for each row, by subqueries that cannot become joins: one of those
+// would read all that waits.
 func (s *Store) Batch(ctx context.Context, no int64) ([]relay.Delivery, error) {
 	var commit, low, high int64
 	err := s.db.QueryRowContext(ctx, `SELECT commit, seq_min, seq_max FROM relay.batches WHERE no = $1`, no).Scan(&commit, &low, &high)
@@ -148,8 +150,8 @@ WITH d AS MATERIALIZED (
   SELECT l.event_seq, l.webhook_id, l.replay_id, 0 AS version, ''::text AS kind, NULL::timestamptz AS at, 0::bigint AS key, l.pos
     FROM relay.log l
    WHERE l.event_seq BETWEEN $3 AND $4 AND l.pos > $1 AND l.pos < $2 AND l.delivery_id IS NOT NULL
-     AND NOT EXISTS (SELECT FROM relay.log n WHERE n.event_seq = l.event_seq AND n.webhook_id = l.webhook_id AND n.replay_id = l.replay_id AND n.version = 2)
-     AND NOT EXISTS (SELECT FROM relay.due w WHERE w.event_seq = l.event_seq AND w.webhook_id = l.webhook_id AND w.replay_id = l.replay_id AND w.version = 1))
+     AND (SELECT true FROM relay.log n WHERE n.event_seq = l.event_seq AND n.webhook_id = l.webhook_id AND n.replay_id = l.replay_id AND n.version = 2 LIMIT 1) IS NULL
+     AND (SELECT true FROM relay.due w WHERE w.event_seq = l.event_seq AND w.webhook_id + 0 = l.webhook_id AND w.replay_id = l.replay_id AND w.version = 1 LIMIT 1) IS NULL)
 `+readBack+`d.pos`, commit<<commitShift, (commit+1)<<commitShift, low, high)
 }
 
@@ -196,7 +198,7 @@ WITH d AS MATERIALIZED (
   SELECT l.event_seq, l.webhook_id, l.replay_id, 0 AS version, ''::text AS kind, NULL::timestamptz AS at, 0::bigint AS key, l.pos
     FROM relay.log l
    WHERE l.pos >= $1 AND l.type = 'attempt_started'
-     AND NOT EXISTS (SELECT FROM relay.log n WHERE n.event_seq = l.event_seq AND n.webhook_id = l.webhook_id AND n.replay_id = l.replay_id AND n.version = l.version + 1))
+     AND (SELECT true FROM relay.log n WHERE n.event_seq = l.event_seq AND n.webhook_id = l.webhook_id AND n.replay_id = l.replay_id AND n.version = l.version + 1 LIMIT 1) IS NULL)
 ` + readBack + `d.pos`
 
 // Open implements relay.Store.
