@@ -11,9 +11,12 @@ type Rig interface {
 	// Database gives a database with the schema and the workloads' webhooks:
 	// on a private server a new one each time, else always the same.
 	Database(ctx context.Context) (*Database, error)
-	// Other gives the DSN of another database of the same server, "" where
-	// there is none to be used.
-	Other() string
+	// Drop drops one of them that is needed no more, if it was made for the
+	// workloads.
+	Drop(ctx context.Context, db *Database) error
+	// Other gives another database of the same server, nil where there is none
+	// to be used.
+	Other() *sql.DB
 	// Discard drops the databases that were given, if they were made for it.
 	Discard(ctx context.Context) error
 	// Relay starts a relay on a database.

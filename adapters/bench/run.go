@@ -10,7 +10,7 @@ import (
 )
 
 // Names of the workloads, in the order in which they run.
-var Names = []string{"a"}
+var Names = []string{"a", "b", "c", "d"}
 
 // Run measures.
 type Run struct {
@@ -46,6 +46,9 @@ func (r *Run) Do(ctx context.Context, names []string) ([]Workload, error) {
 		run   func(context.Context, []string) ([]Workload, error)
 	}{
 		{[]string{"a"}, r.backlog},
+		{[]string{"b"}, r.latency},
+		{[]string{"c"}, r.hanging},
+		{[]string{"d"}, r.longTransaction},
 	} {
 		wanted := slices.DeleteFunc(slices.Clone(group.names), func(name string) bool { return !slices.Contains(names, name) })
 		if len(wanted) == 0 {
@@ -130,4 +133,7 @@ func (c clock) check() error {
 // Titles say what the workloads are.
 var Titles = map[string]string{
 	"a": "a backlog of 10 s, one delivery for each event",
+	"b": "from commit to arrival, at 100 and at 3,000 events/s",
+	"c": "one of 50 webhooks hangs: what the others notice",
+	"d": "a writing transaction is open for 20 s: what others notice, at 1,000 events/s",
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -177,15 +178,30 @@ func (b *benchRig) Database(ctx context.Context) (*bench.Database, error) {
 }
 
 // Other implements bench.Rig.
-func (b *benchRig) Other() string { return b.server.DSN("postgres") }
+func (b *benchRig) Other() *sql.DB { return b.admin }
+
+// Drop implements bench.Rig.
+func (b *benchRig) Drop(ctx context.Context, db *bench.Database) error {
+	var problems []error
+	b.given = slices.DeleteFunc(b.given, func(d benchDatabase) bool {
+		if d.db == db.DB {
+			problems = append(problems, b.drop(ctx, d))
+		}
+		return d.db == db.DB
+	})
+	return errors.Join(problems...)
+}
+
+func (b *benchRig) drop(ctx context.Context, d benchDatabase) error {
+	_, err := b.admin.ExecContext(ctx, `DROP DATABASE `+d.name+` WITH (FORCE)`)
+	return errors.Join(d.db.Close(), err)
+}
 
 // Discard implements bench.Rig.
 func (b *benchRig) Discard(ctx context.Context) error {
 	var problems []error
 	for _, d := range b.given {
-		problems = append(problems, d.db.Close())
-		_, err := b.admin.ExecContext(ctx, `DROP DATABASE `+d.name+` WITH (FORCE)`)
-		problems = append(problems, err)
+		problems = append(problems, b.drop(ctx, d))
 	}
 	b.given = nil
 	return errors.Join(problems...)
