@@ -31,6 +31,10 @@ const (
 	maxRuns                = 10_000
 )
 
+// preparedRun is the number of events whose run is not known when they are
+// inserted. No other run has it.
+const preparedRun = 0
+
 // eventMember is what a relay adds to a payload.
 const eventMember = `,"event":"` + EventName + `"`
 

@@ -45,9 +45,9 @@ func commitLatency(ctx context.Context, db *Database, rate int, lasting time.Dur
 
 // The rates of traffic, in events per second.
 const (
-	calmRate  = 100
+	calmRate   = 100
 	steadyRate = 1000
-	briskRate = 3000
+	briskRate  = 3000
 )
 
 // lasting shortens what is measured where it is a quick run.

@@ -42,9 +42,13 @@ func (r *ReceiverAt) get(ctx context.Context, path string, query url.Values) ([]
 
 // Begin makes it count a new run of n events, and gives the run's number.
 func (r *ReceiverAt) Begin(ctx context.Context, n int) (int, error) {
-	r.run = (r.run + 1) % maxRuns
-	_, err := r.get(ctx, "/begin", url.Values{"run": {fmt.Sprintf("%0*d", runDigits, r.run)}, "n": {fmt.Sprint(n)}})
-	return r.run, err
+	r.run = max((r.run+1)%maxRuns, preparedRun+1)
+	return r.run, r.begin(ctx, r.run, n)
+}
+
+func (r *ReceiverAt) begin(ctx context.Context, run, n int) error {
+	_, err := r.get(ctx, "/begin", url.Values{"run": {fmt.Sprintf("%0*d", runDigits, run)}, "n": {fmt.Sprint(n)}})
+	return err
 }
 
 // Behave says how it answers from now on; POSTs that hang are answered.

@@ -10,7 +10,7 @@ import (
 )
 
 // Names of the workloads, in the order in which they run.
-var Names = []string{"a", "b", "c", "d"}
+var Names = []string{"a", "b", "c", "d", "f"}
 
 // Run measures.
 type Run struct {
@@ -49,6 +49,7 @@ func (r *Run) Do(ctx context.Context, names []string) ([]Workload, error) {
 		{[]string{"b"}, r.latency},
 		{[]string{"c"}, r.hanging},
 		{[]string{"d"}, r.longTransaction},
+		{[]string{"f"}, r.inserts},
 	} {
 		wanted := slices.DeleteFunc(slices.Clone(group.names), func(name string) bool { return !slices.Contains(names, name) })
 		if len(wanted) == 0 {
@@ -136,4 +137,5 @@ var Titles = map[string]string{
 	"b": "from commit to arrival, at 100 and at 3,000 events/s",
 	"c": "one of 50 webhooks hangs: what the others notice",
 	"d": "a writing transaction is open for 20 s: what others notice, at 1,000 events/s",
+	"f": "32 producers, one event in each transaction, next to a bare table",
 }
