@@ -87,27 +87,49 @@ func (d *delivered) cpu() float64 {
 	return float64(d.usage.CPU.Microseconds()) / float64(d.events)
 }
 
-// send begins a run, starts a sender, waits until all has arrived, and stops
-// it. prepare is called with the run's number before.
-func (r *Run) send(ctx context.Context, n int, progress Progress, prepare func(run int) error, start func(run int) (Process, error), mayEnd bool) (*delivered, error) {
-	run, err := r.Receiver.Begin(ctx, n)
+// sending is what one sender is to do.
+type sending struct {
+	// events of the receiver's run; want is how many of them must arrive.
+	events, want int
+	// prepared: the events are in the database already, as those of
+	// preparedRun.
+	prepared bool
+	// prepare is called with the run's number before the sender starts; nil
+	// for nothing.
+	prepare func(run int) error
+	start   func(run int) (Process, error)
+	// mayEnd: the sender ends by itself when it is done.
+	mayEnd bool
+}
+
+// send begins a run, starts a sender, waits until what is wanted has arrived,
+// and stops it.
+func (r *Run) send(ctx context.Context, s sending, progress Progress) (*delivered, error) {
+	run, err := preparedRun, error(nil)
+	if s.prepared {
+		err = r.Receiver.begin(ctx, run, s.events)
+	} else {
+		run, err = r.Receiver.Begin(ctx, s.events)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if err := prepare(run); err != nil {
-		return nil, err
+	if s.prepare != nil {
+		if err := s.prepare(run); err != nil {
+			return nil, err
+		}
 	}
 	before, err := r.Receiver.Arrived(ctx)
 	if err != nil {
 		return nil, err
 	}
 	clock := startClock()
-	process, err := start(run)
+	process, err := s.start(run)
 	if err != nil {
 		return nil, err
 	}
-	arrived, err := r.await(ctx, process, mayEnd, n, progress)
-	if err == nil && mayEnd {
+	arrived, err := r.await(ctx, process, s.mayEnd, s.want, progress)
+	if err == nil && s.mayEnd {
 		err = ended(ctx, process)
 	}
 	usage, stopErr := process.Stop(context.WithoutCancel(ctx))
@@ -124,9 +146,10 @@ func (r *Run) send(ctx context.Context, n int, progress Progress, prepare func(r
 	if err != nil {
 		return nil, err
 	}
+	times = slices.DeleteFunc(times, func(at int64) bool { return at == 0 })
 	slices.Sort(times)
 	return &delivered{
-		events: n, times: times, usage: usage, arrived: arrived, receiverCPU: arrived.CPU - before.CPU,
+		events: s.want, times: times[:s.want], usage: usage, arrived: arrived, receiverCPU: arrived.CPU - before.CPU,
 		startUp: time.Unix(0, times[0]).Sub(clock.begun.Round(0)),
 	}, nil
 }
@@ -146,9 +169,9 @@ func ended(ctx context.Context, process Process) error {
 // bareClient POSTs n bodies.
 func (r *Run) bareClient(ctx context.Context, n int, progress Progress) (*delivered, error) {
 	progress.Step = "the bare client"
-	return r.send(ctx, n, progress, func(int) error { return nil }, func(run int) (Process, error) {
+	return r.send(ctx, sending{events: n, want: n, mayEnd: true, start: func(run int) (Process, error) {
 		return r.Rig.Client(ctx, Client{URL: r.Receiver.URL, Run: run, Count: n, Connections: connections})
-	}, true)
+	}}, progress)
 }
 
 // connections are as many as the relay may use: 16 for each webhook.
@@ -158,12 +181,12 @@ const connections = Accounts * 16
 func (r *Run) relayed(ctx context.Context, db *Database, n int, progress Progress) (*delivered, error) {
 	var from string
 	progress.Step = "the relay"
-	d, err := r.send(ctx, n, progress, func(run int) error {
+	d, err := r.send(ctx, sending{events: n, want: n, prepare: func(run int) error {
 		if err := r.fill(ctx, db, run, n, progress); err != nil {
 			return err
 		}
 		return db.DB.QueryRowContext(ctx, `SELECT pg_current_wal_insert_lsn()`).Scan(&from)
-	}, func(int) (Process, error) { return r.Rig.Relay(ctx, db) }, false)
+	}, start: func(int) (Process, error) { return r.Rig.Relay(ctx, db) }}, progress)
 	if err != nil {
 		return nil, err
 	}

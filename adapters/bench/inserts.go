@@ -165,7 +165,7 @@ SELECT (SELECT high FROM relay.batches ORDER BY no DESC LIMIT 1), coalesce((SELE
 // settle waits until all is routed, where the database stays: what is left
 // would be taken for the next measurement's.
 func (r *Run) settle(ctx context.Context, db *Database, relay Process, progress Progress) error {
-	if r.Rig.Other() != nil {
+	if r.Rig.Private() {
 		return nil
 	}
 	progress.Step = "waiting until all is delivered"

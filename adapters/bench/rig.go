@@ -11,6 +11,11 @@ type Rig interface {
 	// Database gives a database with the schema and the workloads' webhooks:
 	// on a private server a new one each time, else always the same.
 	Database(ctx context.Context) (*Database, error)
+	// Private says that the server was started for the workloads.
+	Private() bool
+	// Copy gives a copy of a database of a private server, which nobody may be
+	// using meanwhile.
+	Copy(ctx context.Context, from *Database) (*Database, error)
 	// Drop drops one of them that is needed no more, if it was made for the
 	// workloads.
 	Drop(ctx context.Context, db *Database) error

@@ -10,7 +10,7 @@ import (
 )
 
 // Names of the workloads, in the order in which they run.
-var Names = []string{"a", "b", "c", "d", "f"}
+var Names = []string{"a", "b", "c", "d", "e", "f", "g", "i"}
 
 // Run measures.
 type Run struct {
@@ -49,6 +49,7 @@ func (r *Run) Do(ctx context.Context, names []string) ([]Workload, error) {
 		{[]string{"b"}, r.latency},
 		{[]string{"c"}, r.hanging},
 		{[]string{"d"}, r.longTransaction},
+		{[]string{"e", "g", "i"}, r.growth},
 		{[]string{"f"}, r.inserts},
 	} {
 		wanted := slices.DeleteFunc(slices.Clone(group.names), func(name string) bool { return !slices.Contains(names, name) })
@@ -137,5 +138,8 @@ var Titles = map[string]string{
 	"b": "from commit to arrival, at 100 and at 3,000 events/s",
 	"c": "one of 50 webhooks hangs: what the others notice",
 	"d": "a writing transaction is open for 20 s: what others notice, at 1,000 events/s",
+	"e": "a backlog behind 5,000,000 rows of history, and with 1,000,000 rows waiting",
 	"f": "32 producers, one event in each transaction, next to a bare table",
+	"g": "memory with a backlog, and with 1,000,000 deliveries waiting",
+	"i": "from a relay's start to the first arrival, behind 5,000,000 rows of history",
 }

@@ -56,6 +56,8 @@ type benchRig struct {
 	receiverURL string
 	processes   int
 	databases   int
+	// copying is what CREATE DATABASE is told where the template is large.
+	copying string
 	given       []benchDatabase
 	webhooks    []int64
 }
@@ -105,6 +107,12 @@ func (b *benchRig) openServer(ctx context.Context) error {
 		return err
 	}
 	if b.admin, err = postgres.Open(b.server.DSN("postgres"), benchActor); err != nil {
+		return err
+	}
+	// By default PostgreSQL 15 and newer write each block to the WAL as well.
+	err = b.admin.QueryRowContext(ctx, `
+SELECT CASE WHEN current_setting('server_version_num')::integer >= 150000 THEN ' STRATEGY file_copy' ELSE '' END`).Scan(&b.copying)
+	if err != nil {
 		return err
 	}
 	if _, err := b.admin.ExecContext(ctx, `CREATE DATABASE `+benchTemplate); err != nil {
@@ -159,11 +167,19 @@ SELECT name, current_setting(name) FROM pg_settings
 	return s, err
 }
 
+// Private implements bench.Rig.
+func (b *benchRig) Private() bool { return true }
+
 // Database implements bench.Rig.
 func (b *benchRig) Database(ctx context.Context) (*bench.Database, error) {
+	return b.copyOf(ctx, benchTemplate)
+}
+
+// copyOf gives a new database.
+func (b *benchRig) copyOf(ctx context.Context, template string) (*bench.Database, error) {
 	b.databases++
 	name := "bench_" + strconv.Itoa(b.databases)
-	if _, err := b.admin.ExecContext(ctx, `CREATE DATABASE `+name+` TEMPLATE `+benchTemplate); err != nil {
+	if _, err := b.admin.ExecContext(ctx, `CREATE DATABASE `+name+` TEMPLATE `+template); err != nil {
 		return nil, fmt.Errorf("make a database: %w", err)
 	}
 	dsn := b.server.DSN(name)
@@ -175,6 +191,18 @@ func (b *benchRig) Database(ctx context.Context) (*bench.Database, error) {
 	db.SetMaxIdleConns(benchPool)
 	b.given = append(b.given, benchDatabase{name, db})
 	return &bench.Database{DSN: dsn, DB: db, Webhooks: b.webhooks}, nil
+}
+
+// Copy implements bench.Rig.
+func (b *benchRig) Copy(ctx context.Context, from *bench.Database) (*bench.Database, error) {
+	from.DB.SetMaxIdleConns(-1) // a template must have no connection
+	defer from.DB.SetMaxIdleConns(benchPool)
+	for _, d := range b.given {
+		if d.db == from.DB {
+			return b.copyOf(ctx, d.name+b.copying)
+		}
+	}
+	return nil, errors.New("no such database")
 }
 
 // Other implements bench.Rig.
