@@ -27,18 +27,18 @@ type variant struct {
 
 // compare measures variants by turns, so that drift favours none, and bounds
 // what each disturbed one's p99 may be next to the control's.
-func (r *Run) compare(m *measures, workload, suffix, suffixTitle string, variants []variant) (late int, err error) {
+func (r *Run) compare(m *measures, workload, suffix, suffixTitle string, variants []variant, limited *limits) error {
 	p99 := make([][]float64, len(variants))
 	for repetition := range r.Repetitions {
 		found := make([]*arrivals, len(variants))
-		slow := false
 		for turn := range variants {
 			i := (turn + repetition) % len(variants)
 			progress := Progress{Workload: workload, Step: variants[i].title + suffixTitle, Repetition: repetition + 1, Repetitions: r.Repetitions}
+			var err error
 			if found[i], err = variants[i].measure(progress); err != nil {
-				return late, err
+				return err
 			}
-			slow = slow || found[i].late
+			limited.note(found[i])
 		}
 		for i, one := range found {
 			p99[i] = append(p99[i], one.p99())
@@ -49,15 +49,12 @@ func (r *Run) compare(m *measures, workload, suffix, suffixTitle string, variant
 				m.add(variants[i].name+"_ratio"+suffix, "against the control's p99"+suffixTitle+", "+variants[i].title, Ratio, Lower, one.p99()/found[0].p99())
 			}
 		}
-		if slow {
-			late++
-		}
 	}
 	for i := range variants[1:] {
 		ratio := variants[i+1].name + "_ratio" + suffix
 		m.bind(ratio, disturbedBound, undisturbed(p99[0], p99[i+1]))
 	}
-	return late, nil
+	return nil
 }
 
 // undisturbed judges pairs of a control's p99 and a disturbed one's, in
@@ -78,23 +75,22 @@ const hangingAccount = 7
 func (r *Run) hanging(ctx context.Context, _ []string) ([]Workload, error) {
 	var m measures
 	w := Workload{Name: "c", Title: Titles["c"]}
-	late := 0
+	var limited limits
 	for _, t := range []traffic{
 		r.lasting(calmRate, 2*time.Second, 10*time.Second),
 		r.lasting(steadyRate, 2*time.Second, 8*time.Second),
 	} {
 		disturbed := t
 		disturbed.hanging = hangingAccount
-		n, err := r.compare(&m, w.Name, fmt.Sprintf("_%d", t.rate), fmt.Sprintf(" at %s events/s", grouped(float64(t.rate))), []variant{
+		err := r.compare(&m, w.Name, fmt.Sprintf("_%d", t.rate), fmt.Sprintf(" at %s events/s", grouped(float64(t.rate))), []variant{
 			{"control", "none hangs", func(progress Progress) (*arrivals, error) { return r.fresh(ctx, t, progress) }},
 			{"hanging", "one hangs", func(progress Progress) (*arrivals, error) { return r.fresh(ctx, disturbed, progress) }},
-		})
+		}, &limited)
 		if err != nil {
 			return nil, err
 		}
-		late += n
 	}
-	w.Notes = appendLate(w.Notes, late, 2*r.Repetitions)
+	w.Notes = limited.notes()
 	w.Measures = m.done()
 	return []Workload{w}, nil
 }
@@ -144,11 +140,11 @@ func (r *Run) longTransaction(ctx context.Context, _ []string) ([]Workload, erro
 	} else {
 		w.Notes = append(w.Notes, "a transaction in another database is left out: a private server has one, the given database's server may not be written to elsewhere")
 	}
-	late, err := r.compare(&m, w.Name, "", "", variants)
-	if err != nil {
+	var limited limits
+	if err := r.compare(&m, w.Name, "", "", variants, &limited); err != nil {
 		return nil, err
 	}
-	w.Notes = appendLate(w.Notes, late, r.Repetitions)
+	w.Notes = append(w.Notes, limited.notes()...)
 	w.Measures = m.done()
 	return []Workload{w}, nil
 }

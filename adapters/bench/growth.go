@@ -27,6 +27,7 @@ type growth struct {
 	withHistory, waiting *Database
 
 	e, g, i measures
+	limited limits // of e
 }
 
 func (r *Run) growth(ctx context.Context, names []string) ([]Workload, error) {
@@ -104,6 +105,9 @@ func (g *growth) rates(ctx context.Context, repetition int) error {
 		if err := steps[(turn+repetition)%len(steps)](); err != nil {
 			return err
 		}
+	}
+	for _, d := range []*delivered{plain, history, waiting} {
+		g.limited.noteBacklog(d)
 	}
 	m := &g.e
 	m.add("plain", "deliveries of a backlog alone", PerSecond, Higher, plain.rate(0, 1))
@@ -242,11 +246,12 @@ func (g *growth) workloads() []Workload {
 	g.i.atMost("start_up", float64(time.Second/time.Millisecond))
 	var list []Workload
 	for _, one := range []struct {
-		name string
-		m    *measures
-	}{{"e", &g.e}, {"g", &g.g}, {"i", &g.i}} {
+		name  string
+		m     *measures
+		notes []string
+	}{{"e", &g.e, g.limited.notes()}, {"g", &g.g, nil}, {"i", &g.i, nil}} {
 		if g.wants(one.name) {
-			list = append(list, Workload{Name: one.name, Title: Titles[one.name], Measures: one.m.done()})
+			list = append(list, Workload{Name: one.name, Title: Titles[one.name], Measures: one.m.done(), Notes: one.notes})
 		}
 	}
 	return list

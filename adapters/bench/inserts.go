@@ -133,7 +133,7 @@ func (r *Run) inserts(ctx context.Context, _ []string) ([]Workload, error) {
 		if _, err := r.stop(ctx, relay, err); err != nil {
 			return nil, err
 		}
-		if _, err := db.DB.ExecContext(ctx, dropTables); err != nil {
+		if _, err := db.DB.ExecContext(ctx, DropTables); err != nil {
 			return nil, err
 		}
 		if err := r.Rig.Drop(ctx, db); err != nil {

@@ -13,7 +13,8 @@ const commitTable = `
 CREATE SCHEMA IF NOT EXISTS outrider_bench;
 CREATE TABLE IF NOT EXISTS outrider_bench.commits (n bigint NOT NULL)`
 
-const dropTables = `DROP SCHEMA IF EXISTS outrider_bench CASCADE`
+// DropTables drops the tables that the workloads made beside the outbox.
+const DropTables = `DROP SCHEMA IF EXISTS outrider_bench CASCADE`
 
 // commitLatency is the median of one-row commits by one producer, at a rate,
 // in milliseconds: what the database asks for each.
@@ -39,7 +40,7 @@ func commitLatency(ctx context.Context, db *Database, rate int, lasting time.Dur
 	if err != nil {
 		return 0, err
 	}
-	_, err = db.DB.ExecContext(ctx, dropTables)
+	_, err = db.DB.ExecContext(ctx, DropTables)
 	return Median(took), err
 }
 
@@ -62,7 +63,7 @@ func (r *Run) lasting(rate int, warm, measured time.Duration) traffic {
 func (r *Run) latency(ctx context.Context, _ []string) ([]Workload, error) {
 	var m measures
 	w := Workload{Name: "b", Title: Titles["b"]}
-	late := 0
+	var limited limits
 	for repetition := range r.Repetitions {
 		progress := Progress{Workload: w.Name, Repetition: repetition + 1, Repetitions: r.Repetitions}
 		err := r.withRelay(ctx, func(db *Database, relay Process) error {
@@ -84,9 +85,8 @@ func (r *Run) latency(ctx context.Context, _ []string) ([]Workload, error) {
 				return err
 			}
 			addLatency(&m, commit, slow, fast)
-			if slow.late || fast.late {
-				late++
-			}
+			limited.note(slow)
+			limited.note(fast)
 			return nil
 		})
 		if err != nil {
@@ -96,16 +96,9 @@ func (r *Run) latency(ctx context.Context, _ []string) ([]Workload, error) {
 	m.atMost("p50_beyond", 1.5)
 	m.atMost("p99", 8)
 	m.atMost("p99_3000", 30)
-	w.Notes = appendLate(w.Notes, late, r.Repetitions)
+	w.Notes = limited.notes()
 	w.Measures = m.done()
 	return []Workload{w}, nil
-}
-
-func appendLate(notes []string, late, of int) []string {
-	if late == 0 {
-		return notes
-	}
-	return append(notes, fmt.Sprintf("in %d of %d repetitions the producers did not reach the rate: the machine, or the database's commits, were the limit", late, of))
 }
 
 func addLatency(m *measures, commit float64, slow, fast *arrivals) {

@@ -85,5 +85,43 @@ func (r *ReceiverAt) Arrivals(ctx context.Context) ([]int64, error) {
 // receiverIsFull says that the receiver was busy with all it may use: a faster
 // sender would not have been served faster.
 func receiverIsFull(d *delivered) bool {
-	return d.receiverCPU.Seconds() > 0.9*d.seconds()*float64(runtime.GOMAXPROCS(0))
+	return usedAll(d.receiverCPU, time.Duration(d.seconds()*float64(time.Second)))
+}
+
+// usedAll says that a receiver used nearly all of the machine's CPU that it
+// may.
+func usedAll(cpu, meanwhile time.Duration) bool {
+	return cpu.Seconds() > 0.9*meanwhile.Seconds()*float64(runtime.GOMAXPROCS(0))
+}
+
+// limits count the measurements that something other than the relay limited.
+type limits struct{ of, receiver, producers int }
+
+func (l *limits) note(a *arrivals) {
+	l.of++
+	if a.full {
+		l.receiver++
+	}
+	if a.late {
+		l.producers++
+	}
+}
+
+func (l *limits) noteBacklog(d *delivered) {
+	l.of++
+	if receiverIsFull(d) {
+		l.receiver++
+	}
+}
+
+// notes are the limits in words.
+func (l *limits) notes() []string {
+	var list []string
+	if l.receiver > 0 {
+		list = append(list, fmt.Sprintf("in %d of %d measurements the receiver was the limit, or near it: the relay may be faster than this", l.receiver, l.of))
+	}
+	if l.producers > 0 {
+		list = append(list, fmt.Sprintf("in %d of %d measurements the producers did not reach the rate: the machine, or the database's commits, were the limit", l.producers, l.of))
+	}
+	return list
 }

@@ -37,6 +37,8 @@ type Server struct {
 	Private  bool              `json:"private"`
 	Version  string            `json:"version"`
 	Settings map[string]string `json:"settings"`
+	// Left says what stays in a database that is not private.
+	Left string `json:"left,omitempty"`
 }
 
 // Workload is one workload's outcome.

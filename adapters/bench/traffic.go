@@ -43,6 +43,8 @@ type arrivals struct {
 	// wanted.
 	rate float64
 	late bool
+	// full says that the receiver used all it may.
+	full bool
 }
 
 func (a *arrivals) p50() float64 { return Percentile(a.latencies, 50) }
@@ -60,6 +62,10 @@ func (r *Run) observe(ctx context.Context, db *Database, relay Process, t traffi
 			return nil, err
 		}
 	}
+	before, err := r.Receiver.Arrived(ctx)
+	if err != nil {
+		return nil, err
+	}
 	clock := startClock()
 	commits, err := r.produce(ctx, db, run, n, t.rate, relay, progress)
 	if err != nil {
@@ -73,7 +79,13 @@ func (r *Run) observe(ctx context.Context, db *Database, relay Process, t traffi
 	if err := clock.check(); err != nil {
 		return nil, err
 	}
-	return t.judge(commits, times, counts), nil
+	arrived, err := r.Receiver.Arrived(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a := t.judge(commits, times, counts)
+	a.full = usedAll(arrived.CPU-before.CPU, time.Since(clock.begun))
+	return a, nil
 }
 
 // judge gives the latencies of what counts.

@@ -197,6 +197,18 @@ SELECT format('%s connections named "%s"', count(*), a.application_name)
  WHERE a.datname = current_database() AND a.application_name LIKE 'outrider %' AND a.pid <> pg_backend_pid()
  GROUP BY a.application_name`
 
+// Relays names those that work on a database or stand by, each with what shows
+// it. Connections of the asking pool are among them, if it is named as a
+// relay's are and has more than one.
+func Relays(ctx context.Context, db *sql.DB) ([]string, error) {
+	tx, err := db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = tx.Rollback() }()
+	return textsOf(ctx, tx, relaysQuery)
+}
+
 // ownObject is one of ours, named as a DROP wants it.
 type ownObject struct {
 	kind, name       string

@@ -27,6 +27,9 @@ func (a *app) benchTable(report *bench.Report) {
 	fmt.Fprintf(a.out, "PostgreSQL %s, %s, fsync %s, synchronous_commit %s\n", s.Version, kind, s.Settings["fsync"], s.Settings["synchronous_commit"])
 	fmt.Fprintf(a.out, "%s, medians of %d, in %s\n", report.At.Local().Format("2006-01-02 15:04"), report.Repetitions,
 		(time.Duration(report.Seconds) * time.Second).String())
+	if s.Left != "" {
+		fmt.Fprintln(a.out, s.Left)
+	}
 	if report.Quick {
 		fmt.Fprintln(a.out, p.as(bad, "A quick run: the figures mean nothing."))
 	}

@@ -48,6 +48,15 @@ type benchRig struct {
 	app  *app
 	live *liveLine
 
+	// dsn is the user's database, empty for a private server.
+	dsn   string
+	iKnow bool
+	// quick: databases are small, and go with the server; each drop would cost
+	// a checkpoint.
+	quick bool
+	// shared is it, once it was found fit.
+	shared *bench.Database
+
 	program     string
 	scratch     string
 	server      *devpg.Server
@@ -57,9 +66,9 @@ type benchRig struct {
 	processes   int
 	databases   int
 	// copying is what CREATE DATABASE is told where the template is large.
-	copying string
-	given       []benchDatabase
-	webhooks    []int64
+	copying  string
+	given    []benchDatabase
+	webhooks []int64
 }
 
 // benchDatabase is one that is to be discarded.
@@ -72,6 +81,11 @@ type benchDatabase struct {
 // where open fails.
 func (b *benchRig) open(ctx context.Context) error {
 	var err error
+	if b.dsn != "" {
+		if err := b.openGiven(ctx); err != nil {
+			return err
+		}
+	}
 	if b.program, err = programPath(); err != nil {
 		return err
 	}
@@ -79,6 +93,11 @@ func (b *benchRig) open(ctx context.Context) error {
 		return err
 	}
 	if err := b.openReceiver(ctx); err != nil {
+		return err
+	}
+	if b.shared != nil {
+		b.webhooks, err = registerBench(ctx, b.shared.DB, b.receiverURL)
+		b.shared.Webhooks = b.webhooks
 		return err
 	}
 	return b.openServer(ctx)
@@ -152,8 +171,13 @@ func registerBench(ctx context.Context, db *sql.DB, receiver string) ([]int64, e
 
 // describe says what server it is.
 func (b *benchRig) describe(ctx context.Context) (bench.Server, error) {
-	s := bench.Server{Private: true, Settings: map[string]string{}}
-	err := eachRow(ctx, b.admin, `
+	s := bench.Server{Private: b.Private(), Settings: map[string]string{}}
+	db := b.admin
+	if b.shared != nil {
+		db = b.shared.DB
+		s.Left = benchLeft
+	}
+	err := eachRow(ctx, db, `
 SELECT name, current_setting(name) FROM pg_settings
  WHERE name IN ('server_version', 'fsync', 'synchronous_commit', 'full_page_writes', 'wal_level', 'shared_buffers', 'max_wal_size', 'commit_delay')`,
 		func(rows *sql.Rows) error {
@@ -168,10 +192,13 @@ SELECT name, current_setting(name) FROM pg_settings
 }
 
 // Private implements bench.Rig.
-func (b *benchRig) Private() bool { return true }
+func (b *benchRig) Private() bool { return b.dsn == "" }
 
 // Database implements bench.Rig.
 func (b *benchRig) Database(ctx context.Context) (*bench.Database, error) {
+	if b.shared != nil {
+		return b.shared, nil
+	}
 	return b.copyOf(ctx, benchTemplate)
 }
 
@@ -221,8 +248,12 @@ func (b *benchRig) Drop(ctx context.Context, db *bench.Database) error {
 }
 
 func (b *benchRig) drop(ctx context.Context, d benchDatabase) error {
-	_, err := b.admin.ExecContext(ctx, `DROP DATABASE `+d.name+` WITH (FORCE)`)
-	return errors.Join(d.db.Close(), err)
+	err := d.db.Close()
+	if b.quick {
+		return err
+	}
+	_, dropErr := b.admin.ExecContext(ctx, `DROP DATABASE `+d.name+` WITH (FORCE)`)
+	return errors.Join(err, dropErr)
 }
 
 // Discard implements bench.Rig.
@@ -241,7 +272,7 @@ func (b *benchRig) Relay(ctx context.Context, db *bench.Database) (bench.Process
 	if err != nil {
 		return nil, err
 	}
-	p, err := b.start("relay", []string{"OUTRIDER_DATABASE_URL=" + db.DSN, "OUTRIDER_ALLOW_CIDRS=" + loopback}, "serve", "--listen", address)
+	p, err := b.start("relay", []string{"OUTRIDER_DATABASE_URL=" + db.DSN, "OUTRIDER_ALLOW_CIDRS=" + loopback}, "serve", "--listen", address, "--allow-unsafe")
 	if err != nil {
 		return nil, err
 	}
@@ -273,6 +304,9 @@ func (b *benchRig) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*stopTimeout)
 	defer cancel()
 	var problems []error
+	if b.shared != nil {
+		problems = append(problems, b.leave(ctx))
+	}
 	if b.receiver != nil {
 		_, err := b.receiver.Stop(ctx)
 		problems = append(problems, err)

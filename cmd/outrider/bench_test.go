@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,11 +15,44 @@ import (
 // means nothing then.
 func TestBenchGivesAllItMeasures(t *testing.T) {
 	t.Parallel()
+	report := quickBench(t, "")
+	if !report.Quick || report.Repetitions != 1 || !report.Database.Private || report.Database.Settings["fsync"] != "on" || report.Machine.Cores < 1 || report.Database.Left != "" {
+		t.Errorf("report is %+v", report)
+	}
+	checkMeasures(t, report, map[string][]string{
+		"a": {"deliveries", "bare", "ratio", "cpu", "bare_cpu", "cpu_ratio", "memory", "start_up", "wal"},
+		"b": {"commit", "p50", "p99", "p50_3000", "p99_3000", "rate_3000"},
+		"c": {"control_p99_100", "hanging_p99_100", "hanging_ratio_100", "control_p99_1000", "hanging_p99_1000", "hanging_ratio_1000"},
+		"d": {"control_p99", "here_p99", "here_ratio", "elsewhere_p99", "elsewhere_ratio"},
+		"e": {"plain", "history", "history_ratio", "waiting", "waiting_ratio", "first_last"},
+		"f": {"inserts", "bare", "ratio", "p99", "bare_p99", "p99_ratio", "busy"},
+		"g": {"memory", "waiting", "waiting_memory", "again_memory"},
+		"i": {"start_up", "rows"},
+	})
+	bounds := map[string]int{"a": 3, "b": 3, "c": 2, "d": 2, "e": 3, "f": 2, "g": 3, "i": 1}
+	for i := range report.Workloads {
+		w := &report.Workloads[i]
+		n := 0
+		for j := range w.Measures {
+			if w.Measures[j].Bound != nil {
+				n++
+			}
+		}
+		if n != bounds[w.Name] {
+			t.Errorf("%s has %d bounds, want %d", w.Name, n, bounds[w.Name])
+		}
+	}
+}
+
+// quickBench runs all workloads small, on a database or a private server.
+func quickBench(t *testing.T, dsn string, more ...string) *bench.Report {
+	t.Helper()
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), path, "bench", "--quick", "--format", "json")
+	cmd := exec.CommandContext(t.Context(), path, append([]string{"bench", "--quick", "--format", "json"}, more...)...)
+	cmd.Env = append(os.Environ(), "OUTRIDER_DATABASE_URL="+dsn)
 	var complaints strings.Builder
 	cmd.Stderr = &complaints
 	out, err := cmd.Output()
@@ -28,31 +63,37 @@ func TestBenchGivesAllItMeasures(t *testing.T) {
 	if err := json.Unmarshal(out, &report); err != nil {
 		t.Fatalf("%v in %s", err, out)
 	}
-	if !report.Quick || report.Repetitions != 1 || !report.Database.Private || report.Database.Settings["fsync"] != "on" || report.Machine.Cores < 1 {
-		t.Errorf("report is %+v", report)
+	return &report
+}
+
+func workloadOf(t *testing.T, report *bench.Report, name string) *bench.Workload {
+	t.Helper()
+	for i := range report.Workloads {
+		if report.Workloads[i].Name == name {
+			return &report.Workloads[i]
+		}
 	}
-	want := map[string][]string{
-		"a": {"deliveries", "bare", "ratio", "cpu", "bare_cpu", "cpu_ratio", "start_up", "wal"},
-	}
+	t.Fatalf("workload %s is not in the report", name)
+	return nil
+}
+
+// checkMeasures checks that these workloads are in a report, and no others,
+// with these measures among theirs.
+func checkMeasures(t *testing.T, report *bench.Report, want map[string][]string) {
+	t.Helper()
 	if len(report.Workloads) != len(want) {
 		t.Errorf("%d workloads, want %d", len(report.Workloads), len(want))
 	}
-	for i := range report.Workloads {
-		w := &report.Workloads[i]
-		for _, name := range want[w.Name] {
-			found := false
-			for j := range w.Measures {
-				m := &w.Measures[j]
-				if m.Name != name {
-					continue
-				}
-				found = true
-				if len(m.Values) != 1 || m.Median != m.Values[0] || m.Median <= 0 {
-					t.Errorf("%s, %s: values %v, median %v", w.Name, name, m.Values, m.Median)
-				}
+	for workload, names := range want {
+		w := workloadOf(t, report, workload)
+		for _, name := range names {
+			i := slices.IndexFunc(w.Measures, func(m bench.Measure) bool { return m.Name == name })
+			if i < 0 {
+				t.Errorf("%s does not measure %s", workload, name)
+				continue
 			}
-			if !found {
-				t.Errorf("%s does not measure %s", w.Name, name)
+			if m := &w.Measures[i]; len(m.Values) != 1 || m.Median != m.Values[0] || m.Median <= 0 {
+				t.Errorf("%s, %s: values %v, median %v", workload, name, m.Values, m.Median)
 			}
 		}
 	}
