@@ -105,12 +105,7 @@ type sending struct {
 // send begins a run, starts a sender, waits until what is wanted has arrived,
 // and stops it.
 func (r *Run) send(ctx context.Context, s sending, progress Progress) (*delivered, error) {
-	run, err := preparedRun, error(nil)
-	if s.prepared {
-		err = r.Receiver.begin(ctx, run, s.events)
-	} else {
-		run, err = r.Receiver.Begin(ctx, s.events)
-	}
+	run, err := r.begin(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -152,6 +147,14 @@ func (r *Run) send(ctx context.Context, s sending, progress Progress) (*delivere
 		events: s.want, times: times[:s.want], usage: usage, arrived: arrived, receiverCPU: arrived.CPU - before.CPU,
 		startUp: time.Unix(0, times[0]).Sub(clock.begun.Round(0)),
 	}, nil
+}
+
+// begin makes the receiver count a new run, or the prepared one.
+func (r *Run) begin(ctx context.Context, s sending) (int, error) {
+	if s.prepared {
+		return preparedRun, r.Receiver.begin(ctx, preparedRun, s.events)
+	}
+	return r.Receiver.Begin(ctx, s.events)
 }
 
 // ended waits until a process that has done its work has ended by itself.

@@ -32,21 +32,21 @@ type Difference struct {
 	Verdict Verdict  `json:"verdict"`
 }
 
-// Compare gives the differences of two reports, in the order of the new one;
+// Compare gives the differences of two reports, in the order of the later one;
 // what it lacks comes last.
-func Compare(old, new *Report) []Difference {
+func Compare(before, after *Report) []Difference {
 	var list []Difference
-	for i := range new.Workloads {
-		w := &new.Workloads[i]
+	for i := range after.Workloads {
+		w := &after.Workloads[i]
 		for j := range w.Measures {
 			m := &w.Measures[j]
-			list = append(list, differenceOf(w.Name, old.measure(w.Name, m.Name), m))
+			list = append(list, differenceOf(w.Name, before.measure(w.Name, m.Name), m))
 		}
 	}
-	for i := range old.Workloads {
-		w := &old.Workloads[i]
+	for i := range before.Workloads {
+		w := &before.Workloads[i]
 		for j := range w.Measures {
-			if m := &w.Measures[j]; new.measure(w.Name, m.Name) == nil {
+			if m := &w.Measures[j]; after.measure(w.Name, m.Name) == nil {
 				list = append(list, differenceOf(w.Name, m, nil))
 			}
 		}
@@ -68,22 +68,22 @@ func (r *Report) measure(workload, name string) *Measure {
 	return nil
 }
 
-func differenceOf(workload string, old, new *Measure) Difference {
-	one := cmp.Or(new, old)
-	d := Difference{Workload: workload, Name: one.Name, Title: one.Title, Unit: one.Unit, Old: old, New: new, Verdict: VerdictAlone}
-	if old == nil || new == nil {
+func differenceOf(workload string, before, after *Measure) Difference {
+	one := cmp.Or(after, before)
+	d := Difference{Workload: workload, Name: one.Name, Title: one.Title, Unit: one.Unit, Old: before, New: after, Verdict: VerdictAlone}
+	if before == nil || after == nil {
 		return d
 	}
-	if ratio := new.Median / old.Median; !math.IsNaN(ratio) && !math.IsInf(ratio, 0) {
+	if ratio := after.Median / before.Median; !math.IsNaN(ratio) && !math.IsInf(ratio, 0) {
 		d.Ratio = &ratio
 	}
-	higher, lower := new.Min > old.Max, new.Max < old.Min
+	higher, lower := after.Min > before.Max, after.Max < before.Min
 	switch {
 	case !higher && !lower:
 		d.Verdict = VerdictSame
-	case new.Better == Neither:
+	case after.Better == Neither:
 		d.Verdict = VerdictDifferent
-	case higher == (new.Better == Higher):
+	case higher == (after.Better == Higher):
 		d.Verdict = VerdictBetter
 	default:
 		d.Verdict = VerdictWorse

@@ -25,9 +25,9 @@ type variant struct {
 	measure     func(Progress) (*arrivals, error)
 }
 
-// compare measures variants by turns, so that drift favours none, and bounds
+// byTurns measures variants by turns, so that drift favours none, and bounds
 // what each disturbed one's p99 may be next to the control's.
-func (r *Run) compare(m *measures, workload, suffix, suffixTitle string, variants []variant, limited *limits) error {
+func (r *Run) byTurns(m *measures, workload, suffix, suffixTitle string, variants []variant, limited *limits) error {
 	p99 := make([][]float64, len(variants))
 	for repetition := range r.Repetitions {
 		found := make([]*arrivals, len(variants))
@@ -82,7 +82,7 @@ func (r *Run) hanging(ctx context.Context, _ []string) ([]Workload, error) {
 	} {
 		disturbed := t
 		disturbed.hanging = hangingAccount
-		err := r.compare(&m, w.Name, fmt.Sprintf("_%d", t.rate), fmt.Sprintf(" at %s events/s", grouped(float64(t.rate))), []variant{
+		err := r.byTurns(&m, w.Name, fmt.Sprintf("_%d", t.rate), fmt.Sprintf(" at %s events/s", grouped(float64(t.rate))), []variant{
 			{"control", "none hangs", func(progress Progress) (*arrivals, error) { return r.fresh(ctx, t, progress) }},
 			{"hanging", "one hangs", func(progress Progress) (*arrivals, error) { return r.fresh(ctx, disturbed, progress) }},
 		}, &limited)
@@ -141,7 +141,7 @@ func (r *Run) longTransaction(ctx context.Context, _ []string) ([]Workload, erro
 		w.Notes = append(w.Notes, "a transaction in another database is left out: a private server has one, the given database's server may not be written to elsewhere")
 	}
 	var limited limits
-	if err := r.compare(&m, w.Name, "", "", variants, &limited); err != nil {
+	if err := r.byTurns(&m, w.Name, "", "", variants, &limited); err != nil {
 		return nil, err
 	}
 	w.Notes = append(w.Notes, limited.notes()...)

@@ -12,6 +12,11 @@
 // which all these processes must share; the database may be elsewhere. A clock
 // that is set meanwhile fails the run.
 //
+// What costs shows in comparisons within a repetition: with a control, by
+// turns, so that a machine that becomes slower meanwhile is not taken for what
+// is measured. A history is written by SQL, entry for entry as a relay writes
+// it; all else that a relay meets was inserted as a producer does.
+//
 // It does not judge whether deliveries are right, beyond counting that each
 // event arrived, once.
 package bench

@@ -262,7 +262,7 @@ func (g *growth) workloads() []Workload {
 func (g *growth) elsewhere(ctx context.Context) ([]Workload, error) {
 	var list []Workload
 	for _, name := range g.names {
-		w := Workload{Name: name, Title: Titles[name], Notes: []string{"left out: it would fill the given database with rows; leave the database out for a private server"}}
+		w := Workload{Name: name, Title: Titles[name], Measures: []Measure{}, Notes: []string{"left out: it would fill the given database with rows; leave the database out for a private server"}}
 		if name == "g" {
 			if err := g.warmUp(ctx, name); err != nil {
 				return nil, err

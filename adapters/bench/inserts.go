@@ -42,6 +42,8 @@ func (r *Run) insertAll(ctx context.Context, db *Database, query string, progres
 	var workers sync.WaitGroup
 	var next atomic.Int64
 	took := make([][]float64, producers)
+	const least = 3 // of each, however slow it is
+	var last atomic.Int64
 	for i := range producers {
 		workers.Go(func() {
 			err := withStatement(ctx, db.DB, query, func(insert *sql.Stmt) error {
@@ -53,11 +55,12 @@ func (r *Run) insertAll(ctx context.Context, db *Database, query string, progres
 						return err
 					}
 					ended := time.Now()
-					if ended.After(to) {
+					if ended.After(to) && len(took[i]) >= least {
 						return nil
 					}
 					if ended.After(from) {
 						took[i] = append(took[i], milliseconds(ended.Sub(begun)))
+						raise(&last, int64(ended.Sub(from)))
 					}
 				}
 			})
@@ -74,7 +77,7 @@ func (r *Run) insertAll(ctx context.Context, db *Database, query string, progres
 	for _, each := range took {
 		done.took = append(done.took, each...)
 	}
-	done.rate = float64(len(done.took)) / measured.Seconds()
+	done.rate = float64(len(done.took)) / max(measured, time.Duration(last.Load())).Seconds()
 	return done, nil
 }
 

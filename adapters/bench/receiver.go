@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -44,17 +45,6 @@ type Behaviour struct {
 	// HangFor, or until the behaviour changes.
 	Hang    []int         `json:"hang,omitempty"`
 	HangFor time.Duration `json:"hang_for,omitempty"`
-	// Fail are accounts whose POSTs are answered 503 at once.
-	Fail []int `json:"fail,omitempty"`
-}
-
-func (b *Behaviour) of(list []int, account int) bool {
-	for _, a := range list {
-		if a == account {
-			return true
-		}
-	}
-	return false
 }
 
 // Arrived is what a receiver counted of a run.
@@ -81,7 +71,7 @@ func (r *Receiver) Serve(ctx context.Context, listener net.Listener) error {
 	server := &http.Server{Handler: r, ReadHeaderTimeout: time.Minute, ConnState: func(_ net.Conn, state http.ConnState) {
 		switch state {
 		case http.StateNew:
-			r.raise(r.connections.Add(1))
+			raise(&r.peak, r.connections.Add(1))
 		case http.StateClosed, http.StateHijacked:
 			r.connections.Add(-1)
 		case http.StateActive, http.StateIdle:
@@ -95,10 +85,11 @@ func (r *Receiver) Serve(ctx context.Context, listener net.Listener) error {
 	return nil
 }
 
-func (r *Receiver) raise(n int64) {
+// raise makes v at least n.
+func raise(v *atomic.Int64, n int64) {
 	for {
-		peak := r.peak.Load()
-		if n <= peak || r.peak.CompareAndSwap(peak, n) {
+		most := v.Load()
+		if n <= most || v.CompareAndSwap(most, n) {
 			return
 		}
 	}
@@ -112,23 +103,24 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	}
 	r.receive(request.Body)
 	behaviour := r.behaviour.Load()
-	if len(behaviour.Hang) > 0 || len(behaviour.Fail) > 0 {
+	if len(behaviour.Hang) > 0 {
 		account, _ := strconv.Atoi(strings.TrimPrefix(request.URL.Path, "/"))
-		switch {
-		case behaviour.of(behaviour.Hang, account):
-			timer := time.NewTimer(behaviour.HangFor)
-			defer timer.Stop()
-			select {
-			case <-timer.C:
-			case <-*r.released.Load():
-			case <-request.Context().Done():
-			}
-		case behaviour.of(behaviour.Fail, account):
-			w.WriteHeader(http.StatusServiceUnavailable)
-			return
+		if slices.Contains(behaviour.Hang, account) {
+			r.hang(request.Context(), behaviour.HangFor)
 		}
 	}
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// hang waits as long as a POST is not to be answered.
+func (r *Receiver) hang(ctx context.Context, most time.Duration) {
+	timer := time.NewTimer(most)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-*r.released.Load():
+	case <-ctx.Done():
+	}
 }
 
 func (r *Receiver) receive(from io.Reader) {

@@ -169,7 +169,8 @@ func withStatement(ctx context.Context, db *sql.DB, query string, do func(*sql.S
 	if err != nil {
 		return err
 	}
-	return errors.Join(do(statement), statement.Close())
+	defer func() { _ = statement.Close() }()
+	return do(statement)
 }
 
 // until waits for a time; it gives false if ctx ends before.

@@ -36,7 +36,9 @@ func (a *app) benchTable(report *bench.Report) {
 	for i := range report.Workloads {
 		w := &report.Workloads[i]
 		fmt.Fprintf(a.out, "\n%s\n", p.as(bold, w.Name+"  "+w.Title))
-		a.measuresTable(w.Measures)
+		if len(w.Measures) > 0 {
+			a.measuresTable(w.Measures)
+		}
 		for _, note := range w.Notes {
 			fmt.Fprintf(a.out, "   %s %s\n", p.as(waiting, "!"), note)
 		}
