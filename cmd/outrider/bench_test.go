@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/outrider-relay/outrider/adapters/bench"
+	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
 )
 
 // TestBenchGivesAllItMeasures runs every workload small. What it measures
@@ -53,6 +54,9 @@ func quickBench(t *testing.T, dsn string, more ...string) *bench.Report {
 	}
 	cmd := exec.CommandContext(t.Context(), path, append([]string{"bench", "--quick", "--format", "json"}, more...)...)
 	cmd.Env = append(os.Environ(), "OUTRIDER_DATABASE_URL="+dsn)
+	if dir := pgtest.MemoryDir(); dir != "" { // the private server has fsync on
+		cmd.Env = append(cmd.Env, "TMPDIR="+dir)
+	}
 	var complaints strings.Builder
 	cmd.Stderr = &complaints
 	out, err := cmd.Output()

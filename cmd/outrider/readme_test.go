@@ -769,7 +769,7 @@ func parses(args []string) error {
 	if err := cmd.ParseFlags(rest); err != nil {
 		return err
 	}
-	if cmd.HasSubCommands() && cmd.Flags().NArg() > 0 {
+	if cmd.HasAvailableSubCommands() && cmd.Flags().NArg() > 0 {
 		return fmt.Errorf("%s has no command %s", cmd.CommandPath(), cmd.Flags().Arg(0))
 	}
 	var problems []error

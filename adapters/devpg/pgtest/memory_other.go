@@ -2,5 +2,5 @@
 
 package pgtest
 
-// memoryDir: only Linux has one for everybody.
-func memoryDir() string { return "" }
+// MemoryDir: only Linux has one for everybody.
+func MemoryDir() string { return "" }

@@ -3,7 +3,7 @@
 //
 // It is for tests only. A test process starts one server when it first needs
 // one, migrates one template database, and clones it for each test, which takes
-// some 20 ms (on a memory file system where there is one; see memoryDir); so tests run in parallel and see only what they wrote. What a
+// some 20 ms (on a memory file system where there is one; see MemoryDir); so tests run in parallel and see only what they wrote. What a
 // test leaves is checked: a connection that stays open fails it. The database
 // of a failed test is kept until the process ends; with OUTRIDER_PG_KEEP=1
 // that end waits for Ctrl-C, so that one can look into it.
@@ -91,7 +91,7 @@ func NewServer(t testing.TB, more map[string]string) *devpg.Server {
 	defer cancel()
 	all := maps.Clone(settings)
 	maps.Copy(all, more)
-	server, err := devpg.Start(ctx, devpg.Config{Settings: all, TempDir: memoryDir()})
+	server, err := devpg.Start(ctx, devpg.Config{Settings: all, TempDir: MemoryDir()})
 	if err != nil {
 		t.Fatalf("start a PostgreSQL server: %v", err)
 	}
@@ -234,7 +234,7 @@ func (s *sharedServer) get() (*devpg.Server, error) {
 		// Not a test's context: the server serves all of them.
 		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 		defer cancel()
-		s.server, s.err = devpg.Start(ctx, devpg.Config{Settings: settings, TempDir: memoryDir()})
+		s.server, s.err = devpg.Start(ctx, devpg.Config{Settings: settings, TempDir: MemoryDir()})
 	}
 	return s.server, s.err
 }
