@@ -24,7 +24,7 @@ type wire struct {
 }
 
 // newWire gives a wire to the server of a DSN, and the DSN that leads through it.
-func newWire(t *testing.T, dsn string) (w *wire, through string) {
+func newWire(t *testing.T, dsn string) (*wire, string) {
 	t.Helper()
 	u, err := url.Parse(dsn)
 	if err != nil {
@@ -34,7 +34,7 @@ func newWire(t *testing.T, dsn string) (w *wire, through string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w = &wire{Listener: listener, server: u.Host}
+	w := &wire{Listener: listener, server: u.Host}
 	t.Cleanup(func() { _ = listener.Close() })
 	go func() {
 		for {

@@ -79,7 +79,7 @@ func newRecordColumns() *recordColumns {
 
 // Record implements relay.Log.
 func (l *Log) Record(ctx context.Context, relayID int64, changes []relay.Change) (int64, error) {
-	statement, err := l.prepared(ctx)
+	statement, err := l.prepared(ctx) //nolint:sqlclosecheck // it lives as long as the pool
 	if err != nil {
 		return 0, err
 	}
