@@ -174,6 +174,8 @@ type reader struct {
 	// pending is the batch that was acked and is not yet seen committed.
 	pending     *Batch
 	pendingSent bool
+	// undecided is the row for which the last ack was refused, 0 for none.
+	undecided int64
 	// dupFloor is the sequence number behind which ids are looked up.
 	dupFloor   int64
 	dupFloorAt time.Time
@@ -496,15 +498,26 @@ func (r *reader) idle() {
 	r.position = r.fetch.opened.close(r.lowFor)
 }
 
+// refuseUndecided is no number, so that the transaction ends here.
+const refuseUndecided = `SELECT 'a row without a decision'::bigint`
+
 // AckMessageQuery implements watermill-sql's OffsetsAdapter. It writes what
 // belongs to the rows up to the acked one: Watermill acks a part of the batch
-// when it stops or an ack comes too late.
+// when it stops or an ack comes too late. A row that its handler left without a
+// decision must not go on record as routed to nobody: nothing is written then,
+// and the batch is read again.
 func (r *reader) AckMessageQuery(_ string, last wsql.Row, _ string) wsql.Query {
 	rows := r.fetch.rows
 	for i, row := range rows {
 		if row.Seq == last.Offset {
 			rows = rows[:i+1]
 			break
+		}
+	}
+	for _, row := range rows {
+		if row.Routed.Kind == "" {
+			r.undecided = row.Seq
+			return wsql.Query{Query: refuseUndecided}
 		}
 	}
 	complete := len(rows) == len(r.fetch.rows) && !r.fetch.more
@@ -521,6 +534,10 @@ func (r *reader) AckMessageQuery(_ string, last wsql.Row, _ string) wsql.Query {
 func (r *reader) HandleError(_ watermill.LoggerAdapter, noMsg bool, err error) time.Duration {
 	if err == nil && noMsg && !r.fetch.started {
 		err = errors.New("the poll ended without an answer") // Watermill does not look at rows.Err
+	}
+	if r.undecided != 0 {
+		err = fmt.Errorf("the event at %d got no decision; its batch is read again", r.undecided)
+		r.undecided = 0
 	}
 	if err != nil {
 		r.known = false

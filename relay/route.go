@@ -39,8 +39,9 @@ const maxConfigs = 50_000
 // handle is the Watermill handler. It never returns an error: a nack would
 // make Watermill resend the message inside the same transaction for ever. An
 // event that cannot be routed is quarantined. The one thing that can fail
-// without the event's doing is reading the configuration; then the transaction
-// is broken, its ack fails, and the batch is read again.
+// without the event's doing is reading the configuration; then the row is left
+// without a decision, which the tail refuses to ack, and the batch is read
+// again.
 func (r *routing) handle(msg *message.Message) error {
 	row, ok := r.tail.Row(msg)
 	if !ok {
@@ -76,6 +77,10 @@ func (r *routing) handle(msg *message.Message) error {
 				r.configs[account] = c
 			}
 			config = r.configs[row.AccountID]
+			if config.Version != row.ConfigVersion { // of another snapshot: no decision is better than a wrong one
+				r.logger.Warn("the configuration is not of the batch's snapshot; the batch is read again", "account_id", row.AccountID)
+				return nil
+			}
 		}
 	}
 	var tested domain.WebhookID
