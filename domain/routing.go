@@ -22,6 +22,8 @@ type SkipReason string
 const (
 	SkipDisabled SkipReason = "disabled" // the webhook is disabled
 	SkipInbox    SkipReason = "inbox"    // its inbox filter names another inbox, or the event has none
+	// SkipUnreadable: its settings, and so its subscriptions, cannot be read.
+	SkipUnreadable SkipReason = "settings_unreadable"
 )
 
 // Configuration is an account's webhooks in one snapshot.
@@ -52,12 +54,15 @@ type Routing struct {
 
 // Route decides which webhooks of the account get an event: those subscribed
 // to it, neither deleted nor disabled, whose inbox filter, if any, names the
-// event's inbox. A paused webhook is routed to: its deliveries wait.
+// event's inbox. A paused webhook is routed to: its deliveries wait. One whose
+// settings cannot be read is passed over, on record, and stops no other.
 func Route(event string, inbox int64, config Configuration) Routing {
 	var r Routing
 	for i := range config.Webhooks {
 		w := &config.Webhooks[i]
 		switch {
+		case w.Unreadable && w.State != WebhookDeleted:
+			r.Skips = append(r.Skips, Skip{w.ID, SkipUnreadable})
 		case w.State == WebhookDeleted || !slices.Contains(w.Settings.Subscriptions, event):
 		case w.State == WebhookDisabled:
 			r.Skips = append(r.Skips, Skip{w.ID, SkipDisabled})
@@ -77,6 +82,8 @@ func RouteTest(webhook WebhookID, config Configuration) Routing {
 	for i := range config.Webhooks {
 		switch w := &config.Webhooks[i]; {
 		case w.ID != webhook || w.State == WebhookDeleted:
+		case w.Unreadable:
+			r.Skips = append(r.Skips, Skip{w.ID, SkipUnreadable})
 		case w.State == WebhookDisabled:
 			r.Skips = append(r.Skips, Skip{w.ID, SkipDisabled})
 		default:

@@ -61,6 +61,9 @@ type Webhook struct {
 	Version  int64
 	State    WebhookState
 	Settings Settings
+	// Unreadable says that Settings could not be read from where they are kept,
+	// and is zero: it is neither routed nor sent to until they are mended.
+	Unreadable bool
 	// Credential is the userinfo of the URL as it was given, sent as Basic
 	// authorization and never shown.
 	Credential Secret

@@ -36,7 +36,7 @@ func (r *Replays) Open(ctx context.Context) ([]relay.Replay, error) {
 }
 
 // nextQuery reads the next chat events of a selection and, for each, the
-// webhooks that it was routed to, and those passed over as disabled. $2 to $5
+// webhooks that it was routed to, and those passed over as disabled or unreadable. $2 to $5
 // bound the events by place, found from the chain, so that a range of time
 // reads that range and no more.
 const nextQuery = `
@@ -52,7 +52,7 @@ SELECT ev.event_seq, ev.pos, ev.account_id, ev.event_id::text, ev.data ->> 'even
        SELECT l.webhook_id FROM relay.log l
         WHERE l.event_seq = ev.event_seq AND l.replay_id = 0 AND l.delivery_id IS NOT NULL
         UNION
-       SELECT (k.skip ->> 'webhook_id')::bigint FROM json_array_elements(ev.data -> 'skips') AS k (skip) WHERE k.skip ->> 'reason' = 'disabled'
+       SELECT (k.skip ->> 'webhook_id')::bigint FROM json_array_elements(ev.data -> 'skips') AS k (skip) WHERE k.skip ->> 'reason' IN ('disabled', 'settings_unreadable')
        ) t ON $8::bigint IS NULL OR t.webhook_id = $8::bigint
  ORDER BY ev.pos, t.webhook_id`
 

@@ -302,7 +302,7 @@ func (w *Webhooks) Get(ctx context.Context, id domain.WebhookID) (domain.Webhook
 // Load implements relay.Webhooks. Deleted webhooks are loaded too; ids that
 // never were are left out.
 func (w *Webhooks) Load(ctx context.Context, ids []domain.WebhookID) ([]domain.Webhook, error) {
-	return w.query(ctx, `SELECT `+webhookColumns+` FROM relay.webhooks w WHERE w.id = ANY ($1::bigint[])`, pq.Array(ids))
+	return list(ctx, w.db, scanAnyWebhook, `SELECT `+webhookColumns+` FROM relay.webhooks w WHERE w.id = ANY ($1::bigint[])`, pq.Array(ids))
 }
 
 func (w *Webhooks) query(ctx context.Context, query string, args ...any) ([]domain.Webhook, error) {
@@ -329,7 +329,7 @@ func (w *Webhooks) Changed(ctx context.Context, since string) ([]domain.Webhook,
 	var snapshot string
 	for rows.Next() {
 		var found bool
-		hook, err := scanWebhook(prefixed{rows, []any{&snapshot, &found}})
+		hook, err := scanAnyWebhook(prefixed{rows, []any{&snapshot, &found}})
 		if err != nil {
 			return nil, "", err
 		}
@@ -363,7 +363,7 @@ func (w *Webhooks) Configurations(ctx context.Context, tx *sql.Tx, accounts []do
 		var account domain.AccountID
 		var version int64
 		var found bool
-		hook, err := scanWebhook(prefixed{rows, []any{&account, &version, &found}})
+		hook, err := scanAnyWebhook(prefixed{rows, []any{&account, &version, &found}})
 		if err != nil {
 			return nil, err
 		}
@@ -523,13 +523,41 @@ func scanWebhook(row scanner) (domain.Webhook, error) {
 		hook.Settings, err = kept.settings()
 	}
 	if err != nil {
-		return domain.Webhook{}, fmt.Errorf("settings of webhook %d: %w", hook.ID, err)
+		return hook, &unreadableError{hook.ID, err}
 	}
 	hook.Credential, hook.Secret, hook.PreviousSecret = domain.CredentialFromText(credential), domain.CredentialFromText(secret), domain.CredentialFromText(previous)
 	if until.Valid {
 		hook.PreviousUntil = until.Time.UTC()
 	}
 	return hook, nil
+}
+
+// unreadableError says whose settings are not what this version can read.
+type unreadableError struct {
+	id    domain.WebhookID
+	cause error
+}
+
+func (e *unreadableError) Error() string {
+	return fmt.Sprintf("the settings of webhook %d cannot be read: %v", e.id, e.cause)
+}
+
+func (e *unreadableError) Unwrap() error { return e.cause }
+
+// scanAnyWebhook is scanWebhook for the relay, which one broken row must not
+// stop: a webhook whose settings cannot be read comes without them, and is paused
+// where it was enabled, so that what is pending is kept until they are mended.
+func scanAnyWebhook(row scanner) (domain.Webhook, error) {
+	hook, err := scanWebhook(row)
+	if _, unreadable := errors.AsType[*unreadableError](err); unreadable {
+		hook.Unreadable = true
+		hook.Settings = domain.Settings{OrderHold: domain.DefaultOrderHold} // what is kept stays in order
+		if hook.State == domain.WebhookEnabled {
+			hook.State = domain.WebhookPaused
+		}
+		return hook, nil
+	}
+	return hook, err
 }
 
 // Disable implements relay.Webhooks.

@@ -257,7 +257,7 @@ func routingText(trace *postgres.Trace) string {
 	default:
 		return printable(string(e.Routing) + " " + e.Reason)
 	}
-	for _, reason := range []domain.SkipReason{domain.SkipDisabled, domain.SkipInbox} {
+	for _, reason := range []domain.SkipReason{domain.SkipDisabled, domain.SkipInbox, domain.SkipUnreadable} {
 		var skipped []string
 		for _, s := range trace.Skips {
 			if s.Reason == reason {
@@ -266,10 +266,13 @@ func routingText(trace *postgres.Trace) string {
 		}
 		if len(skipped) > 0 {
 			b.WriteString("; " + webhooks(skipped) + " passed over: ")
-			if reason == domain.SkipDisabled {
+			switch reason {
+			case domain.SkipDisabled:
 				b.WriteString("disabled")
-			} else {
+			case domain.SkipInbox:
 				b.WriteString("for another inbox")
+			case domain.SkipUnreadable:
+				b.WriteString("the settings cannot be read")
 			}
 		}
 	}
