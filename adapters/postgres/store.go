@@ -244,9 +244,40 @@ func (s *Store) Overflowed(ctx context.Context) ([]domain.WebhookID, error) {
 	return ids, rows.Err()
 }
 
+// hurryLimit is how many rows one statement of Hurry changes. The recorder
+// waits for their locks, and with it every webhook: that must be short.
+const hurryLimit = 1000
+
+// hurryQuery changes the next rows behind a place. Rows that the recorder has
+// locked are on their way out: SKIP LOCKED, so that the two cannot wait for
+// each other. All of a call get the same time, so that routing order counts.
+const hurryQuery = `
+WITH next AS MATERIALIZED (
+  SELECT event_seq, webhook_id, replay_id, version, at, pos FROM relay.due
+   WHERE webhook_id = $1 AND (replay_id > 0) = $2 AND (at, pos) > ($3::timestamptz, $4::bigint) AND (kind = 'p' OR $5)
+   ORDER BY at, pos LIMIT $6 FOR UPDATE SKIP LOCKED),
+hurried AS (
+  UPDATE relay.due d SET at = $7::timestamptz FROM next n
+   WHERE d.event_seq = n.event_seq AND d.webhook_id = n.webhook_id AND d.replay_id = n.replay_id AND d.version = n.version)
+SELECT n.at, n.pos FROM next n ORDER BY n.at DESC, n.pos DESC LIMIT 1`
+
 // Hurry implements relay.Store.
 func (s *Store) Hurry(ctx context.Context, webhook domain.WebhookID, all bool) error {
-	_, err := s.db.ExecContext(ctx, `
-UPDATE relay.due SET at = now() WHERE webhook_id = $1 AND at > now() AND (kind = 'p' OR $2)`, int64(webhook), all)
-	return err
+	var now time.Time
+	if err := s.db.QueryRowContext(ctx, `SELECT clock_timestamp()`).Scan(&now); err != nil {
+		return err
+	}
+	for _, replays := range []bool{false, true} {
+		place := relay.Cursor{At: now, Pos: 1<<63 - 1}
+		for {
+			err := s.db.QueryRowContext(ctx, hurryQuery, int64(webhook), replays, place.At.UTC(), place.Pos, all, hurryLimit, now.UTC()).Scan(&place.At, &place.Pos)
+			if errors.Is(err, sql.ErrNoRows) {
+				break
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
