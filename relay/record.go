@@ -105,7 +105,8 @@ var errStopped = errors.New("stopped")
 
 // write records a group. Where the log refuses it, it is halved until the
 // culprit is alone. Where the connection fails, it is tried again until it is
-// known to be written.
+// known to be written; where the time is over it is halved too, since a group
+// that is too large for it would never be written.
 func (r *recorder) write(ctx context.Context, group []*step) error {
 	changes := make([]Change, len(group))
 	for i, s := range group {
@@ -115,6 +116,7 @@ func (r *recorder) write(ctx context.Context, group []*step) error {
 	for {
 		attempt, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 		commit, err := r.log.Record(attempt, r.relayID, changes)
+		late := attempt.Err() != nil
 		cancel()
 		switch {
 		case err == nil:
@@ -128,6 +130,9 @@ func (r *recorder) write(ctx context.Context, group []*step) error {
 			return r.halve(ctx, group, err)
 		}
 		r.logger.Warn("recording failed, trying again", "steps", len(group), "error", err)
+		if late && len(group) > 1 && ctx.Err() == nil {
+			return r.halve(ctx, group, err)
+		}
 		select {
 		case <-time.After(wait):
 			wait = min(2*wait, time.Second)
@@ -147,14 +152,33 @@ func (r *recorder) halve(ctx context.Context, group []*step, err error) error {
 	}
 	if errors.Is(err, ErrConflict) {
 		// The commit whose answer was lost may have been ours.
-		check, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
-		written, readErr := r.log.Written(check, r.relayID, group[0].Change)
-		cancel()
-		if readErr == nil && written {
-			return nil
+		written, stopped := r.written(ctx, group[0].Change)
+		if stopped != nil || written {
+			return stopped
 		}
 	}
 	group[0].err = err
 	r.logger.Error("a step could not be recorded", "event_seq", group[0].Key.EventSeq, "webhook_id", group[0].Key.WebhookID, "error", err)
 	return nil
+}
+
+// written asks until there is an answer: a start of ours that was taken for
+// another's would be open for ever, and its delivery with it.
+func (r *recorder) written(ctx context.Context, change Change) (bool, error) {
+	wait := 20 * time.Millisecond
+	for {
+		check, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+		written, err := r.log.Written(check, r.relayID, change)
+		cancel()
+		if err == nil {
+			return written, nil
+		}
+		r.logger.Warn("reading what was recorded failed, trying again", "error", err)
+		select {
+		case <-time.After(wait):
+			wait = min(2*wait, time.Second)
+		case <-ctx.Done():
+			return false, errStopped
+		}
+	}
 }

@@ -98,7 +98,9 @@ func (d *dispatcher) onRecorded(s *step) {
 	}
 	switch s.kind {
 	case stepStart:
-		d.open[it.Key] = s.commit << 20
+		if s.commit != 0 { // else its answer was lost, and it is not before where it was begun
+			d.open[it.Key] = s.commit << 20
+		}
 		d.send(it, s.request)
 	case stepOutcome:
 		delete(d.open, it.Key)
