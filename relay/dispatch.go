@@ -48,16 +48,19 @@ type dispatcher struct {
 	inbox    inbox
 
 	queues  map[domain.WebhookID]*queue
-	marked  []*queue                        // to be looked at
-	out     []*step                         // for the recorder
-	steps   int                             // with the recorder
-	parked  map[domain.DeliveryKey]struct{} // in memory and in the due table
-	open    map[domain.DeliveryKey]int64    // attempts under way, by the place of their start
-	lost    []lostAttempt                   // of dead relays, to be given up
-	fresh   int                             // first deliveries in memory
-	crowded map[*queue]struct{}             // queues that may have some
-	looked  time.Time                       // when shed last looked, and the place was told
-	bodies  int                             // their bytes
+	since   string                              // snapshot behind which refresh looks for changes
+	loads   int                                 // webhooks being read
+	newer   map[domain.WebhookID]domain.Webhook // changed meanwhile
+	marked  []*queue                            // to be looked at
+	out     []*step                             // for the recorder
+	steps   int                                 // with the recorder
+	parked  map[domain.DeliveryKey]struct{}     // in memory and in the due table
+	open    map[domain.DeliveryKey]int64        // attempts under way, by the place of their start
+	lost    []lostAttempt                       // of dead relays, to be given up
+	fresh   int                                 // first deliveries in memory
+	crowded map[*queue]struct{}                 // queues that may have some
+	looked  time.Time                           // when shed last looked, and the place was told
+	bodies  int                                 // their bytes
 	flying  int
 	commit  int64 // newest group commit known
 
@@ -134,12 +137,13 @@ func (in *inbox) call(f func()) { in.put(func() { in.calls = append(in.calls, f)
 
 func newDispatcher(store Store, webhooks Webhooks, policy domain.RetryPolicy, now func() time.Time, logger *slog.Logger) *dispatcher {
 	return &dispatcher{
-		store: store, webhooks: webhooks, policy: policy, now: now, logger: logger,
+		store: store, webhooks: webhooks, policy: policy, now: steady(now), logger: logger,
 		inbox:   inbox{wake: make(chan struct{}, 1)},
 		more:    make(chan struct{}, 1),
 		due:     dueReader{unsaved: map[*step]struct{}{}},
 		stale:   staleness{open: map[int]int{}, gone: map[domain.DeliveryKey]int{}},
 		queues:  map[domain.WebhookID]*queue{},
+		newer:   map[domain.WebhookID]domain.Webhook{},
 		crowded: map[*queue]struct{}{},
 		parked:  map[domain.DeliveryKey]struct{}{},
 		open:    map[domain.DeliveryKey]int64{},

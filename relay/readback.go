@@ -37,11 +37,22 @@ func (d *dispatcher) read(ctx context.Context, what string, f func(context.Conte
 
 // load reads webhooks that are not known yet.
 func (d *dispatcher) load(ids []domain.WebhookID, then, again func()) {
+	d.loads++
+	done := func() {
+		d.loads--
+		if d.loads == 0 {
+			clear(d.newer)
+		}
+	}
 	d.later("webhooks", func(ctx context.Context) (func(), error) {
 		hooks, err := d.webhooks.Load(ctx, ids)
 		return func() {
+			defer done()
 			for _, hook := range hooks {
 				d.configure(hook)
+				if newer, changed := d.newer[hook.ID]; changed {
+					d.configure(newer)
+				}
 			}
 			for _, id := range ids {
 				if d.queues[id] == nil { // nobody deletes rows, but what is not there gets nothing
@@ -50,7 +61,7 @@ func (d *dispatcher) load(ids []domain.WebhookID, then, again func()) {
 			}
 			then()
 		}, err
-	}, again)
+	}, func() { done(); again() })
 }
 
 // configure takes a webhook's present settings.

@@ -18,6 +18,10 @@ func (d *dispatcher) restore(ctx context.Context, place Place) error {
 	}
 	d.feed.head, d.feed.last, d.feed.position = head, place.Position, place.Position
 	d.commit = max(0, place.Low>>20-1)
+	// Before the webhooks are read, so that no change falls in between.
+	if _, d.since, err = d.webhooks.Changed(ctx, ""); err != nil {
+		return fmt.Errorf("read webhooks: %w", err)
+	}
 
 	blocked, err := d.store.Blocked(ctx)
 	if err != nil {
@@ -92,7 +96,7 @@ func (d *dispatcher) adopt(found *Delivery, low int64) {
 // refresh keeps the webhooks in memory as they are configured, until ctx ends:
 // at once when told, else every interval.
 func (d *dispatcher) refresh(ctx context.Context, told <-chan struct{}, interval time.Duration) {
-	since := ""
+	since := d.since // set before this goroutine began
 	for {
 		changed, snapshot, err := d.webhooks.Changed(ctx, since)
 		switch {
@@ -103,6 +107,8 @@ func (d *dispatcher) refresh(ctx context.Context, told <-chan struct{}, interval
 					for _, hook := range changed {
 						if d.queues[hook.ID] != nil {
 							d.configure(hook)
+						} else if d.loads > 0 {
+							d.newer[hook.ID] = hook // what is being read may be older
 						}
 					}
 				})

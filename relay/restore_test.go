@@ -1,0 +1,103 @@
+package relay
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/outrider-relay/outrider/domain"
+)
+
+// fakeWebhooks answers as a test says, and notes what it was asked.
+type fakeWebhooks struct {
+	Webhooks
+	load    func() []domain.Webhook
+	changed func(since string) []domain.Webhook
+	asked   []string
+}
+
+func (w *fakeWebhooks) Load(context.Context, []domain.WebhookID) ([]domain.Webhook, error) {
+	w.asked = append(w.asked, "load")
+	return w.load(), nil
+}
+
+func (w *fakeWebhooks) Changed(_ context.Context, since string) ([]domain.Webhook, string, error) {
+	w.asked = append(w.asked, "changed since "+since)
+	return w.changed(since), "now", nil
+}
+
+// nothingWaits is the store of a relay that takes over from an idle one.
+type nothingWaits struct{ Store }
+
+func (nothingWaits) Head(context.Context) (int64, error)                    { return 0, nil }
+func (nothingWaits) Blocked(context.Context) ([]Blocked, error)             { return nil, nil }
+func (nothingWaits) Overflowed(context.Context) ([]domain.WebhookID, error) { return nil, nil }
+func (nothingWaits) Open(context.Context, int64) ([]Delivery, error)        { return nil, nil }
+func newTestDispatcher(store Store, webhooks Webhooks) *dispatcher {
+	return newDispatcher(store, webhooks, domain.DefaultRetryPolicy, time.Now, slog.New(slog.DiscardHandler))
+}
+
+// TestNoChangeFallsBetweenReadingWebhooksAndWatchingThem: changes are looked
+// for from before the webhooks were read.
+func TestNoChangeFallsBetweenReadingWebhooksAndWatchingThem(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	hooks := &fakeWebhooks{load: func() []domain.Webhook { return nil }}
+	hooks.changed = func(since string) []domain.Webhook {
+		if since != "" {
+			cancel() // refresh has asked
+		}
+		return nil
+	}
+	d := newTestDispatcher(nothingWaits{}, hooks)
+	if err := d.restore(ctx, Place{}); err != nil {
+		t.Fatal(err)
+	}
+	d.refresh(ctx, nil, time.Hour)
+	if want := []string{"changed since ", "load", "changed since now"}; !slices.Equal(hooks.asked, want) {
+		t.Errorf("asked: %q, want %q", hooks.asked, want)
+	}
+}
+
+// TestAWebhookThatChangesWhileItIsReadIsTheChangedOne: its row was read before
+// the change, and is handed over behind it.
+func TestAWebhookThatChangesWhileItIsReadIsTheChangedOne(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	told := make(chan struct{})
+	hooks := &fakeWebhooks{
+		load: func() []domain.Webhook {
+			<-told
+			return []domain.Webhook{{ID: 7, Version: 1, State: domain.WebhookEnabled}}
+		},
+		changed: func(string) []domain.Webhook {
+			return []domain.Webhook{{ID: 7, Version: 2, State: domain.WebhookPaused}}
+		},
+	}
+	d := newTestDispatcher(nothingWaits{}, hooks)
+	loaded := false
+	d.load([]domain.WebhookID{7}, func() { loaded = true }, func() { t.Error("the read failed") })
+	for _, read := range d.reads {
+		read(ctx)
+	}
+	refreshed := make(chan struct{})
+	go func() { d.refresh(ctx, nil, time.Hour); close(refreshed) }()
+	<-d.inbox.wake
+	d.take() // the change
+	close(told)
+	for !loaded {
+		<-d.inbox.wake
+		d.take()
+	}
+	if q := d.queues[7]; q.hook.Version != 2 || q.hook.State != domain.WebhookPaused {
+		t.Errorf("it is %s at version %d, want paused at 2", q.hook.State, q.hook.Version)
+	}
+	if len(d.newer) != 0 {
+		t.Errorf("%d changes are kept for ever", len(d.newer))
+	}
+	cancel()
+	<-refreshed
+}
