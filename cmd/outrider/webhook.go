@@ -25,7 +25,7 @@ func (a *app) webhookCommand() *cobra.Command {
 		Long: `Register webhooks, change and list them. Each change is kept with who made it and
 when: audit.webhook_changes. A running relay takes it up within milliseconds.
 
-It takes a user with the role outrider_relay.`,
+It takes a user with the role outrider_operator.`,
 	})
 	cmd.AddCommand(
 		a.webhookAdd(), a.webhookList(), a.webhookShow(), a.webhookUpdate(),
