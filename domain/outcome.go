@@ -58,8 +58,12 @@ type Outcome struct {
 func (o Outcome) Gone() bool { return o.StatusCode == 410 } //nolint:usestdlibvars // the model does not know net/http
 
 // Overloaded reports whether the receiver, or what stands before it, says that
-// it gets too much: 429, 502, 503 and 504.
+// it gets too much: 429, 502, 503 and 504. One that does not answer in time
+// says so too; each of its attempts would be under way for the whole timeout.
 func (o Outcome) Overloaded() bool {
+	if o.Class == ErrorTimeout {
+		return true
+	}
 	switch o.StatusCode {
 	case 429, 502, 503, 504: //nolint:usestdlibvars // the model does not know net/http
 		return true

@@ -47,6 +47,9 @@ func TestAFailedDeliveryIsRepeatedAsItWas(t *testing.T) {
 	if got := scan[string](b, `SELECT string_agg(outcome || coalesce(status_code::text, ''), ' ' ORDER BY attempt) FROM audit.attempts`); got != "failed503 failed503 succeeded200" {
 		t.Errorf("attempts on record: %s", got)
 	}
+	if got := scan[string](b, `SELECT string_agg(coalesce(previous_outcome, 'none'), ' ' ORDER BY attempt) FROM audit.attempts`); got != "none failed failed" {
+		t.Errorf("what the receiver was told, on record: %s", got)
+	}
 	if due := scan[int](b, `SELECT count(*) FROM relay.due`); due != 0 {
 		t.Errorf("%d rows are left in the due table", due)
 	}

@@ -27,6 +27,16 @@ func TestAnOverloadedWebhookGetsLessAtOnce(t *testing.T) {
 	if n := room(); n != 16 {
 		t.Fatalf("%d at once at the beginning, want 16", n)
 	}
+	hanging := domain.Outcome{Kind: domain.OutcomeFailed, Class: domain.ErrorTimeout}
+	for n := 8; n > 0; n /= 2 {
+		q.pace(hanging)
+		if got := room(); got != n {
+			t.Errorf("%d at once to one that hangs, want %d", got, n)
+		}
+	}
+	for range 1000 {
+		q.pace(answer(200))
+	}
 	for _, step := range []struct{ status, times, want int }{
 		{500, 3, 16}, {429, 1, 8}, {503, 1, 4}, {200, 4, 4}, {200, 1, 5}, {502, 5, 1}, {504, 1, 1}, {200, 1, 2}, {200, 1000, 16},
 	} {
