@@ -59,6 +59,7 @@ type dispatcher struct {
 	lost    []lostAttempt                       // of dead relays, to be given up
 	fresh   int                                 // first deliveries in memory
 	crowded map[*queue]struct{}                 // queues that may have some
+	missed  map[*queue]struct{}                 // have due rows that came too late to be hurried
 	looked  time.Time                           // when shed last looked, and the place was told
 	bodies  int                                 // their bytes
 	flying  int
@@ -145,6 +146,7 @@ func newDispatcher(store Store, webhooks Webhooks, policy domain.RetryPolicy, no
 		queues:  map[domain.WebhookID]*queue{},
 		newer:   map[domain.WebhookID]domain.Webhook{},
 		crowded: map[*queue]struct{}{},
+		missed:  map[*queue]struct{}{},
 		parked:  map[domain.DeliveryKey]struct{}{},
 		open:    map[domain.DeliveryKey]int64{},
 	}
@@ -241,6 +243,10 @@ func (d *dispatcher) work(ctx context.Context) {
 			q.marked = false
 			d.pump(q)
 		}
+		for q := range d.missed {
+			d.hurry(q, q.hook.State != domain.WebhookEnabled)
+		}
+		clear(d.missed)
 		for _, read := range d.reads {
 			read(ctx)
 		}

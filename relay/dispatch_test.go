@@ -211,7 +211,7 @@ func TestAHeldDeliveryGoesOnWhenItsTurnComes(t *testing.T) {
 func TestAHangingWebhookDelaysNobody(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.webhook(1, "/hanging", func(s *domain.Settings) { s.OrderHold = 0; s.MaxConcurrency = 4; s.Timeout = 30 * time.Second })
+	b.webhook(1, "/hanging", func(s *domain.Settings) { s.OrderHold = 0; s.Timeout = 30 * time.Second })
 	b.webhook(1, "/healthy", func(s *domain.Settings) { s.OrderHold = 0 })
 	release := make(chan struct{})
 	b.receiver.on("/hanging", func(_ http.ResponseWriter, req *http.Request) {
@@ -227,7 +227,7 @@ func TestAHangingWebhookDelaysNobody(t *testing.T) {
 		got := len(b.receiver.got("/healthy"))
 		return got == n, fmt.Sprintf("%d of %d came", got, n)
 	})
-	if got := len(b.receiver.got("/hanging")); got > 4 {
+	if got := len(b.receiver.got("/hanging")); got > domain.DefaultMaxConcurrency {
 		t.Errorf("the hanging webhook had %d POSTs, more than its concurrency allows", got)
 	}
 	b.eventually("the overflow", func() (bool, string) {

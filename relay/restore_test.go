@@ -101,3 +101,59 @@ func TestAWebhookThatChangesWhileItIsReadIsTheChangedOne(t *testing.T) {
 	cancel()
 	<-refreshed
 }
+
+// hurried hears of what is hurried.
+type hurried struct {
+	nothingWaits
+	all chan bool
+}
+
+func (h *hurried) Hurry(_ context.Context, _ domain.WebhookID, all bool) error {
+	h.all <- all
+	return nil
+}
+
+// TestWhatBeganToWaitWhileItsWebhookChangedIsNotLeftBehind: its due row came
+// into the table behind the statement that hurried the others.
+func TestWhatBeganToWaitWhileItsWebhookChangedIsNotLeftBehind(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		scenario  string
+		state     domain.WebhookState
+		kind      DueKind
+		want, all bool
+	}{
+		{"held by a pause that is over", domain.WebhookEnabled, DuePaused, true, false},
+		{"a retry to a disabled webhook", domain.WebhookDisabled, DueRetry, true, true},
+		{"held by the pause of one that is deleted", domain.WebhookDeleted, DuePaused, true, true},
+		{"an ordinary retry", domain.WebhookEnabled, DueRetry, false, false},
+		{"held by a pause", domain.WebhookPaused, DuePaused, false, false},
+	} {
+		t.Run(c.scenario, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			store := &hurried{all: make(chan bool, 1)}
+			d := newTestDispatcher(store, nil)
+			d.recorder = newRecorder(nil, 1, d.logger, nil)
+			d.moved = func(Place) {}
+			d.configure(domain.Webhook{ID: 7, Version: 1, State: c.state})
+			d.saved(&step{Change: Change{Waits: Due{Key: domain.DeliveryKey{EventSeq: 1, WebhookID: 7}, Kind: c.kind, At: d.now().Add(time.Hour)}}})
+			if _, missed := d.missed[d.queues[7]]; missed != c.want {
+				t.Fatalf("it is hurried: %v, want %v", missed, c.want)
+			}
+			d.work(ctx)
+			if !c.want {
+				return
+			}
+			select {
+			case all := <-store.all:
+				if all != c.all {
+					t.Errorf("all that waits is hurried: %v, want %v", all, c.all)
+				}
+			case <-time.After(time.Minute):
+				t.Error("nothing is hurried")
+			}
+		})
+	}
+}

@@ -124,6 +124,21 @@ func (d *dispatcher) saved(s *step) {
 		return
 	}
 	delete(d.due.unsaved, s)
+	if q := d.queues[s.Waits.Key.WebhookID]; q != nil {
+		// Its webhook's state changed while it was on its way: what hurried the
+		// others has missed it.
+		switch q.hook.State {
+		case domain.WebhookEnabled:
+			if s.Waits.Kind == DuePaused {
+				d.missed[q] = struct{}{}
+			}
+		case domain.WebhookDisabled, domain.WebhookDeleted:
+			if s.Waits.Kind != DueHold {
+				d.missed[q] = struct{}{}
+			}
+		case domain.WebhookNone, domain.WebhookPaused:
+		}
+	}
 	if d.due.next.IsZero() || s.Waits.At.Before(d.due.next) {
 		d.due.next = s.Waits.At
 	}
