@@ -41,6 +41,8 @@ type Delivery struct {
 	// attempt may start.
 	ScheduledAt time.Time
 	Deadline    time.Time
+	// WebhookVersion is the webhook's version that scheduled it.
+	WebhookVersion int64
 	// Attempts counts the attempts started; Open says that the last one has
 	// no outcome yet.
 	Attempts int
@@ -351,7 +353,7 @@ func Evolve(d Delivery, event DeliveryEvent) Delivery {
 	d.Version++
 	switch e := event.(type) {
 	case Scheduled:
-		d.Status, d.ScheduledAt, d.Deadline = DeliveryPending, e.At, e.Deadline
+		d.Status, d.ScheduledAt, d.Deadline, d.WebhookVersion = DeliveryPending, e.At, e.Deadline, e.WebhookVersion
 	case AttemptStarted:
 		d.Attempts, d.Open, d.Timeout, d.NextAttemptAt = e.Attempt, true, e.Timeout, time.Time{}
 	case AttemptSucceeded:

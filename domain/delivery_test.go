@@ -477,53 +477,53 @@ func TestFold(t *testing.T) {
 		want  domain.Delivery
 	}{
 		{"Nothing", nil, domain.Delivery{}},
-		{"Scheduled", events(scheduled), domain.Delivery{Status: domain.DeliveryPending, Version: 1, ScheduledAt: t0, Deadline: after(week)}},
+		{"Scheduled", events(scheduled), domain.Delivery{Status: domain.DeliveryPending, Version: 1, ScheduledAt: t0, Deadline: after(week), WebhookVersion: 7}},
 		{
 			"Open", events(scheduled, started(1, domain.OutcomeNone, 0)),
-			domain.Delivery{Status: domain.DeliveryPending, Version: 2, ScheduledAt: t0, Deadline: after(week), Attempts: 1, Open: true, Timeout: 5 * time.Second},
+			domain.Delivery{Status: domain.DeliveryPending, Version: 2, ScheduledAt: t0, Deadline: after(week), WebhookVersion: 7, Attempts: 1, Open: true, Timeout: 5 * time.Second},
 		},
 		{
 			"Failed", events(scheduled, started(1, domain.OutcomeNone, 0), failed(1, 0, time.Minute)),
 			domain.Delivery{
-				Status: domain.DeliveryPending, Version: 3, ScheduledAt: t0, Deadline: after(week), Attempts: 1, Timeout: 5 * time.Second,
+				Status: domain.DeliveryPending, Version: 3, ScheduledAt: t0, Deadline: after(week), WebhookVersion: 7, Attempts: 1, Timeout: 5 * time.Second,
 				Failed: true, LastOutcome: domain.OutcomeFailed, NextAttemptAt: until,
 			},
 		},
 		{
 			"Unknown", events(scheduled, started(1, domain.OutcomeNone, 0), unknown(1, 0, time.Minute)),
 			domain.Delivery{
-				Status: domain.DeliveryPending, Version: 3, ScheduledAt: t0, Deadline: after(week), Attempts: 1, Timeout: 5 * time.Second,
+				Status: domain.DeliveryPending, Version: 3, ScheduledAt: t0, Deadline: after(week), WebhookVersion: 7, Attempts: 1, Timeout: 5 * time.Second,
 				Failed: true, LastOutcome: domain.OutcomeUnknown, Unknowns: 1, NextAttemptAt: until,
 			},
 		},
 		{
 			"OpenAgain", events(scheduled, started(1, domain.OutcomeNone, 0), failed(1, 0, time.Minute), started(2, domain.OutcomeFailed, time.Minute)),
 			domain.Delivery{
-				Status: domain.DeliveryPending, Version: 4, ScheduledAt: t0, Deadline: after(week), Attempts: 2, Open: true, Timeout: 5 * time.Second,
+				Status: domain.DeliveryPending, Version: 4, ScheduledAt: t0, Deadline: after(week), WebhookVersion: 7, Attempts: 2, Open: true, Timeout: 5 * time.Second,
 				Failed: true, LastOutcome: domain.OutcomeFailed,
 			},
 		},
 		{
 			"Held", events(scheduled, domain.Held{At: t0, Reason: domain.HoldOrder, Until: until}),
 			domain.Delivery{
-				Status: domain.DeliveryHeld, Version: 2, ScheduledAt: t0, Deadline: after(week),
+				Status: domain.DeliveryHeld, Version: 2, ScheduledAt: t0, Deadline: after(week), WebhookVersion: 7,
 				HeldFor: domain.HoldOrder, HeldUntil: until,
 			},
 		},
 		{
 			"Released", events(scheduled, domain.Held{At: t0, Reason: domain.HoldOrder, Until: until}, domain.Released{At: t0}),
-			domain.Delivery{Status: domain.DeliveryPending, Version: 3, ScheduledAt: t0, Deadline: after(week)},
+			domain.Delivery{Status: domain.DeliveryPending, Version: 3, ScheduledAt: t0, Deadline: after(week), WebhookVersion: 7},
 		},
 		{
 			"Succeeded", events(scheduled, started(1, domain.OutcomeNone, 0), domain.AttemptSucceeded{At: t0, Attempt: 1, Outcome: ok}),
 			domain.Delivery{
-				Status: domain.DeliverySucceeded, Version: 3, ScheduledAt: t0, Deadline: after(week), Attempts: 1, Timeout: 5 * time.Second,
+				Status: domain.DeliverySucceeded, Version: 3, ScheduledAt: t0, Deadline: after(week), WebhookVersion: 7, Attempts: 1, Timeout: 5 * time.Second,
 				LastOutcome: domain.OutcomeSucceeded,
 			},
 		},
-		{"Expired", events(scheduled, domain.Expired{}), domain.Delivery{Status: domain.DeliveryExpired, Version: 2, ScheduledAt: t0, Deadline: after(week)}},
-		{"Dead", events(scheduled, domain.Dead{}), domain.Delivery{Status: domain.DeliveryDead, Version: 2, ScheduledAt: t0, Deadline: after(week)}},
-		{"Cancelled", events(scheduled, domain.Cancelled{}), domain.Delivery{Status: domain.DeliveryCancelled, Version: 2, ScheduledAt: t0, Deadline: after(week)}},
+		{"Expired", events(scheduled, domain.Expired{}), domain.Delivery{Status: domain.DeliveryExpired, Version: 2, ScheduledAt: t0, Deadline: after(week), WebhookVersion: 7}},
+		{"Dead", events(scheduled, domain.Dead{}), domain.Delivery{Status: domain.DeliveryDead, Version: 2, ScheduledAt: t0, Deadline: after(week), WebhookVersion: 7}},
+		{"Cancelled", events(scheduled, domain.Cancelled{}), domain.Delivery{Status: domain.DeliveryCancelled, Version: 2, ScheduledAt: t0, Deadline: after(week), WebhookVersion: 7}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -58,9 +58,11 @@ type Webhook struct {
 	AccountID AccountID
 	// Version counts the account's configuration changes; this is the number
 	// of the last one that touched this webhook.
-	Version  int64
-	State    WebhookState
-	Settings Settings
+	Version int64
+	// DisabledVersion is the version that disabled it last, 0 for never.
+	DisabledVersion int64
+	State           WebhookState
+	Settings        Settings
 	// Unreadable says that Settings could not be read from where they are kept,
 	// and is zero: it is neither routed nor sent to until they are mended.
 	Unreadable bool
@@ -232,7 +234,21 @@ func DecideWebhook(w Webhook, command WebhookCommand) ([]WebhookEvent, error) {
 	return nil, fmt.Errorf("unknown webhook command %T", command)
 }
 
-// EvolveWebhook folds one event. Version and ids are the caller's: they belong
+// Cancels says whether the webhook's state ends a delivery that was scheduled
+// at a version of it, and for what reason. Disabling cancels all that was
+// scheduled before, also where the webhook is enabled again by now: what is
+// sent must not depend on how soon a relay looks.
+func (w Webhook) Cancels(scheduled int64) (reason string, cancels bool) {
+	switch {
+	case w.State == WebhookDeleted:
+		return CancelledDeleted, true
+	case w.State == WebhookDisabled, scheduled < w.DisabledVersion:
+		return CancelledDisabled, true
+	}
+	return "", false
+}
+
+// EvolveWebhook folds one event. Versions and ids are the caller's: they belong
 // to the place where the event is kept.
 func EvolveWebhook(w Webhook, event WebhookEvent) Webhook {
 	switch e := event.(type) {

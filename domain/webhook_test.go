@@ -278,6 +278,32 @@ func TestEvolveWebhook(t *testing.T) {
 	expectAll(t, implementers(t, "webhook.go", "webhookEvent"), covered)
 }
 
+// TestADisablingCancelsWhatWasScheduledBefore, also once it is enabled again.
+func TestADisablingCancelsWhatWasScheduledBefore(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		state     domain.WebhookState
+		disabled  int64
+		scheduled int64
+		want      string
+	}{
+		{domain.WebhookEnabled, 0, 1, ""},
+		{domain.WebhookEnabled, 5, 4, domain.CancelledDisabled},
+		{domain.WebhookEnabled, 5, 5, ""}, // a replay that was asked for while it was disabled
+		{domain.WebhookEnabled, 5, 6, ""},
+		{domain.WebhookPaused, 5, 4, domain.CancelledDisabled},
+		{domain.WebhookPaused, 5, 6, ""},
+		{domain.WebhookDisabled, 5, 5, domain.CancelledDisabled},
+		{domain.WebhookDeleted, 5, 6, domain.CancelledDeleted},
+		{domain.WebhookDeleted, 0, 1, domain.CancelledDeleted},
+	} {
+		reason, cancels := domain.Webhook{State: c.state, DisabledVersion: c.disabled}.Cancels(c.scheduled)
+		if reason != c.want || cancels != (c.want != "") {
+			t.Errorf("%s, disabled at %d: what was scheduled at %d is cancelled: %t, %q; want %q", c.state, c.disabled, c.scheduled, cancels, reason, c.want)
+		}
+	}
+}
+
 // Each field of the settings counts: changing it alone is an event.
 func TestEachSettingIsAChange(t *testing.T) {
 	t.Parallel()

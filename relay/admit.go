@@ -57,15 +57,20 @@ func fromBatch(batch *outbox.Batch) []Delivery {
 	return found
 }
 
-// admit takes a batch's deliveries. Those of webhooks that are not known yet
-// make the whole batch wait for them: order.
+// admit takes a batch's deliveries. Those of webhooks that are not known make
+// the whole batch wait for them: order.
 func (d *dispatcher) admit(no int64, found []Delivery) {
 	unknown := d.unknown(found)
-	if len(unknown) > 0 {
-		d.feed.reading = true
-		d.load(unknown, func() { d.feed.reading = false; d.admit(no, found) }, func() { d.feed.reading = false; d.admit(no, found) })
+	if len(unknown) == 0 {
+		d.accept(no, found)
 		return
 	}
+	d.feed.reading = true
+	d.load(unknown, func() { d.feed.reading = false; d.accept(no, found) }, func() { d.feed.reading = false; d.admit(no, found) })
+}
+
+// accept takes a batch's deliveries, whose webhooks are known.
+func (d *dispatcher) accept(no int64, found []Delivery) {
 	d.feed.last = no
 	p := &progress{no: no, left: len(found)}
 	d.feed.progress = append(d.feed.progress, p)
@@ -89,11 +94,15 @@ func (d *dispatcher) admit(no int64, found []Delivery) {
 	d.advance()
 }
 
+// unknown lists the webhooks that memory does not have, or has as they were
+// before the routing saw them: what is routed to a webhook that was enabled
+// just now must not be cancelled by a memory that has it as disabled.
 func (d *dispatcher) unknown(found []Delivery) []domain.WebhookID {
 	var ids []domain.WebhookID
 	for i := range found {
-		if _, ok := d.queues[found[i].Key.WebhookID]; !ok && !slices.Contains(ids, found[i].Key.WebhookID) {
-			ids = append(ids, found[i].Key.WebhookID)
+		id := found[i].Key.WebhookID
+		if q := d.queues[id]; (q == nil || q.hook.Version < found[i].State.WebhookVersion) && !slices.Contains(ids, id) {
+			ids = append(ids, id)
 		}
 	}
 	return ids

@@ -147,7 +147,8 @@ type Store interface {
 	Open(ctx context.Context, low int64) ([]Delivery, error)
 	// Blocked counts what waits by ordering key.
 	Blocked(ctx context.Context) ([]Blocked, error)
-	// Overflowed lists the webhooks that have something due or in overflow.
+	// Overflowed lists the webhooks that have something due or in overflow, or
+	// something that waits although they are disabled or deleted.
 	Overflowed(ctx context.Context) ([]domain.WebhookID, error)
 	// Hurry makes what a webhook's pause held back due now, or all that waits
 	// of it.

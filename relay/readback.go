@@ -35,7 +35,7 @@ func (d *dispatcher) read(ctx context.Context, what string, f func(context.Conte
 	}()
 }
 
-// load reads webhooks that are not known yet.
+// load reads webhooks that are not known, or not as they are now.
 func (d *dispatcher) load(ids []domain.WebhookID, then, again func()) {
 	d.loads++
 	done := func() {
@@ -76,19 +76,15 @@ func (d *dispatcher) configure(hook domain.Webhook) {
 	if q.hook.Version > hook.Version {
 		return
 	}
-	before := q.hook.State
+	before := q.hook
 	q.limit = max(1, q.limit+float64(hook.Settings.MaxConcurrency-q.hook.Settings.MaxConcurrency))
 	q.hook, q.disabling = &hook, false
 	d.mark(q)
-	if before == hook.State {
-		return
-	}
-	switch hook.State {
-	case domain.WebhookDisabled, domain.WebhookDeleted:
-		d.hurry(q, true)
-	case domain.WebhookEnabled:
+	switch {
+	case hook.State == domain.WebhookDeleted && before.State != hook.State, before.DisabledVersion < hook.DisabledVersion:
+		d.hurry(q, true) // it is cancelled, also where the webhook is enabled again already
+	case hook.State == domain.WebhookEnabled && before.State != hook.State:
 		d.hurry(q, false)
-	case domain.WebhookNone, domain.WebhookPaused:
 	}
 }
 
@@ -114,17 +110,25 @@ func (d *dispatcher) later(what string, f func(context.Context) (func(), error),
 // comeBack takes deliveries from the due table into memory. timed says that
 // their time has come, whether or not their webhooks have room.
 func (d *dispatcher) comeBack(found []Delivery, release domain.ReleaseReason, timed bool) {
-	if unknown := d.unknown(found); len(unknown) > 0 {
-		read := d.stale.now
-		d.stale.open[read]++ // what was found is as old as it is
-		later := func() {
-			d.stale.now = read
-			d.comeBack(found, release, timed)
-			d.stale.end(read)
-		}
-		d.load(unknown, later, later)
+	unknown := d.unknown(found)
+	if len(unknown) == 0 {
+		d.bringBack(found, release, timed)
 		return
 	}
+	read := d.stale.now
+	d.stale.open[read]++ // what was found is as old as it is
+	later := func(then func([]Delivery, domain.ReleaseReason, bool)) func() {
+		return func() {
+			d.stale.now = read
+			then(found, release, timed)
+			d.stale.end(read)
+		}
+	}
+	d.load(unknown, later(d.bringBack), later(d.comeBack))
+}
+
+// bringBack does what comeBack says with deliveries whose webhooks are known.
+func (d *dispatcher) bringBack(found []Delivery, release domain.ReleaseReason, timed bool) {
 	touched := map[*conversation]*queue{}
 	for i := range found {
 		f := &found[i]

@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/outrider-relay/outrider/domain"
@@ -105,13 +106,19 @@ func (r *replayer) record(ctx context.Context, replay Replay, found []Delivery) 
 }
 
 // replay submits new deliveries. recorded is called for each that is on
-// record.
+// record. Their webhooks are read anew: one that was enabled just before the
+// request may be in memory as disabled.
 func (d *dispatcher) replay(replay Replay, found []Delivery, recorded func()) {
-	if unknown := d.unknown(found); len(unknown) > 0 {
-		again := func() { d.replay(replay, found, recorded) }
-		d.load(unknown, again, again)
-		return
+	var ids []domain.WebhookID
+	for i := range found {
+		if id := found[i].Key.WebhookID; !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
 	}
+	d.load(ids, func() { d.scheduleReplay(replay, found, recorded) }, func() { d.replay(replay, found, recorded) })
+}
+
+func (d *dispatcher) scheduleReplay(replay Replay, found []Delivery, recorded func()) {
 	now := d.now()
 	for i := range found {
 		f := found[i]

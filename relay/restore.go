@@ -68,6 +68,13 @@ func (d *dispatcher) restore(ctx context.Context, place Place) error {
 			}
 		}
 	}
+	// What waits of a webhook that was disabled while no relay was at work is
+	// cancelled now, not when its time comes.
+	for _, q := range d.queues {
+		if _, cancels := q.hook.Cancels(q.hook.Version); cancels {
+			d.hurry(q, true)
+		}
+	}
 	for i := range open {
 		d.adopt(&open[i], place.Low)
 	}

@@ -49,16 +49,11 @@ func (d *dispatcher) endAttempt(q *queue, it *item, command domain.DeliveryComma
 	s := d.step(stepOutcome, it, events)
 	it.open = before
 	if !it.State.Status.Final() {
-		switch q.hook.State {
-		case domain.WebhookDisabled, domain.WebhookDeleted:
-			reason := domain.CancelledDisabled
-			if q.hook.State == domain.WebhookDeleted {
-				reason = domain.CancelledDeleted
-			}
+		if reason, cancels := q.hook.Cancels(it.State.WebhookVersion); cancels {
 			cancelled := domain.Cancelled{At: d.now(), Reason: reason}
 			it.State = domain.Evolve(it.State, cancelled)
 			s.Entries = append(s.Entries, domain.EncodeDelivery(cancelled))
-		case domain.WebhookNone, domain.WebhookEnabled, domain.WebhookPaused:
+		} else {
 			d.wait(s, it, DueRetry, it.State.NextAttemptAt)
 		}
 	}

@@ -27,13 +27,11 @@ func (d *dispatcher) pump(q *queue) {
 // start asks for the next attempt of an item.
 func (d *dispatcher) start(q *queue, it *item) {
 	now := d.now()
+	if reason, cancels := q.hook.Cancels(it.State.WebhookVersion); cancels {
+		d.end(q, it, domain.Cancel{At: now, Reason: reason})
+		return
+	}
 	switch {
-	case q.hook.State == domain.WebhookDisabled:
-		d.end(q, it, domain.Cancel{At: now, Reason: domain.CancelledDisabled})
-		return
-	case q.hook.State == domain.WebhookDeleted:
-		d.end(q, it, domain.Cancel{At: now, Reason: domain.CancelledDeleted})
-		return
 	case q.hook.State == domain.WebhookPaused:
 		if now.After(it.State.Deadline) {
 			d.end(q, it, domain.Expire{At: now})

@@ -29,19 +29,22 @@ func (s *Store) Head(ctx context.Context) (int64, error) {
 
 // readBack completes deliveries found by d: the entry that scheduled each, the
 // routing decision, the payload, and its stream. LATERAL with LIMIT makes each
-// a look-up by key, whatever the statistics say.
+// a look-up by key, whatever the statistics say. What its webhook's disabling or
+// deletion cancels needs no payload: such a backlog is as long as it likes.
 const readBack = `
 SELECT d.event_seq, d.webhook_id, d.replay_id, d.version, d.kind, d.at, d.key,
        d.pos, s.account_id, s.event_id, r.data, r.salt, e.payload, e.metadata, st.entries
   FROM d
  CROSS JOIN LATERAL (
-       SELECT l.account_id, l.event_id::text AS event_id FROM relay.log l
+       SELECT l.account_id, l.event_id::text AS event_id, (l.data ->> 'webhook_version')::bigint AS webhook_version FROM relay.log l
         WHERE l.event_seq = d.event_seq AND l.webhook_id = d.webhook_id AND l.replay_id = d.replay_id AND l.version = 1 LIMIT 1) s
  CROSS JOIN LATERAL (
        SELECT l.data::text AS data, l.salt FROM relay.log l
         WHERE l.event_seq = d.event_seq AND l.webhook_id = 0 AND l.replay_id = 0 AND l.version = 1 LIMIT 1) r
   LEFT JOIN LATERAL (
-       SELECT o.payload::text AS payload, o.metadata::text AS metadata FROM outbox.events o WHERE o.seq = d.event_seq LIMIT 1) e ON true
+       SELECT o.payload::text AS payload, o.metadata::text AS metadata FROM outbox.events o
+        WHERE o.seq = d.event_seq AND NOT EXISTS (
+              SELECT FROM relay.webhooks w WHERE w.id = d.webhook_id AND (w.state = 'deleted' OR w.disabled_version > s.webhook_version)) LIMIT 1) e ON true
  CROSS JOIN LATERAL (
        SELECT json_agg(json_build_object('type', l.type, 'at', l.at, 'data', l.data) ORDER BY l.version)::text AS entries FROM relay.log l
         WHERE l.event_seq = d.event_seq AND l.webhook_id = d.webhook_id AND l.replay_id = d.replay_id) st
@@ -228,7 +231,10 @@ SELECT webhook_id, key, count(*) FILTER (WHERE kind = 'r'), count(*) FILTER (WHE
 
 // Overflowed implements relay.Store.
 func (s *Store) Overflowed(ctx context.Context) ([]domain.WebhookID, error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT DISTINCT webhook_id FROM relay.due WHERE kind = 'o' OR at <= clock_timestamp()`)
+	rows, err := s.db.QueryContext(ctx, `
+SELECT DISTINCT d.webhook_id FROM relay.due d
+ WHERE d.kind = 'o' OR d.at <= clock_timestamp()
+    OR d.webhook_id IN (SELECT w.id FROM relay.webhooks w WHERE w.state IN ('disabled', 'deleted'))`)
 	if err != nil {
 		return nil, err
 	}

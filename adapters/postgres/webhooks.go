@@ -83,6 +83,9 @@ func change(ctx context.Context, tx *sql.Tx, version int64, before domain.Webhoo
 		after = domain.EvolveWebhook(after, event)
 		version++
 		after.Version = version
+		if _, disabled := event.(domain.WebhookWasDisabled); disabled {
+			after.DisabledVersion = version
+		}
 	}
 	if err := refuseTaken(ctx, tx, after); err != nil {
 		return domain.Webhook{}, err
@@ -157,19 +160,19 @@ func refuseTaken(ctx context.Context, tx *sql.Tx, hook domain.Webhook) error {
 }
 
 const insertWebhook = `
-INSERT INTO relay.webhooks AS w (account_id, version, state, settings, url, credential, secret, previous_secret, previous_until)
-VALUES ($1, $2, $3, $4::json, $5, $6, $7, $8, $9) RETURNING ` + webhookColumns
+INSERT INTO relay.webhooks AS w (account_id, version, state, settings, url, credential, secret, previous_secret, previous_until, disabled_version)
+VALUES ($1, $2, $3, $4::json, $5, $6, $7, $8, $9, $10) RETURNING ` + webhookColumns
 
 const insertNumberedWebhook = `
-INSERT INTO relay.webhooks AS w (account_id, version, state, settings, url, credential, secret, previous_secret, previous_until, id)
-VALUES ($1, $2, $3, $4::json, $5, $6, $7, $8, $9, $10) RETURNING ` + webhookColumns
+INSERT INTO relay.webhooks AS w (account_id, version, state, settings, url, credential, secret, previous_secret, previous_until, disabled_version, id)
+VALUES ($1, $2, $3, $4::json, $5, $6, $7, $8, $9, $10, $11) RETURNING ` + webhookColumns
 
 const updateWebhook = `
 UPDATE relay.webhooks AS w
    SET account_id = $1, version = $2, state = $3, settings = $4::json, url = $5, credential = $6, secret = $7,
        previous_secret = CASE WHEN $9::timestamptz > clock_timestamp() THEN $8 ELSE '' END,
-       previous_until = $9, xid = pg_current_xact_id()
- WHERE id = $10 RETURNING ` + webhookColumns
+       previous_until = $9, disabled_version = $10, xid = pg_current_xact_id()
+ WHERE id = $11 RETURNING ` + webhookColumns
 
 // writeWebhook writes the projection and gives it back as it is kept: with its
 // id, and without the secrets that are of no more use.
@@ -184,6 +187,7 @@ func writeWebhook(ctx context.Context, tx *sql.Tx, first bool, hook domain.Webho
 	args := []any{
 		int64(hook.AccountID), hook.Version, string(hook.State), string(settings), hook.Settings.URL, hook.Credential.Reveal(),
 		hook.Secret.Reveal(), hook.PreviousSecret.Reveal(), sql.NullTime{Time: hook.PreviousUntil, Valid: !hook.PreviousUntil.IsZero()},
+		hook.DisabledVersion,
 	}
 	query := updateWebhook
 	switch {
@@ -488,11 +492,11 @@ func (s settingsJSON) settings() (domain.Settings, error) {
 	}, nil
 }
 
-const webhookColumns = `w.id, w.account_id, w.version, w.state, w.settings::text, w.credential, w.secret, w.previous_secret, w.previous_until`
+const webhookColumns = `w.id, w.account_id, w.version, w.state, w.settings::text, w.credential, w.secret, w.previous_secret, w.previous_until, w.disabled_version`
 
 // nullableWebhookColumns are webhookColumns on the right of a LEFT JOIN.
 const nullableWebhookColumns = `coalesce(w.id, 0), coalesce(w.account_id, 0), coalesce(w.version, 0), coalesce(w.state, ''), coalesce(w.settings::text, ''),
-       coalesce(w.credential, ''), coalesce(w.secret, ''), coalesce(w.previous_secret, ''), w.previous_until`
+       coalesce(w.credential, ''), coalesce(w.secret, ''), coalesce(w.previous_secret, ''), w.previous_until, coalesce(w.disabled_version, 0)`
 
 type scanner interface{ Scan(dest ...any) error }
 
@@ -511,7 +515,7 @@ func scanWebhook(row scanner) (domain.Webhook, error) {
 	var hook domain.Webhook
 	var settings, credential, secret, previous string
 	var until sql.NullTime
-	if err := row.Scan(&hook.ID, &hook.AccountID, &hook.Version, &hook.State, &settings, &credential, &secret, &previous, &until); err != nil {
+	if err := row.Scan(&hook.ID, &hook.AccountID, &hook.Version, &hook.State, &settings, &credential, &secret, &previous, &until, &hook.DisabledVersion); err != nil {
 		return domain.Webhook{}, err
 	}
 	if settings == "" {

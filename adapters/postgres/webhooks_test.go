@@ -87,7 +87,7 @@ func TestWebhooksLife(t *testing.T) {
 
 	want.State, want.Version = domain.WebhookPaused, 4
 	equal(t, change(t, w, 7, hook.ID, domain.PauseWebhook{}), want)
-	want.State, want.Version = domain.WebhookDisabled, 5
+	want.State, want.Version, want.DisabledVersion = domain.WebhookDisabled, 5, 5
 	equal(t, change(t, w, 7, hook.ID, domain.DisableWebhook{Reason: "too\x00 slow"}), want)
 	want.State, want.Version = domain.WebhookEnabled, 6
 	equal(t, change(t, w, 7, hook.ID, domain.EnableWebhook{}), want)

@@ -1,0 +1,128 @@
+package relay_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/outrider-relay/outrider/adapters/postgres"
+	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/relay"
+)
+
+// noSend makes a relay that routes and records only.
+func noSend(c *relay.Config) { c.NoSend = true }
+
+// deaf hears of no change of a webhook.
+type deaf struct{ relay.Webhooks }
+
+func (deaf) Changed(context.Context, string) ([]domain.Webhook, string, error) { return nil, "", nil }
+
+// TestWhatADisablingCancelledIsNeverSent: a backlog recorded without sending,
+// and a retry and what it holds, are cancelled by a disabling although
+// the webhook is enabled again before any relay looks.
+func TestWhatADisablingCancelledIsNeverSent(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	waiting, fresh := b.webhook(1, "/waiting", nil), b.webhook(2, "/fresh", nil)
+	var status atomic.Int32
+	status.Store(http.StatusInternalServerError)
+	b.receiver.on("/waiting", failing(&status))
+	r := b.start(func(c *relay.Config) { c.Policy = domain.RetryPolicy{Delays: []time.Duration{time.Hour}} })
+	b.publish(1, "c", 1, 3)
+	b.awaitStatus("held", 2)
+	r.stop()
+
+	r = b.start(noSend)
+	const backlog = 2500 // more than one batch, and more than one webhook has in memory
+	b.exec(`INSERT INTO outbox.events (account_id, event, payload) SELECT 2, 'message_created', json_build_object('id', i) FROM generate_series(1, $1::int) i`, backlog)
+	b.awaitStatus("pending", backlog)
+	r.stop()
+
+	for _, hook := range []domain.Webhook{waiting, fresh} {
+		b.command(hook, domain.DisableWebhook{Reason: "test"})
+		b.command(hook, domain.EnableWebhook{})
+	}
+	// Such a backlog is worked off without its payloads.
+	store := postgres.NewStore(b.db)
+	head, err := store.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := 0
+	for no := range head {
+		found, err := store.Batch(t.Context(), no+1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		read += len(found)
+		for i := range found {
+			if found[i].Body != nil {
+				t.Fatalf("the payload of event %d is read, which is cancelled", found[i].Key.EventSeq)
+			}
+		}
+	}
+	if read != backlog {
+		t.Fatalf("%d deliveries are read back, want %d", read, backlog)
+	}
+	status.Store(http.StatusNoContent)
+	// The retry is due now, for an hour is too long for a test.
+	b.exec(`UPDATE relay.due SET at = now()`)
+	b.start(nil)
+	for account := range 2 {
+		b.publish(domain.AccountID(account+1), "c", 9001, 1)
+	}
+	b.awaitStatus("succeeded", 2)
+	b.awaitStatus("cancelled", backlog+3)
+	if got := append(numbers(t, b.receiver.got("/waiting")), numbers(t, b.receiver.got("/fresh"))...); fmt.Sprint(got) != "[1 9001 9001]" {
+		t.Errorf("POSTs came of %v, want the first attempt, and those after the disabling only", got)
+	}
+	if n := scan[int](b, `SELECT count(*) FROM audit.deliveries WHERE status = 'cancelled' AND reason <> $1`, domain.CancelledDisabled); n != 0 {
+		t.Errorf("%d are cancelled for another reason", n)
+	}
+}
+
+// TestWhatWaitsOfAWebhookDisabledMeanwhileIsCancelledAtTheStart: not at the end
+// of its wait, days later.
+func TestWhatWaitsOfAWebhookDisabledMeanwhileIsCancelledAtTheStart(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	hook := b.webhook(1, "/hook", nil)
+	b.command(hook, domain.PauseWebhook{})
+	r := b.start(nil)
+	b.exec(`INSERT INTO outbox.events (account_id, event, payload) VALUES (1, 'message_created', '{}')`) // held for 7 days, in no order
+	b.awaitStatus("held", 1)
+	r.stop()
+	b.command(hook, domain.DisableWebhook{})
+	b.start(nil)
+	b.awaitStatus("cancelled", 1)
+}
+
+// TestAnEnabledWebhookGetsWhatIsRoutedToIt although the dispatcher has not heard
+// that it is enabled again: neither a replay nor a fresh event is cancelled.
+func TestAnEnabledWebhookGetsWhatIsRoutedToIt(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	hook := b.webhook(1, "/hook", nil)
+	r := b.start(noSend)
+	b.publish(1, "c", 1, 2)
+	b.awaitStatus("pending", 2)
+	r.stop()
+	b.command(hook, domain.DisableWebhook{})
+	b.start(func(c *relay.Config) { c.Webhooks = deaf{c.Webhooks} })
+	b.awaitStatus("cancelled", 2)
+	b.command(hook, domain.EnableWebhook{})
+	b.exec(`SELECT relay.request_replay(account_id => 1, event_ids => array_agg(event_id)) FROM audit.events`)
+	b.awaitStatus("succeeded", 2)
+
+	// Once more, by a fresh event.
+	b.command(hook, domain.DisableWebhook{})
+	b.exec(`SELECT relay.request_replay(account_id => 1, event_ids => array_agg(event_id)) FROM audit.events`)
+	b.awaitStatus("cancelled", 4)
+	b.command(hook, domain.EnableWebhook{})
+	b.publish(1, "c", 3, 1)
+	b.awaitStatus("succeeded", 3)
+}
