@@ -421,14 +421,15 @@ SELECT count(*), coalesce(min(m.at), $4), coalesce(max(m.at), $4)
   FROM (SELECT l.at FROM relay.log l
          WHERE l.account_id = $1 AND l.webhook_id = 0 AND l.type = 'routed'
            AND l.event_seq > coalesce((SELECT b.low FROM relay.batches b WHERE b.at < $4::timestamptz - interval '1 hour' ORDER BY b.at DESC LIMIT 1), 0)
-           AND (l.data ->> 'config_version')::bigint >= $3
+           AND (l.data ->> 'config_version')::bigint >= $3 AND ($6::timestamptz IS NULL OR l.at >= $6::timestamptz)
            AND EXISTS (SELECT FROM json_array_elements(l.data -> 'skips') AS s (skip)
                         WHERE s.skip ->> 'reason' = 'disabled' AND (s.skip ->> 'webhook_id')::bigint = $2)
          ORDER BY l.event_seq DESC LIMIT $5) m`
 
 // Missed counts the events that a webhook missed between its last two changes
-// of state: hook is one that was just enabled again.
-func (w *Webhooks) Missed(ctx context.Context, hook domain.Webhook) (Missed, error) {
+// of state: hook is one that was just enabled again. since leaves out what was
+// routed before; zero for nothing.
+func (w *Webhooks) Missed(ctx context.Context, hook domain.Webhook, since time.Time) (Missed, error) {
 	const disabled = `
 SELECT d.version, d.at FROM relay.webhook_log d
  WHERE d.webhook_id = $1 AND d.version < $2 AND d.type = 'disabled'
@@ -443,11 +444,14 @@ SELECT d.version, d.at FROM relay.webhook_log d
 		return Missed{}, err
 	}
 	var m Missed
-	err = w.db.QueryRowContext(ctx, missedQuery, int64(hook.AccountID), int64(hook.ID), version, at, maxMissed+1).Scan(&m.Count, &m.Since, &m.Until)
+	err = w.db.QueryRowContext(ctx, missedQuery, int64(hook.AccountID), int64(hook.ID), version, at, maxMissed+1, sql.NullTime{Time: since.UTC(), Valid: !since.IsZero()}).Scan(&m.Count, &m.Since, &m.Until)
 	if m.Count > maxMissed {
 		// The oldest ones were not looked at: they are none from before it was
 		// disabled.
 		m.Count, m.More, m.Since = maxMissed, true, at
+		if since.After(at) {
+			m.Since = since
+		}
 	}
 	m.Until = m.Until.Add(time.Microsecond) // a replay's range ends before until
 	return m, err

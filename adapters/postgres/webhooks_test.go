@@ -410,10 +410,11 @@ SELECT $1::bigint + n, 0, 0, 1, $1::bigint + n, 1, $2::timestamptz + ($1::bigint
 		}
 		seq += int64(n)
 	}
+	since := time.Time{}
 	missed := func(want postgres.Missed) {
 		t.Helper()
 		hook = change(t, w, 1, hook.ID, domain.EnableWebhook{})
-		got, err := w.Missed(t.Context(), hook)
+		got, err := w.Missed(t.Context(), hook, since)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -439,6 +440,11 @@ SELECT $1::bigint + n, 0, 0, 1, $1::bigint + n, 1, $2::timestamptz + ($1::bigint
 	change(t, w, 1, hook.ID, domain.DisableWebhook{})
 	routed(hook.ID, domain.SkipDisabled, 10_001)
 	missed(postgres.Missed{Count: 10_000, More: true})
+	// Only since the time given.
+	change(t, w, 1, hook.ID, domain.DisableWebhook{})
+	routed(hook.ID, domain.SkipDisabled, 5)
+	since = start.Add(time.Duration(seq-1) * time.Second)
+	missed(postgres.Missed{Count: 2, Since: since, Until: since.Add(time.Second + time.Microsecond)})
 }
 
 func TestWebhookSettingsAreReadable(t *testing.T) {

@@ -29,10 +29,7 @@ It takes a user with the role outrider_operator.`,
 	})
 	cmd.AddCommand(
 		a.webhookAdd(), a.webhookList(), a.webhookShow(), a.webhookUpdate(),
-		a.webhookStep("pause", "Keep what is routed to it, and send nothing",
-			"Stop sending to a webhook. Events are still routed to it: its deliveries are held, and go out when it is enabled again, unless their deadline of 7 days passes.",
-			"paused", domain.PauseWebhook{}),
-		a.webhookDisable(), a.webhookEnable(), a.webhookRemove(), a.webhookRotate(),
+		a.webhookPause(), a.webhookDisable(), a.webhookEnable(), a.webhookRemove(), a.webhookRotate(),
 		a.webhookTest(), a.webhookImport(), a.webhookExport(),
 	)
 	return cmd
@@ -414,86 +411,6 @@ func (a *app) say(changed bool, id domain.WebhookID, done string) {
 	} else {
 		fmt.Fprintf(a.out, "Nothing changes: webhook %d is that way already.\n", id)
 	}
-}
-
-// webhookStep makes a command that brings a webhook into a state.
-func (a *app) webhookStep(name, short, long, done string, command domain.WebhookCommand) *cobra.Command {
-	cmd := &cobra.Command{Use: name + " ID", Short: short, Long: long, Args: cobra.ArbitraryArgs}
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.step(cmd, args, done, command, nil)
-	}
-	return cmd
-}
-
-// step carries out a command on the webhook of the arguments; then goes on with
-// what it became, if it changed.
-func (a *app) step(cmd *cobra.Command, args []string, done string, command domain.WebhookCommand, then func(*postgres.Webhooks, domain.Webhook) error) error {
-	conf, c := a.check(cmd)
-	id := c.webhookID(args)
-	if err := c.err(); err != nil {
-		return err
-	}
-	return a.withWebhooks(cmd.Context(), conf, func(db *sql.DB, hooks *postgres.Webhooks) error {
-		hook, err := get(cmd.Context(), hooks, id)
-		if err != nil {
-			return err
-		}
-		hook, changed, err := change(cmd.Context(), db, hooks, hook.AccountID, id, command)
-		if err != nil {
-			return gone(id, err)
-		}
-		a.say(changed, id, done)
-		if changed && then != nil {
-			return then(hooks, hook)
-		}
-		return nil
-	})
-}
-
-func (a *app) webhookDisable() *cobra.Command {
-	var reason string
-	cmd := &cobra.Command{
-		Use:   "disable ID",
-		Short: "Route nothing to it, and cancel what waits",
-		Long: `Stop routing to a webhook. What waits for it is cancelled; events that it would have
-got are recorded as skipped. Enabling it says how many those were.`,
-		Args: cobra.ArbitraryArgs,
-	}
-	flagOf(cmd.Flags(), &reason, "reason", "TEXT", "", "why, for the history", anyText)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.step(cmd, args, "disabled", domain.DisableWebhook{Reason: reason}, nil)
-	}
-	return cmd
-}
-
-func (a *app) webhookEnable() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "enable ID",
-		Short: "Send to a paused or disabled webhook again",
-		Long: `Send to a paused or disabled webhook again. What a pause held goes out at once. What
-was skipped while it was disabled is counted, with the command that sends it.`,
-		Args: cobra.ArbitraryArgs,
-	}
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.step(cmd, args, "enabled", domain.EnableWebhook{}, func(hooks *postgres.Webhooks, hook domain.Webhook) error {
-			missed, err := hooks.Missed(cmd.Context(), hook)
-			if err != nil || missed.Count == 0 {
-				return err
-			}
-			count := fmt.Sprint(missed.Count)
-			if missed.More {
-				count = "more than " + count
-			}
-			events := "events"
-			if missed.Count == 1 {
-				events = "event"
-			}
-			fmt.Fprintf(a.out, "It missed %s %s while it was disabled. To send them:\n\n  outrider replay run --webhook %d --since %s --until %s\n",
-				count, events, hook.ID, missed.Since.UTC().Format(time.RFC3339Nano), missed.Until.UTC().Format(time.RFC3339Nano))
-			return nil
-		})
-	}
-	return cmd
 }
 
 func (a *app) webhookRemove() *cobra.Command {

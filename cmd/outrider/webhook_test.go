@@ -196,7 +196,7 @@ func TestWebhookEnableSaysWhatWasMissed(t *testing.T) {
 	})
 	out := c.ok("webhook", "enable", "1")
 	_, command, found := strings.Cut(out, "\n\n  outrider ")
-	if !found || !strings.Contains(out, "It missed 1 event while it was disabled") {
+	if !found || !strings.Contains(out, "Webhook 1 missed 1 event while it was disabled") {
 		t.Fatalf("enable says %s", out)
 	}
 	if want := "replay run --webhook 1 --since 2026-07-01T12:00:00.002Z --until 2026-07-01T12:00:00.002001Z\n"; command != want {
@@ -205,6 +205,51 @@ func TestWebhookEnableSaysWhatWasMissed(t *testing.T) {
 	// The command works as it is printed.
 	if out := c.ok(strings.Fields(command)...); !strings.Contains(out, "Replay 1 is requested") {
 		t.Errorf("the command says %s", out)
+	}
+}
+
+func TestWebhookStatesOfManyAtOnce(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	c := newCLI(t, db.DSN)
+	for account := range 2 {
+		for _, path := range []string{"a", "b"} {
+			c.ok("webhook", "add", "--account", fmt.Sprint(account+1), "--url", "https://example.com/"+path)
+		}
+	}
+	c.ok("webhook", "disable", "2", "--reason", "its owner's wish")
+	said := func(want string, args ...string) string {
+		t.Helper()
+		out := c.ok(append([]string{"webhook"}, args...)...)
+		if !strings.Contains(out, want) {
+			t.Errorf("%v says %s, want %q", args, out, want)
+		}
+		return out
+	}
+	if out := said("4 webhooks: 3 disabled now, 1 disabled already.", "disable", "--all", "--reason", "move"); !strings.Contains(out, "https://example.com/a") {
+		t.Errorf("the webhooks are not listed: %s", out)
+	}
+	said("4 webhooks: 0 disabled now, 4 disabled already.", "disable", "--all", "--reason", "move")
+	s := insert(t, db.SQL, "message_created", tracedID, "")
+	s.routed(domain.Routed{
+		Routing:   domain.Routing{Kind: domain.RoutingSkipped, Skips: []domain.Skip{{WebhookID: 1, Reason: domain.SkipDisabled}, {WebhookID: 2, Reason: domain.SkipDisabled}}},
+		EventName: "message_created", ConfigVersion: 4,
+	})
+	if out := said("1 webhook: 1 enabled now, 0 enabled already.", "enable", "--account", "1", "--only-disabled-for", "move", "--missed-since", "2026-07-01T00:00:00Z"); !strings.Contains(out, "Webhook 1 missed 1 event while it was disabled from 2026-07-01T00:00:00Z on. To send them:\n\n  outrider replay run --webhook 1 --since 2026") {
+		t.Errorf("enable says %s", out)
+	}
+	c.ok("webhook", "disable", "1")
+	if out := said("2 webhooks: 2 enabled now", "enable", "--account", "1", "--missed-since", "2026-07-02T00:00:00Z"); strings.Contains(out, "missed") {
+		t.Errorf("enable counts what was routed before: %s", out)
+	}
+	said("2 webhooks: 2 paused now", "pause", "--account", "2")
+	c.fails(exitFailed, []string{`there is no webhook that is disabled for the reason "other"`, "webhook list"}, "webhook", "enable", "--all", "--only-disabled-for", "other")
+	c.fails(exitFailed, []string{"there is no webhook of account 7"}, "webhook", "pause", "--account", "7")
+	c.fails(exitUsage, []string{"--account and --all are both given"}, "webhook", "enable", "--all", "--account", "1")
+	c.fails(exitUsage, []string{`unexpected argument "1"`}, "webhook", "disable", "1", "--all")
+	c.fails(exitUsage, []string{"--only-disabled-for is for --account and --all"}, "webhook", "enable", "1", "--only-disabled-for", "x")
+	if got := query[string](t, db.SQL, `SELECT string_agg(state, ' ' ORDER BY id) FROM relay.webhooks`); got != "enabled enabled paused paused" {
+		t.Errorf("the webhooks are %s", got)
 	}
 }
 
