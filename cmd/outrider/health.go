@@ -33,8 +33,10 @@ func (h *health) starting() error {
 
 // readiness is the body of /readyz.
 type readiness struct {
-	Ready    bool     `json:"ready"`
-	State    string   `json:"state"`
+	Ready bool   `json:"ready"`
+	State string `json:"state"`
+	// NoSend says that it makes no POST, whatever its state.
+	NoSend   bool     `json:"no_send,omitempty"`
 	Problems []string `json:"problems,omitempty"`
 	// Warnings do not keep it from its work.
 	Warnings []string `json:"warnings,omitempty"`
@@ -61,7 +63,7 @@ func (h *health) handler() http.Handler {
 // ready asks the database on each call: a relay that lost it is not ready.
 func (h *health) ready(ctx context.Context) readiness {
 	state := h.assembly.relay.State()
-	answer := readiness{State: state.String()}
+	answer := readiness{State: state.String(), NoSend: h.assembly.options.noSend}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	if err := h.starting(); err != nil {

@@ -98,7 +98,7 @@ member of outrider_relay.`,
 	allowCIDRs.addTo(flags)
 	listenOn.addTo(flags)
 	relayNamed.addTo(flags)
-	flags.BoolVar(&noSend, "no-send", false, "route and record, but make no POST: deliveries stay pending until a relay without this flag works")
+	flags.BoolVar(&noSend, "no-send", false, "route and record, but make no POST: deliveries stay pending, and a relay without this flag sends them, unless their webhooks were disabled meanwhile")
 	flags.BoolVar(&unsafe, "allow-unsafe", false, "accept a server with fsync = off, which may lose commits in a crash")
 	if err := flags.MarkHidden("allow-unsafe"); err != nil {
 		panic(err) // the flag is two lines above
@@ -118,6 +118,9 @@ func (a *app) serve(ctx context.Context, conf config, assembly *assembly) error 
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	logger.Info("outrider", "version", version().release, "listen", listener.Addr().String(), "relay", conf.relayName, "pid", os.Getpid())
+	if assembly.options.noSend {
+		logger.Warn("--no-send: events are routed and recorded, nothing is sent; the deliveries stay pending, and a relay without --no-send sends those whose webhooks were not disabled meanwhile")
+	}
 
 	err = assembly.run(ctx, health)
 

@@ -221,6 +221,10 @@ func TestNoSendRoutesAndSendsNothing(t *testing.T) {
 	receiver := newCatcher(t, answer204)
 	register(t, db.SQL, 1, receiver.URL, nil)
 	p := startProcess(t, db.DSN, "serve", "--allow-unsafe", "--no-send")
+	p.awaitReady(t)
+	if answer, _, _ := p.ready(t); !answer.NoSend || !strings.Contains(p.log.String(), "nothing is sent") {
+		t.Errorf("--no-send shows neither in %+v nor in the log:\n%s", answer, p.log)
+	}
 	run(t, db.SQL, insertOne)
 	until(t, "the routing", func() (bool, string) {
 		n := query[int](t, db.SQL, `SELECT count(*) FROM audit.deliveries WHERE status = 'pending' AND attempt_count = 0`)
@@ -230,8 +234,11 @@ func TestNoSendRoutesAndSendsNothing(t *testing.T) {
 	if n := len(receiver.all()); n != 0 {
 		t.Errorf("%d POSTs were made", n)
 	}
-	startProcess(t, db.DSN, "serve", "--allow-unsafe")
+	p = startProcess(t, db.DSN, "serve", "--allow-unsafe")
 	awaitSucceeded(t, db.SQL, 1)
+	if answer, _, _ := p.ready(t); answer.NoSend || strings.Contains(p.log.String(), "nothing is sent") {
+		t.Errorf("a relay that sends says that it does not: %+v\n%s", answer, p.log)
+	}
 }
 
 func TestAStopFinishesWhatIsUnderWay(t *testing.T) {
