@@ -22,9 +22,9 @@ help: ## list the targets
 deps: ## install PostgreSQL's server binaries, where there are none
 	@$(find_postgres) || $(install_postgres)
 
-.PHONY: rails
-rails: ## install Ruby with ActiveRecord and pg, where there is none
-	@$(find_rails) || { $(install_rails); }
+.PHONY: runtimes
+runtimes: ## install the languages of the examples, which the tests run
+	@$(find_runtimes) || { $(install_runtimes); }
 
 .PHONY: build
 build: ## build bin/outrider
@@ -35,11 +35,11 @@ demo: deps build ## run everything on this machine, with sample traffic
 	bin/outrider dev --demo
 
 .PHONY: test
-test: deps rails ## run the tests, on a PostgreSQL of their own
+test: deps runtimes ## run the tests, on a PostgreSQL of their own
 	@go test -timeout 20m ./...
 
 .PHONY: race
-race: deps rails ## run the tests with the race detector
+race: deps runtimes ## run the tests with the race detector
 	@go test -race -timeout 40m ./...
 
 .PHONY: bench
@@ -79,17 +79,21 @@ define install_postgres
 }
 endef
 
-# What the test of the README's Rails example needs; it says so too.
-find_rails = ruby -e 'require "active_record"; require "pg"' >/dev/null 2>&1
+# What the tests of the README's and of receivers.md's examples need; they say
+# so too.
+find_runtimes = { ruby -e 'require "active_record"; require "pg"' && python3 -c 'import sqlite3' && \
+	node --version && php -r 'exit(PHP_VERSION_ID < 80000 ? 1 : 0);'; } >/dev/null 2>&1
 
-define install_rails
+RUNTIMES := ruby-activerecord ruby-pg python3 nodejs php-cli
+
+define install_runtimes
 	if ! command -v apt-get >/dev/null; then \
-		echo "Ruby with ActiveRecord and pg is missing, which a test of the README needs; to install them: gem install activerecord pg" >&2; exit 1; \
+		echo "Ruby with ActiveRecord and pg, Python 3, Node or PHP 8 is missing, which the tests of the examples need; install them, and: gem install activerecord pg" >&2; exit 1; \
 	fi; \
 	if [ "$$(id -u)" = 0 ]; then sudo=; \
 	elif sudo -n true 2>/dev/null; then sudo='sudo -n'; \
-	else echo "Ruby with ActiveRecord and pg is missing, which a test of the README needs; to install them: sudo apt-get install -y ruby-activerecord ruby-pg" >&2; exit 1; fi; \
+	else echo "Ruby with ActiveRecord and pg, Python 3, Node or PHP 8 is missing, which the tests of the examples need; to install them: sudo apt-get install -y $(RUNTIMES)" >&2; exit 1; fi; \
 	$$sudo apt-get update -qq; \
-	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq ruby-activerecord ruby-pg; \
-	$(find_rails) || { echo "the ruby in PATH is not the system's: give it the libraries: gem install activerecord pg" >&2; exit 1; }
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(RUNTIMES); \
+	$(find_runtimes) || { echo "ruby, python3, node and php in PATH are not all the system's, and one lacks what the examples need; for ruby: gem install activerecord pg" >&2; exit 1; }
 endef

@@ -3,101 +3,24 @@ package main
 import (
 	"bytes"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
-	"io"
-	"io/fs"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"os"
 	osexec "os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
-
 	"github.com/outrider-relay/outrider/adapters/devpg"
 	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
 	"github.com/outrider-relay/outrider/cmd/outrider/testdata/readme/chat"
-	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/cmd/outrider/testdata/receivers/receive"
 )
-
-// moduleFolder is where the README is: tests run in their package's folder.
-var moduleFolder = filepath.Join("..", "..")
-
-// readmeBlock is a fenced block of the README. The comment before it says who
-// runs it: <!-- run: auditor rows -->.
-type readmeBlock struct {
-	line      int
-	lang, run string
-	text      string
-}
-
-// name is for messages.
-func (b *readmeBlock) name() string {
-	return fmt.Sprintf("README.md:%d (%s, %q)", b.line, b.lang, b.run)
-}
-
-func readReadme(t *testing.T) string {
-	t.Helper()
-	content, err := os.ReadFile(filepath.Join(moduleFolder, "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(content)
-}
-
-var readmeMarker = regexp.MustCompile(`^<!-- run: (.+) -->$`)
-
-// readmeBlocks gives the fenced blocks, and the text without them.
-func readmeBlocks(t *testing.T, readme string) (blocks []*readmeBlock, prose string) {
-	t.Helper()
-	var open *readmeBlock
-	var rest strings.Builder
-	marker := ""
-	number := 0
-	for line := range strings.Lines(readme) {
-		number++
-		trimmed := strings.TrimSpace(line)
-		lang, fence := strings.CutPrefix(trimmed, "```")
-		switch {
-		case open != nil && fence:
-			blocks = append(blocks, open)
-			open = nil
-		case open != nil:
-			open.text += line
-		case fence:
-			open = &readmeBlock{line: number, lang: lang, run: marker}
-			marker = ""
-		default:
-			if marker != "" {
-				t.Errorf("README.md:%d: the marker before it stands before no block", number)
-			}
-			marker = ""
-			if match := readmeMarker.FindStringSubmatch(trimmed); match != nil {
-				marker = match[1]
-				continue
-			}
-			rest.WriteString(line)
-		}
-	}
-	if open != nil {
-		t.Fatalf("%s has no end", open.name())
-	}
-	return blocks, rest.String()
-}
 
 // readmeStory runs the README's examples on one database, each as the user who
 // would run it.
@@ -450,7 +373,7 @@ func (s *readmeStory) saveFromGo(app *sql.DB) {
 func (s *readmeStory) saveFromRails() {
 	s.t.Helper()
 	b := s.take("rails", 1)[0]
-	out := s.ruby("rails.rb", b, nil, "DATABASE_URL="+s.dsn(readmeDatabase, "chat_app"))
+	out := s.rubyWithRails("rails.rb", b, "DATABASE_URL="+s.dsn(readmeDatabase, "chat_app"))
 	conversation := strings.TrimSpace(out)
 	if n := s.count(countContent+` AND payload #>> '{conversation,id}' = $2`, "It is kept.", conversation); n != 1 {
 		s.t.Errorf("%s: %d rows are in the outbox, want 1", b.name(), n)
@@ -462,29 +385,17 @@ func (s *readmeStory) saveFromRails() {
 	}
 }
 
-// ruby runs a script of testdata/readme with a block of the README.
-func (s *readmeStory) ruby(script string, b *readmeBlock, input []byte, env ...string) string {
+// rubyWithRails runs a script of testdata/readme with a block of the README.
+func (s *readmeStory) rubyWithRails(name string, b *readmeBlock, env ...string) string {
 	s.t.Helper()
-	program, err := osexec.LookPath("ruby")
-	if err == nil {
-		err = osexec.CommandContext(s.t.Context(), program, "-e", `require "active_record"; require "pg"`).Run()
-	}
-	if err != nil {
-		s.t.Fatalf("Ruby with ActiveRecord and pg is missing (%v); to install it: make rails", err)
+	if err := osexec.CommandContext(s.t.Context(), runtimeOf(s.t, "ruby"), "-e", `require "active_record"; require "pg"`).Run(); err != nil {
+		s.t.Fatalf("Ruby has no ActiveRecord and pg (%v); to install them: make runtimes", err)
 	}
 	file := filepath.Join(s.t.TempDir(), "readme.rb")
 	if err := os.WriteFile(file, []byte(b.text), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
-	cmd := osexec.CommandContext(s.t.Context(), program, filepath.Join("testdata", "readme", script), file)
-	cmd.Env = append(os.Environ(), env...)
-	cmd.Stdin = bytes.NewReader(input)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		s.t.Fatalf("%s: %v\n%s", b.name(), err, stderr.String())
-	}
-	return stdout.String()
+	return script(s.t, "ruby", nil, env, filepath.Join("testdata", "readme", name), file)
 }
 
 // killInMidPOST kills a relay while its POSTs are under way, and gives the one
@@ -602,26 +513,18 @@ SELECT count(DISTINCT replay_id) FROM audit.deliveries d
 	}
 }
 
-// verify: the README's check accepts what the relay has sent, see
-// testdata/readme/verify.rb for what it refuses. The requests have two
-// signatures, since the README has rotated the secret.
+// verify: what the relay has sent is genuine to the check of receivers.md. The
+// requests have two signatures, since the README has rotated the secret.
 func (s *readmeStory) verify() {
 	s.t.Helper()
-	b := s.take("ruby verify.rb", 1)[0]
 	all := s.receiver.all()
 	last := all[len(all)-1]
-	headers := map[string]string{}
-	for name, values := range last.header {
-		headers[strings.ToLower(name)] = values[0]
-	}
-	if n := len(strings.Fields(headers["webhook-signature"])); n != 2 {
+	if n := len(strings.Fields(last.header.Get("webhook-signature"))); n != 2 {
 		s.t.Errorf("%d signatures are on a request while the secret is rotated, want 2", n)
 	}
-	input, err := json.Marshal(map[string]any{"secret": s.secret, "headers": headers, "body": last.body}) // []byte is base64
-	if err != nil {
-		s.t.Fatal(err)
+	if !receive.Genuine(s.secret, last.header, last.body) || receive.Genuine(s.secret, last.header, append(last.body, ' ')) {
+		s.t.Error("the check of receivers.md takes what is not genuine, or refuses what is")
 	}
-	s.ruby("verify.rb", b, input)
 }
 
 // uninstall: the README's trigger stands against it, and nothing else. What the
@@ -640,332 +543,5 @@ func (s *readmeStory) uninstall() {
 	}
 	if n := s.count(countOurs); n != 0 {
 		s.t.Errorf("%s: %d schemas are left", b.name(), n)
-	}
-}
-
-// readmeReceiver is the webhook of the story.
-type readmeReceiver struct {
-	*httptest.Server
-	arrived chan struct{} // has a value after the first POST
-
-	mu       sync.Mutex
-	status   int // 0: no answer at all
-	requests []readmeRequest
-}
-
-type readmeRequest struct {
-	header http.Header
-	body   []byte
-}
-
-func newReadmeReceiver(t *testing.T) *readmeReceiver {
-	t.Helper()
-	r := &readmeReceiver{arrived: make(chan struct{}, 1)}
-	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
-		body, err := io.ReadAll(request.Body)
-		if err != nil {
-			return
-		}
-		r.mu.Lock()
-		r.requests = append(r.requests, readmeRequest{request.Header.Clone(), body})
-		status := r.status
-		r.mu.Unlock()
-		select {
-		case r.arrived <- struct{}{}:
-		default:
-		}
-		if status == 0 {
-			<-request.Context().Done()
-			return
-		}
-		w.WriteHeader(status)
-	}))
-	t.Cleanup(r.Close)
-	return r
-}
-
-func (r *readmeReceiver) answerWith(status int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.status = status
-}
-
-func (r *readmeReceiver) all() []readmeRequest {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.requests)
-}
-
-var (
-	readmeCode = regexp.MustCompile("`([^`\n]+)`")
-	readmeFlag = regexp.MustCompile(`^(--[a-z][a-z-]+)`)
-)
-
-// TestReadmeCommandLines: every command line in the README is one that the
-// program takes, every flag one that it has, every make target there.
-func TestReadmeCommandLines(t *testing.T) {
-	t.Parallel()
-	blocks, prose := readmeBlocks(t, readReadme(t))
-	var lines []string
-	for _, b := range blocks {
-		if b.lang == "sh" {
-			lines = append(lines, strings.Split(b.text, "\n")...)
-		}
-	}
-	root := newApp().root()
-	flags := map[string]bool{}
-	eachCommand(root, func(cmd *cobra.Command) {
-		cmd.InheritedFlags() // merges them in
-		cmd.Flags().VisitAll(func(f *pflag.Flag) { flags["--"+f.Name] = true })
-	})
-	makefile, err := os.ReadFile(filepath.Join(moduleFolder, "Makefile"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, match := range readmeCode.FindAllStringSubmatch(prose, -1) {
-		code := match[1]
-		if strings.HasPrefix(code, "outrider ") {
-			lines = append(lines, code)
-		}
-		if flag := readmeFlag.FindString(code); flag != "" && !flags[flag] {
-			t.Errorf("README.md: no command has the flag %s", flag)
-		}
-		if target, ok := strings.CutPrefix(code, "make "); ok && !bytes.Contains(makefile, []byte("\n"+target+":")) {
-			t.Errorf("README.md: the Makefile has no target %s", target)
-		}
-	}
-	checked := 0
-	for _, line := range lines {
-		words := shellWords(line)
-		if len(words) == 0 || words[0] != "outrider" {
-			continue
-		}
-		checked++
-		if err := parses(words[1:]); err != nil {
-			t.Errorf("README.md: %s: %v", strings.TrimSpace(line), err)
-		}
-	}
-	if checked < 15 {
-		t.Errorf("%d command lines were checked: where are the others?", checked)
-	}
-	if parses([]string{"no-such-command"}) == nil || parses([]string{"webhook", "ad"}) == nil ||
-		parses([]string{"serve", "--no-such-flag"}) == nil || parses([]string{"webhook", "add", "--account", "one"}) == nil {
-		t.Error("a command line that cannot be used passes")
-	}
-}
-
-func eachCommand(cmd *cobra.Command, do func(*cobra.Command)) {
-	do(cmd)
-	for _, child := range cmd.Commands() {
-		eachCommand(child, do)
-	}
-}
-
-// parses tells whether the program has the command and takes its flags.
-func parses(args []string) error {
-	cmd, rest, err := newApp().root().Find(args)
-	if err != nil {
-		return err
-	}
-	if err := cmd.ParseFlags(rest); err != nil {
-		return err
-	}
-	if cmd.HasAvailableSubCommands() && cmd.Flags().NArg() > 0 {
-		return fmt.Errorf("%s has no command %s", cmd.CommandPath(), cmd.Flags().Arg(0))
-	}
-	var problems []error
-	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if v, ok := f.Value.(judged); ok {
-			problems = append(problems, v.wrong())
-		}
-	})
-	return errors.Join(problems...)
-}
-
-var (
-	readmeTestName = regexp.MustCompile("`((?:Test|Fuzz|Example|Benchmark)[A-Z]\\w*)`")
-	readmeVariable = regexp.MustCompile(`OUTRIDER_[A-Z_]+`)
-	readmeLink     = regexp.MustCompile(`\]\(([^)\s]+)\)`)
-	readmeHeading  = regexp.MustCompile(`(?m)^#+ (.+)$`)
-	notInAnAnchor  = regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
-)
-
-// TestReadmeNamesTests: each promise is shown by tests that exist.
-func TestReadmeNamesTests(t *testing.T) {
-	t.Parallel()
-	tests, err := declaredTests(os.DirFS(moduleFolder))
-	if err != nil {
-		t.Fatal(err)
-	}
-	promises := 0
-	for line := range strings.Lines(readReadme(t)) {
-		named := readmeTestName.FindAllStringSubmatch(line, -1)
-		for _, name := range named {
-			if !tests[name[1]] {
-				t.Errorf("README.md names %s, which no test file declares", name[1])
-			}
-		}
-		if strings.HasPrefix(line, "| P") {
-			promises++
-			if len(named) == 0 {
-				t.Errorf("README.md: no test shows %.40s…", line)
-			}
-		}
-	}
-	if promises != 9 {
-		t.Errorf("README.md has %d promises, want 9", promises)
-	}
-}
-
-// declaredTests are the test functions of all packages below root.
-func declaredTests(root fs.FS) (map[string]bool, error) {
-	names := map[string]bool{}
-	err := fs.WalkDir(root, ".", func(name string, entry fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case entry.IsDir() && name != "." && (strings.HasPrefix(entry.Name(), ".") || entry.Name() == "testdata" || name == "bin"):
-			return fs.SkipDir
-		case entry.IsDir() || !strings.HasSuffix(name, "_test.go"):
-			return nil
-		}
-		source, err := fs.ReadFile(root, name)
-		if err != nil {
-			return err
-		}
-		file, err := parser.ParseFile(token.NewFileSet(), name, source, parser.SkipObjectResolution)
-		if err != nil {
-			return err
-		}
-		for _, declaration := range file.Decls {
-			if f, ok := declaration.(*ast.FuncDecl); ok && f.Recv == nil {
-				names[f.Name.Name] = true
-			}
-		}
-		return nil
-	})
-	return names, err
-}
-
-// TestReadmeLinks: every link inside leads somewhere.
-func TestReadmeLinks(t *testing.T) {
-	t.Parallel()
-	_, prose := readmeBlocks(t, readReadme(t))
-	anchors := map[string]bool{}
-	for _, heading := range readmeHeading.FindAllStringSubmatch(prose, -1) {
-		// GitHub's rule: lower case, no punctuation, dashes for spaces.
-		anchors["#"+strings.ReplaceAll(notInAnAnchor.ReplaceAllString(strings.ToLower(heading[1]), ""), " ", "-")] = true
-	}
-	links := readmeLink.FindAllStringSubmatch(prose, -1)
-	if len(links) == 0 {
-		t.Fatal("README.md has no link")
-	}
-	for _, link := range links {
-		switch target := link[1]; {
-		case strings.HasPrefix(target, "https://"):
-		case strings.HasPrefix(target, "#"):
-			if !anchors[target] {
-				t.Errorf("README.md: no heading is %s", target)
-			}
-		default:
-			if _, err := os.Stat(filepath.Join(moduleFolder, filepath.FromSlash(target))); err != nil {
-				t.Errorf("README.md: %v", err)
-			}
-		}
-	}
-}
-
-// TestReadmeSettings: every setting is in the README's table, every variable in
-// the README is a setting, and the example of a file is one.
-func TestReadmeSettings(t *testing.T) {
-	t.Parallel()
-	readme := readReadme(t)
-	blocks, _ := readmeBlocks(t, readme)
-	known := map[string]bool{configVariable: true, secretVariable: true, chatwootTokenVariable: true, chatwootDatabaseVariable: true}
-	for _, s := range settings {
-		known[s.variable()] = true
-		if row := "| `" + s.key + "` | `--" + s.flag() + "` | `" + s.variable() + "` |"; !strings.Contains(readme, row) {
-			t.Errorf("README.md has no row %s", row)
-		}
-	}
-	for _, name := range []string{"`--" + configFlag + "`", "`" + configVariable + "`", "`" + defaultListen + "`"} {
-		if !strings.Contains(readme, name) {
-			t.Errorf("README.md does not name %s", name)
-		}
-	}
-	finder, err := os.ReadFile(filepath.Join(moduleFolder, "adapters", "devpg", "find.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range readmeVariable.FindAllString(readme, -1) {
-		// The private server has a variable of its own, which is no setting.
-		if !known[name] && !bytes.Contains(finder, []byte(`"`+name+`"`)) {
-			t.Errorf("README.md names %s, which nothing reads", name)
-		}
-	}
-	files := 0
-	for _, b := range blocks {
-		if b.run != "config" {
-			continue
-		}
-		files++
-		values, problems := parseFile(b.name(), []byte(b.text))
-		if len(problems) > 0 || len(values) != len(settings) {
-			t.Errorf("%s has %d of %d settings: %v", b.name(), len(values), len(settings), problems)
-		}
-		for _, s := range settings {
-			if err := s.set(&config{}, values[s.key].text); err != nil {
-				t.Errorf("%s: %s: %v", b.name(), s.key, err)
-			}
-		}
-	}
-	if files != 1 {
-		t.Errorf("README.md has %d files of settings, want 1", files)
-	}
-}
-
-// TestReadmeNumbers: the defaults in the README are those of the code.
-func TestReadmeNumbers(t *testing.T) {
-	t.Parallel()
-	readme := readReadme(t)
-	var delays []string
-	for _, d := range domain.DefaultRetryPolicy.Delays {
-		delays = append(delays, inWords(d))
-	}
-	texts := []string{
-		"a chat system that commits " + grouped(demoEvents) + " events,",
-		"| timeout of an attempt, response included | " + inWords(domain.DefaultTimeout) + " ",
-		fmt.Sprintf("| retries after | %s, each ±%.0f %%;", strings.Join(delays, ", "), 100*domain.DefaultRetryPolicy.Spread),
-		"schedule's wait, up to " + inWords(domain.DefaultRetryPolicy.RetryAfterCap),
-		fmt.Sprintf("| attempts at once (`--max-concurrency`) | %d,", domain.DefaultMaxConcurrency),
-		"(`--order-hold`) | " + inWords(domain.DefaultOrderHold) + ",",
-		"its deadline of " + inWords(domain.Deadline("message_created")) + " passes (" + inWords(domain.Deadline("conversation_typing_on")) + " for typing events)",
-		fmt.Sprintf("A relay uses %d at most: a pool of %d,", relayConnections+1, relayConnections),
-		fmt.Sprintf("an ordering key over %d bytes", domain.MaxOrderingKey),
-	}
-	for _, event := range domain.DefaultSubscriptions {
-		texts = append(texts, "`"+event+"`")
-	}
-	if domain.DefaultRetryPolicy.MaxAttempts() != 12 {
-		t.Error("README.md says that the twelfth failure makes a delivery dead")
-	}
-	for _, text := range texts {
-		if !strings.Contains(readme, text) {
-			t.Errorf("README.md does not say %q", text)
-		}
-	}
-}
-
-// inWords is "30 s", "2 min", "5 h" or "7 days".
-func inWords(d time.Duration) string {
-	switch {
-	case d >= 48*time.Hour:
-		return fmt.Sprintf("%d days", d/(24*time.Hour))
-	case d >= time.Hour:
-		return fmt.Sprintf("%d h", d/time.Hour)
-	case d >= time.Minute:
-		return fmt.Sprintf("%d min", d/time.Minute)
-	default:
-		return fmt.Sprintf("%d s", d/time.Second)
 	}
 }
