@@ -290,6 +290,12 @@ func isUniqueViolation(err error, constraints ...string) bool {
 	return pg != nil && (len(constraints) == 0 || slices.Contains(constraints, pg.Constraint))
 }
 
+// isDenied reports a right that is missing.
+func isDenied(err error) bool { return isCode(err, "42501") }
+
+// isUndefined reports a table, column or function that is not there.
+func isUndefined(err error) bool { return isCode(err, "42P01", "42703", "42883", "3F000") }
+
 // isNotNullViolation reports NULL in a column that refuses it.
 func isNotNullViolation(err error) bool { return isCode(err, "23502") }
 

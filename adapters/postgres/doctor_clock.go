@@ -1,0 +1,94 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+)
+
+const (
+	// skewed is a difference of clocks that shows in what people read.
+	skewed = time.Second
+	// farSkewed is one with which receivers refuse a signature's timestamp, or
+	// soon will: Standard Webhooks allows for 5 min.
+	farSkewed = 4 * time.Minute
+
+	setClock = "let NTP keep the clocks: chronyc tracking, or timedatectl, tells whether it does"
+)
+
+func lookAtClock(ctx context.Context, p *patient) error {
+	// The shortest of a few round trips tells best.
+	var skew, trip time.Duration
+	err := p.reading(ctx, func(tx *sql.Tx) error {
+		for i := range 5 {
+			var epoch float64
+			begun := time.Now()
+			if err := tx.QueryRowContext(ctx, `SELECT extract(epoch FROM clock_timestamp())::float8`).Scan(&epoch); err != nil {
+				return err
+			}
+			took := time.Since(begun)
+			if i > 0 && took >= trip {
+				continue
+			}
+			trip = took
+			skew = begun.Add(took / 2).Sub(time.UnixMicro(int64(epoch * 1e6)))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	direction := "behind"
+	if skew > 0 {
+		direction = "ahead of"
+	}
+	switch off := skew.Abs(); {
+	case off <= trip || off < 10*time.Millisecond:
+		p.add(Healthy, fmt.Sprintf("this machine's clock is the database's, as far as a round trip of %s tells", ago(trip)), "")
+	case off < skewed:
+		p.add(Healthy, fmt.Sprintf("this machine's clock is %s %s the database's", ago(off), direction), "")
+	default:
+		p.judgeSkew("this machine's clock is", off, direction)
+	}
+	return nil
+}
+
+// judgeSkew says what a skew does: of a machine that relays.
+func (p *patient) judgeSkew(whose string, off time.Duration, direction string) {
+	health, why := Warning, "where a relay runs, its retries and holds come that much off, and the audit shows times that contradict each other"
+	if off >= farSkewed {
+		health, why = Problem, "where a relay runs, receivers refuse its signatures, whose timestamp may be 5 minutes off"
+	}
+	p.add(health, fmt.Sprintf("%s %s %s the database's: %s", whose, ago(off), direction, why), setClock)
+}
+
+// relaysClockQuery compares what relays wrote with the database's own clock:
+// nothing can have been written later than now, nor a row have been routed
+// before it was inserted. That is what can be said for certain.
+const relaysClockQuery = `
+SELECT extract(epoch FROM greatest(b.at, a.at) - clock_timestamp()), extract(epoch FROM r.inserted_at - b.at), b.relay_id
+  FROM (SELECT * FROM relay.batches WHERE no > 0 ORDER BY no DESC LIMIT 1) b
+  LEFT JOIN LATERAL (SELECT l.at FROM relay.log l WHERE l.type = 'attempt_started' ORDER BY l.pos DESC LIMIT 1) a ON true
+  LEFT JOIN relay.outbox_rows r ON r.seq = b.seq_max`
+
+func lookAtRelaysClock(ctx context.Context, p *patient) error {
+	var ahead, behind sql.NullFloat64
+	var relayID int64
+	err := p.row(ctx, relaysClockQuery, nil, &ahead, &behind, &relayID)
+	whose := fmt.Sprintf("the clock of relay %d is, or was when it last wrote, at least", relayID)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		p.add(Healthy, "no relay has routed anything yet", "")
+	case err != nil:
+		return err
+	case fromSeconds(ahead.Float64) >= skewed:
+		p.judgeSkew(whose, fromSeconds(ahead.Float64), "ahead of")
+	case fromSeconds(behind.Float64) >= skewed:
+		p.judgeSkew(whose, fromSeconds(behind.Float64), "behind")
+	default:
+		p.add(Healthy, "what the relay wrote fits the database's clock", "")
+	}
+	return nil
+}
