@@ -30,7 +30,8 @@ type Finding struct {
 	Advice string
 }
 
-// DoctorConfig are the settings of an examination.
+// DoctorConfig are the settings of an examination. Zero values take the
+// defaults named.
 type DoctorConfig struct {
 	// DSN is the database URL in use, for the names in findings.
 	DSN string
@@ -41,6 +42,25 @@ type DoctorConfig struct {
 	// Rows is how many rows below the tail's position are searched for those
 	// that it has passed over.
 	Rows int
+	// LongTransaction is how long a transaction may be open. Default 10 min:
+	// no statement of a chat system should take that.
+	LongTransaction time.Duration
+	// PinnedWAL is how many bytes of WAL a slot may hold back. Default 4 GiB.
+	PinnedWAL int64
+	// Now is this machine's clock. Default time.Now.
+	Now func() time.Time
+}
+
+func (c *DoctorConfig) setDefaults() {
+	if c.LongTransaction == 0 {
+		c.LongTransaction = 10 * time.Minute
+	}
+	if c.PinnedWAL == 0 {
+		c.PinnedWAL = 4 << 30
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 }
 
 // mostSilent is after how many checks without an answer the others are spared.
@@ -52,6 +72,7 @@ const mostSilent = 2
 // What the user may not see is Unseen. The findings come in the order of the
 // checks.
 func Examine(ctx context.Context, db *sql.DB, config DoctorConfig) []Finding {
+	config.setDefaults()
 	p := patient{db: db, config: config, at: placeOf(config.DSN)}
 	var findings []Finding
 	silent := 0
@@ -234,10 +255,13 @@ func (p place) grantOf(role string) string {
 	return fmt.Sprintf("as an administrator: GRANT %s TO %s", role, roleName(p.user))
 }
 
-// doctorSettings bound a check on the server too, and see to it that its plans
-// are those that were tested. $1 is in milliseconds.
+// doctorSettings bound a check on the server too, and see to it that what it
+// reads is found by indexes, row by row: to join or to sort as a whole would read
+// the history. $1 is in milliseconds.
 const doctorSettings = `
 SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $1, true), set_config('enable_seqscan', 'off', true),
+       set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
+       set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true),
        set_config('jit', 'off', true), set_config('max_parallel_workers_per_gather', '0', true)`
 
 // reading runs what reads, in one snapshot.

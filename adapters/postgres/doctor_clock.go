@@ -24,7 +24,7 @@ func lookAtClock(ctx context.Context, p *patient) error {
 	err := p.reading(ctx, func(tx *sql.Tx) error {
 		for i := range 5 {
 			var epoch float64
-			begun := time.Now()
+			begun, at := time.Now(), p.config.Now()
 			if err := tx.QueryRowContext(ctx, `SELECT extract(epoch FROM clock_timestamp())::float8`).Scan(&epoch); err != nil {
 				return err
 			}
@@ -33,7 +33,7 @@ func lookAtClock(ctx context.Context, p *patient) error {
 				continue
 			}
 			trip = took
-			skew = begun.Add(took / 2).Sub(time.UnixMicro(int64(epoch * 1e6)))
+			skew = at.Add(took / 2).Sub(time.UnixMicro(int64(epoch * 1e6)))
 		}
 		return nil
 	})

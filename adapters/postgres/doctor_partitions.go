@@ -13,10 +13,12 @@ const extendPartitions = "SELECT relay.extend_partitions(), until it answers 'no
 // of the smallest partition.
 const leastRoom = 500_000
 
+// partitionsQuery takes the time of its transaction, which an index can be read
+// by: clock_timestamp() would be compared with each batch.
 const partitionsQuery = `
 SELECT coalesce((SELECT max(p.upper) FROM relay.partitions p WHERE p.events_done AND p.log_done), 0), n.seq,
        (SELECT (n.seq - b.high) / greatest(extract(epoch FROM clock_timestamp() - b.at), 3600)
-          FROM relay.batches b WHERE b.at > clock_timestamp() - interval '1 day' ORDER BY b.at LIMIT 1),
+          FROM relay.batches b WHERE b.at > now() - interval '1 day' ORDER BY b.at LIMIT 1),
        (SELECT extract(epoch FROM clock_timestamp() - min(p.created_at)) FROM relay.partitions p WHERE NOT (p.events_done AND p.log_done))
   FROM (SELECT coalesce((SELECT r.seq FROM relay.outbox_rows r ORDER BY r.seq DESC LIMIT 1), 0) AS seq) n`
 
@@ -50,6 +52,8 @@ func inDays(days float64) string {
 	switch {
 	case days > 1000:
 		return "years"
+	case days < 1.0/12:
+		return "less than 2 hours"
 	case days < 2:
 		return fmt.Sprintf("%.0f hours", days*24)
 	default:
@@ -60,7 +64,7 @@ func inDays(days float64) string {
 const netQuery = `
 SELECT (SELECT count(*) FROM (SELECT FROM relay.outbox_net_rows LIMIT $1) x), (SELECT count(*) FROM (SELECT FROM relay.log_net LIMIT $1) x),
        EXISTS (SELECT FROM relay.outbox_net_rows n WHERE n.seq > d.high) OR EXISTS (SELECT FROM relay.log_net n WHERE n.event_seq > d.high)
-  FROM (SELECT coalesce((SELECT b.high FROM relay.batches b WHERE b.at < clock_timestamp() - interval '1 day' ORDER BY b.at DESC LIMIT 1), 0) AS high) d`
+  FROM (SELECT coalesce((SELECT b.high FROM relay.batches b WHERE b.at < now() - interval '1 day' ORDER BY b.at DESC LIMIT 1), 0) AS high) d`
 
 func lookAtNet(ctx context.Context, p *patient) error {
 	var events, log int

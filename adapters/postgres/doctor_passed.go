@@ -41,13 +41,16 @@ const passedOver = `CASE
        ELSE e.seq <= CASE WHEN e.xid < $2::xid8 THEN $5::bigint ELSE $6::bigint END OR e.xid > $9::xid8 END`
 
 // passedBelowQuery judges the rows without a decision from $10 down, $11 of
-// them at most, and says where it ended.
+// them at most, and says where it ended, and whether the sequence gave a number
+// below the position to a transaction behind it. LATERAL with LIMIT makes each
+// decision a look-up by key: joined as a whole, the planner reads all of them.
 const passedBelowQuery = `
 WITH e AS MATERIALIZED (SELECT r.xid, r.seq FROM relay.outbox_rows r WHERE r.seq <= $10 ORDER BY r.seq DESC LIMIT $11)
-SELECT (SELECT count(*) FROM e), coalesce((SELECT min(seq) FROM e), 0),
-       ARRAY(SELECT e.seq FROM e WHERE ` + passedOver + `
-                AND NOT EXISTS (SELECT FROM relay.log l WHERE l.event_seq = e.seq AND l.webhook_id = 0 AND l.replay_id = 0 AND l.version = 1)
-              ORDER BY e.seq)`
+SELECT (SELECT count(*) FROM e), coalesce((SELECT min(seq) FROM e), 0), coalesce(array_agg(f.seq ORDER BY f.seq), '{}'), coalesce(bool_or(f.xid > $9::xid8), false)
+  FROM (SELECT e.seq, e.xid FROM e
+          LEFT JOIN LATERAL (
+               SELECT true AS decided FROM relay.log l WHERE l.event_seq = e.seq AND l.webhook_id = 0 AND l.replay_id = 0 AND l.version = 1 LIMIT 1) l ON true
+         WHERE l.decided IS NULL AND ` + passedOver + `) f`
 
 // passedAboveQuery judges the oldest and the newest rows above the position,
 // which nobody has decided. $10 is how many of each.
@@ -67,6 +70,8 @@ type passedSearch struct {
 	looked int
 	lowest int64 // 0: down to the first row
 	rows   []int64
+	high   int64
+	behind bool // the sequence gives numbers below the position
 }
 
 // positionArgs are $1 to $9 of passedOver.
@@ -87,16 +92,19 @@ func searchPassed(ctx context.Context, tx *sql.Tx, limit int) (passedSearch, err
 	if pos.high > 0 {
 		s.lowest = pos.high + 1
 	}
+	s.high = pos.high
 	from := pos.high
 	for left := limit; left > 0 && from > 0; {
 		var looked int
 		var lowest int64
 		var found []int64
-		err := tx.QueryRowContext(ctx, passedBelowQuery, append(positionArgs(pos), from, min(left, passedStep))...).Scan(&looked, &lowest, pq.Array(&found))
+		var behind bool
+		err := tx.QueryRowContext(ctx, passedBelowQuery, append(positionArgs(pos), from, min(left, passedStep))...).Scan(&looked, &lowest, pq.Array(&found), &behind)
 		if err != nil {
 			return s, err
 		}
 		s.looked += looked
+		s.behind = s.behind || behind
 		s.rows = append(found, s.rows...)
 		if looked < min(left, passedStep) {
 			s.lowest = 0
@@ -129,7 +137,7 @@ func lookAtPassed(ctx context.Context, p *patient) error {
 		p.add(Healthy, "every committed row is routed, or within reach of the tail ("+where+")", advice)
 		return nil
 	}
-	p.add(Problem, fmt.Sprintf("%s committed, without a decision, and out of the tail's reach (of %s): seq %s", counted(len(s.rows), "row is", "rows are"), where, ranges(s.rows)), p.mendPassed(s.rows))
+	p.add(Problem, fmt.Sprintf("%s committed, without a decision, and out of the tail's reach (of %s): seq %s", counted(len(s.rows), "row is", "rows are"), where, ranges(s.rows)), p.mendPassed(s))
 	return nil
 }
 
@@ -138,7 +146,8 @@ const mostListed = 50
 
 // mendPassed inserts the rows anew, with their ids: what is routed twice in
 // spite of all would be recorded as a duplicate.
-func (p *patient) mendPassed(rows []int64) string {
+func (p *patient) mendPassed(s passedSearch) string {
+	rows := s.rows
 	if p.foreign {
 		return "they come from another cluster's counting: see identity"
 	}
@@ -152,7 +161,11 @@ func (p *patient) mendPassed(rows []int64) string {
 		when = "as the schema's owner: "
 		which = "seq IN (" + strings.Join(list, ", ") + ")"
 	}
-	return "how did the position get past them? To put them in once more, " + when +
+	why := "how did the position get past them? "
+	if s.behind {
+		why = fmt.Sprintf("the sequence is behind the position; first: SELECT setval('outbox.events_seq_seq', greatest(last_value, %d)) FROM outbox.events_seq_seq. ", s.high)
+	}
+	return why + "To put them in once more, " + when +
 		"WITH lost AS (DELETE FROM outbox.events WHERE " + which + " RETURNING account_id, event, payload, id, ordering_key, occurred_at, metadata) " +
 		"INSERT INTO outbox.events (account_id, event, payload, id, ordering_key, occurred_at, metadata) SELECT * FROM lost"
 }

@@ -138,9 +138,6 @@ func lookAtConnections(ctx context.Context, p *patient) error {
 	return nil
 }
 
-// longTransaction is what no statement of a chat system should take.
-const longTransaction = 10 * time.Minute
-
 // manyTransactions is how many transactions a snapshot may lie behind where
 // its age is not shown.
 const manyTransactions = 1_000_000
@@ -158,7 +155,7 @@ SELECT kind, name, age, state FROM (
 
 func lookAtTransactions(ctx context.Context, p *patient) error {
 	err := p.reading(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, horizonQuery, longTransaction.Seconds(), manyTransactions)
+		rows, err := tx.QueryContext(ctx, horizonQuery, p.config.LongTransaction.Seconds(), manyTransactions)
 		if err != nil {
 			return err
 		}
@@ -193,15 +190,12 @@ func lookAtTransactions(ctx context.Context, p *patient) error {
 	switch {
 	case len(p.findings) > 0:
 	case all:
-		p.add(Healthy, "no transaction is open for more than "+ago(longTransaction), "")
+		p.add(Healthy, "no transaction is open for more than "+ago(p.config.LongTransaction), "")
 	default:
-		p.add(Healthy, "no transaction that this user sees is open for more than "+ago(longTransaction), "to see others' too: GRANT pg_read_all_stats TO "+roleName(p.user))
+		p.add(Healthy, "no transaction that this user sees is open for more than "+ago(p.config.LongTransaction), "to see others' too: GRANT pg_read_all_stats TO "+roleName(p.user))
 	}
 	return nil
 }
-
-// pinnedWAL is how much WAL a slot may hold back.
-const pinnedWAL = 4 << 30
 
 const slotsQuery = `
 SELECT s.slot_name::text, s.active, coalesce(s.wal_status, ''), coalesce(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, s.restart_lsn), 0)::bigint,
@@ -229,9 +223,9 @@ func lookAtSlots(ctx context.Context, p *patient) error {
 			switch {
 			case status == "lost":
 				p.add(Warning, fmt.Sprintf("replication slot %s has lost the WAL that it needs: what it fed is cut off", name), "set up its consumer anew, and drop it: SELECT pg_drop_replication_slot("+pq.QuoteLiteral(name)+")")
-			case bytes > pinnedWAL && !active:
+			case bytes > p.config.PinnedWAL && !active:
 				p.add(Warning, fmt.Sprintf("nobody reads replication slot %s, which keeps %s of WAL: the disk fills up, and then no event can be inserted", name, size.String), drop)
-			case bytes > pinnedWAL:
+			case bytes > p.config.PinnedWAL:
 				p.add(Warning, fmt.Sprintf("replication slot %s is %s of WAL behind: the disk fills up, and then no event can be inserted", name, size.String), drop)
 			case age > manyTransactions && !active:
 				p.add(Warning, fmt.Sprintf("nobody reads replication slot %s, which holds back vacuum by %s transactions", name, grouped(age)), drop)

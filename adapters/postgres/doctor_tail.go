@@ -29,7 +29,11 @@ func (p *patient) readTail(ctx context.Context) (t tailState, err error) {
 		if t.position, err = readPosition(ctx, tx); err != nil {
 			return err
 		}
-		t.waiting, err = unroutedBy(ctx, tx, unroutedRowsQuery, t.position)
+		var n int
+		var oldest float64
+		err = tx.QueryRowContext(ctx, unroutedRowsQuery, t.inProgress, max(t.cursor, t.low), t.xmax, max(t.cursor, t.floor),
+			t.xid, t.position.high, t.consumed, countLimit+1).Scan(&n, &oldest)
+		t.waiting = waiting{countOf(n), fromSeconds(oldest)}
 		return err
 	})
 	return t, err
@@ -92,8 +96,7 @@ func lookAtTail(ctx context.Context, p *patient) error {
 }
 
 const waitingQuery = `
-SELECT (SELECT count(*) FROM (SELECT FROM audit.events e WHERE e.routed_at IS NULL LIMIT $1) x),
-       (SELECT extract(epoch FROM clock_timestamp() - min(y.inserted_at)) FROM (SELECT e.inserted_at FROM audit.events e WHERE e.routed_at IS NULL LIMIT $1) y)`
+SELECT count(*), extract(epoch FROM clock_timestamp() - min(w.inserted_at)) FROM (SELECT e.inserted_at FROM audit.events e WHERE e.routed_at IS NULL LIMIT $1) w`
 
 // lookAtWaiting is what an auditor sees of the tail.
 func (p *patient) lookAtWaiting(ctx context.Context) error {

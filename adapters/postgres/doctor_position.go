@@ -68,13 +68,9 @@ type waiting struct {
 // unrouted counts the committed rows that wait to be routed. p must be read in
 // the same REPEATABLE READ transaction.
 func unrouted(ctx context.Context, tx *sql.Tx, p position) (waiting, error) {
-	return unroutedBy(ctx, tx, unroutedQuery, p)
-}
-
-func unroutedBy(ctx context.Context, tx *sql.Tx, query string, p position) (waiting, error) {
 	var n int
 	var oldest float64
-	err := tx.QueryRowContext(ctx, query, p.inProgress, max(p.cursor, p.low), p.xmax, max(p.cursor, p.floor),
+	err := tx.QueryRowContext(ctx, unroutedQuery, p.inProgress, max(p.cursor, p.low), p.xmax, max(p.cursor, p.floor),
 		p.xid, p.high, p.consumed, countLimit+1).Scan(&n, &oldest)
 	return waiting{countOf(n), fromSeconds(oldest)}, err
 }

@@ -1,0 +1,135 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
+)
+
+// planNode is a node of EXPLAIN's JSON.
+type planNode struct {
+	Type     string     `json:"Node Type"`
+	Relation string     `json:"Relation Name"`
+	Index    string     `json:"Index Name"`
+	Rows     float64    `json:"Actual Rows"`
+	Filtered float64    `json:"Rows Removed by Filter"`
+	Loops    float64    `json:"Actual Loops"`
+	Plans    []planNode `json:"Plans"`
+}
+
+// walk gives the text of a plan, how many rows it read of tables, and which of
+// them as a whole.
+func (n planNode) walk(depth int) (text string, read int, scanned []string) {
+	text = fmt.Sprintf("%s%s %s %s: %.0f rows, %.0f filtered out, %.0f times\n", strings.Repeat("  ", depth), n.Type, n.Relation, n.Index, n.Rows, n.Filtered, n.Loops)
+	if n.Relation != "" {
+		read = int((n.Rows + n.Filtered) * n.Loops)
+		if n.Type == "Seq Scan" && read > 100 {
+			scanned = append(scanned, n.Relation)
+		}
+	}
+	for _, child := range n.Plans {
+		t, r, s := child.walk(depth + 1)
+		text, read, scanned = text+t, read+r, append(scanned, s...)
+	}
+	return text, read, scanned
+}
+
+// The doctor's queries read what they show and no history, whatever the
+// planner knows of the tables.
+func TestTheDoctorReadsNoHistory(t *testing.T) {
+	t.Parallel()
+	const routed, waiting, step = 60_000, 15_000, 10_000
+	db := pgtest.New(t).SQL
+	exec := func(statement string, args ...any) {
+		t.Helper()
+		if _, err := db.ExecContext(t.Context(), statement, args...); err != nil {
+			t.Fatalf("%v in %s", err, statement)
+		}
+	}
+	// Row i is of transaction i + 1,000,000, so that the position stands
+	// between two of them; every tenth has a delivery with one attempt.
+	const rows = `INSERT INTO outbox.events (xid, account_id, event, payload) SELECT (1000000 + i)::text::xid8, i % 50 + 1, 'message_created', '{}' FROM generate_series($1::bigint, $2::bigint) i`
+	exec(rows, 1, routed)
+	exec(`
+INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id, routing)
+SELECT e.seq, w.id, 0, e.account_id, (e.seq << 20) + w.id + w.version, 1, now(), w.version, w.type, '{}', e.id, CASE w.type WHEN 'scheduled' THEN e.id END, CASE w.id WHEN 0 THEN 'routed' END
+  FROM outbox.events e, (VALUES (0, 1, 'routed'), (1, 1, 'scheduled'), (1, 2, 'attempt_started'), (1, 3, 'attempt_succeeded')) w (id, version, type)
+ WHERE e.seq <= $1 AND (w.id = 0 OR e.seq % 10 = 0) ORDER BY 1, 2`, routed)
+	exec(`
+INSERT INTO relay.batches (no, prev, xid, consumed, cursor, floor, window_floor, high, low, seq_min, seq_max, commit, relay_id, at)
+SELECT i, i - 1, (1000000 + 100 * i)::text::xid8, (1000001 + 100 * i || ':' || 1000001 + 100 * i || ':')::pg_snapshot, 0, 100 * i, 0, 100 * i, 100 * i, 100 * i - 99, 100 * i, i, 1,
+       now() - interval '8 days' + i * interval '18 min' FROM generate_series(1, $1::bigint / 100) i`, routed)
+	exec(`INSERT INTO relay.due (event_seq, webhook_id, replay_id, version, kind, at, pos, key) SELECT i, 1, 0, 4, 'r', now() + i * interval '1 s', i, 0 FROM generate_series(1, 30000) i`)
+	exec(`INSERT INTO relay.heartbeats (relay_id, n, position, low) SELECT r, n, $1::bigint / 100, $1::bigint << 20 FROM generate_series(1, 20) r, generate_series(1, 200) n`, routed)
+	exec(`INSERT INTO relay.relays (name, version) SELECT 'a', 'v1' FROM generate_series(1, 20)`)
+	exec(`UPDATE relay.slots SET relay_id = 20, position = $1::bigint / 100, low = $1::bigint << 20, since = now()`, routed)
+
+	p := &patient{db: db, config: DoctorConfig{Timeout: time.Minute}}
+	look := func(stats string) {
+		t.Helper()
+		err := p.reading(t.Context(), func(tx *sql.Tx) error {
+			pos, err := readPosition(t.Context(), tx)
+			if err != nil {
+				return err
+			}
+			args := func(more ...any) []any { return append(positionArgs(pos), more...) }
+			for _, q := range []struct {
+				name, query string
+				args        []any
+				most        int
+			}{
+				{"position", positionQuery, nil, 10},
+				{"owner", ownerQuery, []any{tailSlot}, 1000},
+				{"unrouted", unroutedRowsQuery, []any{pos.inProgress, max(pos.cursor, pos.low), pos.xmax, max(pos.cursor, pos.floor), pos.xid, pos.high, pos.consumed, countLimit + 1}, 3 * countLimit},
+				{"passed over, below", passedBelowQuery, args(pos.high, step), 4 * step},
+				{"passed over, further below", passedBelowQuery, args(pos.high/2, step), 4 * step},
+				{"passed over, above", passedAboveQuery, args(step), 4 * step},
+				{"dispatched", dispatchQuery, []any{tailSlot}, 300},
+				{"not begun", behindQuery, []any{pos.no - batchesLooked, batchesLooked, commitShift, countLimit + 1}, 10 * 100 * batchesLooked / 2},
+				{"low", lowQuery, []any{tailSlot}, 300},
+				{"open attempts", openAttemptsQuery, []any{20, pos.high << commitShift, 5 * countLimit}, 100},
+				{"due", dueQuery, []any{countLimit + 1}, 3 * countLimit},
+				{"partitions", partitionsQuery, nil, 100},
+				{"net", netQuery, []any{countLimit + 1}, 100},
+				{"relay's clock", relaysClockQuery, nil, 100},
+				{"waiting", waitingQuery, []any{countLimit + 1}, 6 * waiting},
+			} {
+				root, err := explain(t.Context(), tx, q.query, q.args)
+				if err != nil {
+					return fmt.Errorf("%s: %w", q.name, err)
+				}
+				text, read, scanned := root.walk(0)
+				if read > q.most || len(scanned) > 0 {
+					t.Errorf("%s statistics, %s: read %d rows, at most %d are wanted, %v as a whole, by\n%s", stats, q.name, read, q.most, scanned, text)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	look("no")
+	exec(`ANALYZE`)
+	look("fresh")
+	exec(rows, routed+1, routed+waiting)
+	look("stale")
+}
+
+func explain(ctx context.Context, tx *sql.Tx, query string, args []any) (planNode, error) {
+	var text string
+	if err := tx.QueryRowContext(ctx, `EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) `+query, args...).Scan(&text); err != nil {
+		return planNode{}, err
+	}
+	var explained []struct{ Plan planNode }
+	if err := json.Unmarshal([]byte(text), &explained); err != nil {
+		return planNode{}, err
+	}
+	return explained[0].Plan, nil
+}
