@@ -300,6 +300,7 @@ func checkSessions(ctx context.Context, db *sql.DB) error {
 func NetRows(ctx context.Context, db *sql.DB) (bool, error) {
 	var rows bool
 	err := db.QueryRowContext(ctx, `
-SELECT EXISTS (SELECT FROM outbox.events_net WHERE seq > coalesce((SELECT max(high) FROM relay.batches WHERE at < clock_timestamp() - interval '1 day'), 0))`).Scan(&rows)
+SELECT EXISTS (SELECT FROM outbox.events_net
+                WHERE seq > coalesce((SELECT b.high FROM relay.batches b WHERE b.at < now() - interval '1 day' ORDER BY b.at DESC LIMIT 1), 0))`).Scan(&rows)
 	return rows, err
 }
