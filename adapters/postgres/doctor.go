@@ -282,7 +282,7 @@ func (p *patient) row(ctx context.Context, query string, args []any, dest ...any
 	return p.reading(ctx, func(tx *sql.Tx) error { return tx.QueryRowContext(ctx, query, args...).Scan(dest...) })
 }
 
-// ago is a duration for people: 350ms, 2.4s, 3m10s, 5h2m, 3 days.
+// ago is a duration for people: 350ms, 2.4s, 3m10s, 10m, 5h2m, 3 days.
 func ago(d time.Duration) string {
 	const day = 24 * time.Hour
 	switch {
@@ -292,7 +292,7 @@ func ago(d time.Duration) string {
 		return d.Round(time.Millisecond).String()
 	case d < time.Minute:
 		return d.Round(100 * time.Millisecond).String()
-	case d < time.Hour:
+	case d < time.Hour && d.Round(time.Second)%time.Minute != 0:
 		return d.Round(time.Second).String()
 	case d < 2*day:
 		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")

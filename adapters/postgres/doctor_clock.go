@@ -46,7 +46,7 @@ func lookAtClock(ctx context.Context, p *patient) error {
 	}
 	switch off := skew.Abs(); {
 	case off <= trip || off < 10*time.Millisecond:
-		p.add(Healthy, fmt.Sprintf("this machine's clock is the database's, as far as a round trip of %s tells", ago(trip)), "")
+		p.add(Healthy, fmt.Sprintf("this machine's clock is the database's, as far as a round trip of %s tells", ago(max(trip, 100*time.Microsecond))), "")
 	case off < skewed:
 		p.add(Healthy, fmt.Sprintf("this machine's clock is %s %s the database's", ago(off), direction), "")
 	default:

@@ -217,7 +217,7 @@ SELECT i.system_identifier, i.database_oid::bigint, i.database_name::text, i.sin
 		}
 		p.add(Problem, "this is not the database that its relay history belongs to, but a restored dump or a copy: "+what, advice)
 	default:
-		p.add(Healthy, fmt.Sprintf("cluster %d, database oid %d, as since %s", system.Int64, database.Int64, since.Time.UTC().Format(time.DateOnly)), "")
+		p.add(Healthy, fmt.Sprintf("cluster %d, database oid %d, the same since %s", system.Int64, database.Int64, since.Time.UTC().Format(time.DateOnly)), "")
 	}
 	p.findings = append(p.findings, Finding{"clone", Note, clonedNote,
 		"never start outrider serve on a copy that reaches the internet: it would repeat deliveries; look at one with: outrider serve --no-send"})

@@ -322,7 +322,7 @@ func TestTheDoctorComparesThisMachinesClock(t *testing.T) {
 		text   string
 	}{
 		{0, postgres.Healthy, "this machine's clock is"},
-		{2 * time.Minute, postgres.Warning, "2m0s ahead of the database's"},
+		{2 * time.Minute, postgres.Warning, "2m ahead of the database's"},
 		{-2 * time.Minute, postgres.Warning, "behind the database's"},
 		{10 * time.Minute, postgres.Problem, "receivers refuse its signatures"},
 	} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -100,16 +101,20 @@ var healthLook = map[postgres.Health]struct {
 }
 
 // showFindings writes findings for people: what is wrong with what mends it
-// below, and last, where a terminal ends, how many there are.
+// below, and last, where a terminal ends, a line that sums it up.
 func (a *app) showFindings(findings []postgres.Finding) {
 	p := a.paint()
 	findings = gather(findings)
-	widest, counts := 0, map[postgres.Health]int{}
+	widest, counts, names := 0, map[postgres.Health]int{}, map[postgres.Health][]string{}
 	for i := range findings {
 		if !strings.Contains(findings[i].Check, ",") {
 			widest = max(widest, len(findings[i].Check))
 		}
-		counts[findings[i].Health]++
+		health := findings[i].Health
+		counts[health]++
+		if !slices.Contains(names[health], findings[i].Check) {
+			names[health] = append(names[health], findings[i].Check)
+		}
 	}
 	indent := strings.Repeat(" ", widest+4)
 	for i := range findings {
@@ -124,20 +129,18 @@ func (a *app) showFindings(findings []postgres.Finding) {
 			fmt.Fprintf(a.out, "%s%s %s\n", indent, p.as(faint, "→"), printable(f.Advice))
 		}
 	}
-	fmt.Fprintf(a.out, "\n%s, %s, %s; %d in order", p.as(tintOf(counts[postgres.Problem], bad), count(counts[postgres.Problem], "problem", "problems")),
-		p.as(tintOf(counts[postgres.Warning], waiting), count(counts[postgres.Warning], "warning", "warnings")),
-		count(counts[postgres.Note], "note", "notes"), counts[postgres.Healthy])
+	sum := func(h postgres.Health, one, several string) string {
+		if counts[h] == 0 {
+			return "no " + one
+		}
+		return p.as(healthLook[h].tint, fmt.Sprintf("%s (%s)", count(counts[h], one, several), strings.Join(names[h], ", ")))
+	}
+	fmt.Fprintf(a.out, "\n%s, %s, %s; %d in order", sum(postgres.Problem, "problem", "problems"), sum(postgres.Warning, "warning", "warnings"),
+		sum(postgres.Note, "note", "notes"), counts[postgres.Healthy])
 	if n := counts[postgres.Unseen]; n > 0 {
 		fmt.Fprint(a.out, p.as(unknown, "; not all could be looked at"))
 	}
 	fmt.Fprintln(a.out)
-}
-
-func tintOf(n int, t tint) tint {
-	if n == 0 {
-		return noTint
-	}
-	return t
 }
 
 // gather makes one of the checks that could not be made for the same reason.

@@ -57,6 +57,7 @@ func TestReadmeExamples(t *testing.T) {
 	s.insert()
 	relay := s.killInMidPOST()
 	s.lookBack()
+	s.doctor()
 	s.replay()
 	s.verify()
 	relay.signal(syscall.SIGTERM)
@@ -453,6 +454,20 @@ SELECT 1, 'message_created', json_build_object('id', i, 'conversation', json_bui
 	for i, printed := range s.shell(b, "support") {
 		if strings.TrimSpace(printed) == "" || strings.Contains(printed, "Nothing found") {
 			s.t.Errorf("%s: command %d finds nothing: %q", b.name(), i+1, printed)
+		}
+	}
+}
+
+// doctor: while a relay works nothing is wrong but what the tests' server saves
+// for speed.
+func (s *readmeStory) doctor() {
+	s.t.Helper()
+	b := s.take("sh operator doctor", 1)[0]
+	c := newCLI(s.t, s.dsn(readmeDatabase, "ops"))
+	for line := range strings.Lines(b.text) {
+		r := c.run(shellWords(line)[1:]...)
+		if r.code != exitFailed || r.err != "outrider: doctor found 1 problem\n" || !strings.Contains(r.out, "fsync = off") || !strings.Contains(r.out, " is at work since ") {
+			s.t.Errorf("%s: exit %d: %s%s", b.name(), r.code, r.out, r.err)
 		}
 	}
 }
