@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -80,8 +81,8 @@ func Examine(ctx context.Context, db *sql.DB, config DoctorConfig) []Finding {
 		if ctx.Err() != nil {
 			break
 		}
-		if reason := p.spared(c, silent); reason != "" {
-			findings = append(findings, Finding{c.name, Unseen, reason, ""})
+		if silent >= mostSilent {
+			findings = append(findings, Finding{c.name, Unseen, "was not looked at, since the server did not answer before", ""})
 			continue
 		}
 		if c.schema && !p.installed {
@@ -123,7 +124,9 @@ type check struct {
 	// takes for that.
 	schema bool
 	role   string
-	look   func(context.Context, *patient) error
+	// extra is the time that it takes by its nature.
+	extra time.Duration
+	look  func(context.Context, *patient) error
 }
 
 // The roles that checks take.
@@ -141,7 +144,7 @@ var checks = []check{
 	{name: "read-write", look: lookAtStandby},
 	{name: "identity", schema: true, role: operatorRole, look: lookAtIdentity},
 	{name: "relay", schema: true, role: operatorRole, look: lookAtRelay},
-	{name: "tail", schema: true, role: auditorRole, look: lookAtTail},
+	{name: "tail", schema: true, role: auditorRole, extra: pace, look: lookAtTail},
 	{name: "passed over", schema: true, role: operatorRole, look: lookAtPassed},
 	{name: "sending", schema: true, role: operatorRole, look: lookAtSending},
 	{name: "open attempts", schema: true, role: operatorRole, look: lookAtAttempts},
@@ -180,14 +183,6 @@ func (p *patient) add(h Health, found, advice string) {
 	p.findings = append(p.findings, Finding{p.check, h, found, advice})
 }
 
-// spared says why a check is not made, empty where it is.
-func (p *patient) spared(c check, silent int) string {
-	if silent >= mostSilent && !c.first {
-		return "was not looked at, since the server did not answer before"
-	}
-	return ""
-}
-
 // patience is what a check that was told to stop still gets: then it is left
 // to itself, since a dead network may never let it go.
 const patience = time.Second
@@ -195,7 +190,7 @@ const patience = time.Second
 // examine makes one check, on a copy: what is left to itself may still write
 // to its own.
 func (p *patient) examine(ctx context.Context, c check) (patient, error) {
-	limit := p.config.Timeout + c.extra()
+	limit := p.config.Timeout + c.extra
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	type result struct {
@@ -222,14 +217,6 @@ func (p *patient) examine(ctx context.Context, c check) (patient, error) {
 	}
 }
 
-// extra is the time that a check takes by its nature.
-func (c check) extra() time.Duration {
-	if c.name == "tail" {
-		return pace
-	}
-	return 0
-}
-
 // failed turns an error of a check into a finding.
 func (p *patient) failed(c check, err error) Finding {
 	f := Finding{Check: c.name, Health: Problem, Found: err.Error()}
@@ -240,7 +227,7 @@ func (p *patient) failed(c check, err error) Finding {
 	switch {
 	case c.first:
 	case errors.Is(err, context.DeadlineExceeded):
-		f.Health, f.Found = Unseen, fmt.Sprintf("the server gave no answer within %s", ago(p.config.Timeout+c.extra()))
+		f.Health, f.Found = Unseen, fmt.Sprintf("the server gave no answer within %s", ago(p.config.Timeout+c.extra))
 		f.Advice = "is it overloaded? Give it more time: --timeout 30s"
 	case isDenied(err):
 		f.Health, f.Advice = Unseen, p.at.grantOf(operatorRole)
@@ -257,9 +244,9 @@ func (p place) grantOf(role string) string {
 
 // doctorSettings bound a check on the server too, and see to it that what it
 // reads is found by indexes, row by row: to join or to sort as a whole would read
-// the history. $1 is in milliseconds.
+// the history. $1 and $2 are in milliseconds.
 const doctorSettings = `
-SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $1, true), set_config('enable_seqscan', 'off', true),
+SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true), set_config('enable_seqscan', 'off', true),
        set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
        set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true),
        set_config('jit', 'off', true), set_config('max_parallel_workers_per_gather', '0', true)`
@@ -271,7 +258,9 @@ func (p *patient) reading(ctx context.Context, do func(*sql.Tx) error) error {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }()
-	if _, err := tx.ExecContext(ctx, doctorSettings, fmt.Sprint(p.config.Timeout.Milliseconds())); err != nil {
+	// The context ends first; a lock that does not come is worth its own word.
+	statement, lock := (p.config.Timeout + patience).Milliseconds(), (p.config.Timeout / 2).Milliseconds()
+	if _, err := tx.ExecContext(ctx, doctorSettings, strconv.FormatInt(statement, 10), strconv.FormatInt(lock, 10)); err != nil {
 		return err
 	}
 	return do(tx)

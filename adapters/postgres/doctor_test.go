@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -185,6 +187,9 @@ func TestTheDoctorKnowsWhatTheSchemaIs(t *testing.T) {
 	if len(e.findings) == 0 || e.has("tail", postgres.Healthy) {
 		t.Errorf("without a schema it found %v", e.findings)
 	}
+
+	do(t, db.SQL, `CREATE DATABASE other_encoding ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0`)
+	examine(t, server.DSN("other_encoding"), doctorTimeout).says("version", postgres.Problem, "encoding is SQL_ASCII", "ENCODING 'UTF8'")
 
 	do(t, db.SQL, `DROP VIEW relay.outbox_rows, relay.outbox_net_rows; DELETE FROM relay.schema_migrations WHERE version_id >= 10`)
 	e = examine(t, db.DSN, doctorTimeout)
@@ -487,6 +492,27 @@ func (f *freezer) pass(to io.Writer, from io.Reader) {
 			return
 		}
 	}
+}
+
+func TestTheDoctorKnowsAStandby(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t, nil)
+	db := pgtest.NewOn(t, server)
+	signal := filepath.Join(server.Dir(), "data", "standby.signal")
+	if err := os.WriteFile(signal, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	examine(t, db.DSN, doctorTimeout).says("read-write", postgres.Problem, "a standby in recovery", "target_session_attrs=read-write")
+	if err := os.Remove(signal); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	examine(t, db.DSN, doctorTimeout).says("read-write", postgres.Healthy, "takes writes")
 }
 
 // A lock, or a network that swallows everything, ends no examination late.

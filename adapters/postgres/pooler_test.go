@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"testing"
+	"time"
 )
 
 // pooled is a connector whose connections share one server process when pid is
@@ -59,6 +60,16 @@ func TestAPoolerInTransactionModeIsNoticed(t *testing.T) {
 		db := sql.OpenDB(pooled{same, new(int64)})
 		if err := checkSessions(t.Context(), db); errors.Is(err, ErrPooler) != same {
 			t.Errorf("server processes shared: %t, error: %v", same, err)
+		}
+		p := patient{db: db, config: DoctorConfig{Timeout: time.Minute}}
+		c := check{name: "sessions", look: lookAtSessions}
+		after, err := p.examine(t.Context(), c)
+		found := after.findings
+		if err != nil {
+			found = append(found, p.failed(c, err))
+		}
+		if len(found) != 1 || (found[0].Health == Problem) != same || (found[0].Advice != "") != same {
+			t.Errorf("server processes shared: %t, the doctor says %v", same, found)
 		}
 		if err := db.Close(); err != nil {
 			t.Error(err)
