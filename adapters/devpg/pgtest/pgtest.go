@@ -117,6 +117,12 @@ func NewOn(t testing.TB, server *devpg.Server) *DB {
 	if err := clonerOf(server).clone(t.Context(), name); err != nil {
 		t.Fatalf("make a database: %v", err)
 	}
+	return open(t, server, name)
+}
+
+// open connects to a database that goes when the test ends.
+func open(t testing.TB, server *devpg.Server, name string) *DB {
+	t.Helper()
 	db := &DB{DSN: server.DSN(name), Server: server}
 	var err error
 	if db.SQL, err = sql.Open("postgres", db.DSN+"&binary_parameters=yes"); err != nil {
