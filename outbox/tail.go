@@ -354,43 +354,61 @@ func (r *reader) lowFor(s Snapshot) int64 {
 //
 // Names and keys far over their limits are cut, and stay over them.
 //
-// $1 transactions in progress in consumed, $2 lower bound of their rows,
-// $3 xmax of consumed, $4 lower bound of rows from there on, $5 W, $6 H,
-// $7 lower bound above H, $8 consumed, $9 the open window's snapshot or NULL,
-// $10 rows to fetch, $11 limit of a body and of metadata, $12 limit of them
-// all, $13 and $14 bounds for duplicates: High is above all that is routed, and
-// with it the planner leaves the partitions that are kept ahead alone.
-const selectRows = `
+// $1 rows to fetch, $2 limit of a body and of metadata, $3 limit of them all,
+// $4 and $5 bounds for duplicates: High is above all that is routed, and with it
+// the planner leaves the partitions that are kept ahead alone; $6 transactions in
+// progress in consumed, $7 lower bound of their rows, $8 xmax of consumed,
+// $9 lower bound of rows from there on, $10 W, $11 H, $12 lower bound above H,
+// $13 consumed, $14 the open window's snapshot or NULL.
+const selectRows = selectBegin + `
+                 (SELECT s.* FROM unnest($6::xid8[]) AS x (xid) CROSS JOIN LATERAL (
+                     SELECT ` + rowColumns + ` FROM outbox.events e
+                      WHERE (e.xid, seq) > (x.xid, $7::bigint) AND (e.xid, seq) <= (x.xid, $11::bigint) AND seq > $7 AND seq <= $11
+                        AND ($14::pg_snapshot IS NULL OR pg_visible_in_snapshot(x.xid, $14::pg_snapshot))
+                      ORDER BY e.xid, seq LIMIT $1) s
+                   ORDER BY seq LIMIT $1)
+                 UNION ALL
+                 (SELECT ` + rowColumns + ` FROM outbox.events
+                   WHERE xid >= $8::xid8 AND xid <= $10::xid8 AND seq > $9 AND seq <= $11 AND $9 < $11 AND ` + inWindow + `
+                   ORDER BY seq LIMIT $1)
+                 UNION ALL
+                 (SELECT ` + rowColumns + ` FROM outbox.events
+                   WHERE seq > $12 AND CASE WHEN ` + inWindow + ` THEN 1 END IS NOT NULL
+                   ORDER BY seq LIMIT $1)` + selectEnd
+
+// selectAdopted reads the next rows of those that an adoption found: what has
+// no decision, by place alone. LATERAL with LIMIT makes each a look-up by key,
+// whatever the statistics say. The cursor is where the last batch ended, so
+// each row's decision is looked for once.
+//
+// $1 to $5 as in selectRows, $6 cursor, $7 bound.
+const selectAdopted = selectBegin + `
+                 SELECT ` + rowColumns + ` FROM outbox.events e
+                   LEFT JOIN LATERAL (
+                        SELECT true AS decided FROM relay.log l
+                         WHERE l.event_seq = e.seq AND l.webhook_id = 0 AND l.replay_id = 0 AND l.version = 1 LIMIT 1) l ON true
+                  WHERE seq > $6 AND seq <= $7 AND l.decided IS NULL` + selectEnd
+
+// selectBegin and selectEnd are around the rows of a poll.
+const selectBegin = `
 SELECT CASE WHEN e.rn IS NULL OR e.rn = 1 THEN m.snap::text END, m.no, m.xid::text, m.relay_id, m.commit,
-       e.seq, e.account_id, e.event, CASE WHEN e.bytes <= $11 THEN e.payload END, e.bytes,
+       e.seq, e.account_id, e.event, CASE WHEN e.bytes <= $2 THEN e.payload END, e.bytes,
        e.id, e.ordering_key, e.metadata, e.inserted_at, e.more, coalesce(a.version, 0), coalesce(d.event_seq, 0)
   FROM (SELECT pg_current_snapshot() AS snap, b.no, b.xid, b.relay_id, b.commit FROM relay.batches b ORDER BY b.no DESC LIMIT 1) m
   LEFT JOIN (
        SELECT w.*, lead(w.seq) OVER r IS NOT NULL AS more, row_number() OVER r AS rn,
-              sum(CASE WHEN w.bytes <= $11 THEN w.bytes ELSE 0 END + coalesce(octet_length(w.metadata), 0)) OVER r AS running
+              sum(CASE WHEN w.bytes <= $2 THEN w.bytes ELSE 0 END + coalesce(octet_length(w.metadata), 0)) OVER r AS running
          FROM (
-              SELECT * FROM (
-                 (SELECT s.* FROM unnest($1::xid8[]) AS x (xid) CROSS JOIN LATERAL (
-                     SELECT ` + rowColumns + ` FROM outbox.events e
-                      WHERE (e.xid, seq) > (x.xid, $2::bigint) AND (e.xid, seq) <= (x.xid, $6::bigint) AND seq > $2 AND seq <= $6
-                        AND ($9::pg_snapshot IS NULL OR pg_visible_in_snapshot(x.xid, $9::pg_snapshot))
-                      ORDER BY e.xid, seq LIMIT $10) s
-                   ORDER BY seq LIMIT $10)
-                 UNION ALL
-                 (SELECT ` + rowColumns + ` FROM outbox.events
-                   WHERE xid >= $3::xid8 AND xid <= $5::xid8 AND seq > $4 AND seq <= $6 AND $4 < $6 AND ` + inWindow + `
-                   ORDER BY seq LIMIT $10)
-                 UNION ALL
-                 (SELECT ` + rowColumns + ` FROM outbox.events
-                   WHERE seq > $7 AND CASE WHEN ` + inWindow + ` THEN 1 END IS NOT NULL
-                   ORDER BY seq LIMIT $10)) u
-               ORDER BY seq LIMIT $10) w
+              SELECT * FROM (`
+
+const selectEnd = `) u
+               ORDER BY seq LIMIT $1) w
        WINDOW r AS (ORDER BY w.seq ROWS UNBOUNDED PRECEDING)
-       ) e ON e.rn < $10 AND (e.running <= $12 OR e.rn = 1)
+       ) e ON e.rn < $1 AND (e.running <= $3 OR e.rn = 1)
   LEFT JOIN relay.accounts a ON a.account_id = e.account_id
   LEFT JOIN LATERAL ( -- "+ 0" leaves the planner no index but the one on event_id
        SELECT min(l.event_seq + 0) AS event_seq FROM relay.log l
-        WHERE l.event_id = e.id AND l.webhook_id = 0 AND l.event_seq > $13 AND l.event_seq <= $14 AND l.account_id + 0 = e.account_id
+        WHERE l.event_id = e.id AND l.webhook_id = 0 AND l.event_seq > $4 AND l.event_seq <= $5 AND l.account_id + 0 = e.account_id
           AND l.event_seq <> e.seq AND l.routing <> 'quarantined') d ON true
  ORDER BY e.seq`
 
@@ -398,9 +416,9 @@ SELECT CASE WHEN e.rn IS NULL OR e.rn = 1 THEN m.snap::text END, m.no, m.xid::te
 // size without being read.
 const rowColumns = `seq, account_id, left(event, 200) AS event, payload,
        CASE WHEN pg_column_compression(payload) IS NULL THEN pg_column_size(payload) ELSE octet_length(payload::text) END AS bytes,
-       id, left(ordering_key, 1000) AS ordering_key, CASE WHEN octet_length(metadata::text) <= $11 THEN metadata::text END AS metadata, inserted_at`
+       id, left(ordering_key, 1000) AS ordering_key, CASE WHEN octet_length(metadata::text) <= $2 THEN metadata::text END AS metadata, inserted_at`
 
-const inWindow = `NOT pg_visible_in_snapshot(xid, $8::pg_snapshot) AND ($9::pg_snapshot IS NULL OR pg_visible_in_snapshot(xid, $9::pg_snapshot))`
+const inWindow = `NOT pg_visible_in_snapshot(xid, $13::pg_snapshot) AND ($14::pg_snapshot IS NULL OR pg_visible_in_snapshot(xid, $14::pg_snapshot))`
 
 // SelectQuery implements watermill-sql's SchemaAdapter.
 func (r *reader) SelectQuery(string, string, wsql.OffsetsAdapter) wsql.Query {
@@ -409,16 +427,22 @@ func (r *reader) SelectQuery(string, string, wsql.OffsetsAdapter) wsql.Query {
 	clear(r.index.bySeq)
 	r.index.Unlock()
 	p := r.position
+	args := []any{r.config.BatchRows + 1, r.config.MaxBody, r.config.BatchBytes, r.dupFloor, p.High}
+	if p.Bound > 0 {
+		return wsql.Query{Query: selectAdopted, Args: append(args, p.Cursor, p.Bound)}
+	}
 	var target any
 	if p.Target != nil {
 		target = p.Target.String()
 	}
 	newest := r.lows[len(r.lows)-1]
-	return wsql.Query{Query: selectRows, Args: []any{
+	// Only behind an adoption is Low the higher one: its Bound. Rows of a
+	// transaction after the adoption's, and so after W, lie above it.
+	high := max(newest.high, p.Low)
+	return wsql.Query{Query: selectRows, Args: append(args,
 		p.Consumed.array(), max(p.Cursor, p.Low), strconv.FormatUint(p.Consumed.Xmax, 10), max(p.Cursor, p.Floor),
-		strconv.FormatUint(newest.xid, 10), newest.high, max(p.Cursor, newest.high), p.Consumed.String(), target,
-		r.config.BatchRows + 1, r.config.MaxBody, r.config.BatchBytes, r.dupFloor, p.High,
-	}}
+		strconv.FormatUint(newest.xid, 10), high, max(p.Cursor, high), p.Consumed.String(), target,
+	)}
 }
 
 // UnmarshalMessage implements watermill-sql's SchemaAdapter. It fails on no
@@ -476,7 +500,12 @@ func (r *reader) startFetch(s *scanned) error {
 	if err != nil {
 		return err
 	}
-	if s.head != r.position.No || r.pending != nil && s.relayID != r.config.RelayID {
+	// A restore to an earlier time may have given the number to another link.
+	ours := xid == r.lows[len(r.lows)-1].xid
+	if r.pending != nil {
+		ours = s.relayID == r.config.RelayID
+	}
+	if s.head != r.position.No || !ours {
 		r.known = false
 		return errHeadMoved
 	}

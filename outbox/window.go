@@ -22,6 +22,19 @@ import (
 // got its id; a transaction after W draws its number later, since a row's xid
 // is assigned before its seq is drawn; and W, completed before the next window
 // opens, lies below that window's xmax.
+//
+// Bound takes the place of all that after an adoption: the database was
+// restored elsewhere, upgraded or cloned, and its rows tell transactions of
+// another server. Those numbers mean nothing here, and some come alive when
+// this server's counter reaches them. The adoption's link was written while no
+// transaction had a row in the outbox that was not committed, and none could
+// insert; Bound is the highest sequence number drawn until then, Target the
+// snapshot. So every row at or below Bound is committed, and is due if it has no
+// decision; every row above belongs to a transaction of this server that
+// Target does not see. While Bound is set, the rows in (Cursor, Bound] without
+// a decision are read, whatever their transaction. Then Target becomes
+// Consumed, and Floor, High and Low become Bound: no window looks below it
+// again.
 type Position struct {
 	// No is the batch's number, without gaps.
 	No int64
@@ -39,6 +52,8 @@ type Position struct {
 	// way in Consumed: the High of the newest batch whose transaction came
 	// before all of them.
 	Low int64
+	// Bound is set while what an adoption found is routed, else 0.
+	Bound int64
 }
 
 // open gives the position with a window open: the present one, or a new one
@@ -65,7 +80,9 @@ func (p Position) advance(last, highest int64, complete bool, lowFor func(Snapsh
 // close makes the open window's target the consumed snapshot.
 func (p Position) close(lowFor func(Snapshot) int64) Position {
 	p.Consumed, p.Floor, p.Cursor, p.Target = *p.Target, p.WindowFloor, 0, nil
-	p.Low = lowFor(p.Consumed)
+	p.Low = max(lowFor(p.Consumed), p.Bound)
+	p.High = max(p.High, p.Bound)
+	p.Bound = 0
 	return p
 }
 

@@ -73,6 +73,8 @@ func await(ctx context.Context, leases Leases, relayID int64, wake <-chan struct
 	for {
 		seenOwner, seenBeat, err := leases.Owner(ctx)
 		switch {
+		case errors.Is(err, ErrAnotherServer):
+			return Place{}, err
 		case err != nil:
 			logger.Warn("watching the owner failed, trying again", "error", err)
 			since = time.Now() // silence of the database is not silence of the owner
@@ -102,7 +104,7 @@ func await(ctx context.Context, leases Leases, relayID int64, wake <-chan struct
 }
 
 // keep gives signs of life until ctx ends. The error is ErrFenced once another
-// relay has taken over.
+// relay has taken over, ErrAnotherServer once the connections lead elsewhere.
 func (l *lease) keep(ctx context.Context, leases Leases, relayID int64, place func() Place, logger *slog.Logger) error {
 	ticker := time.NewTicker(beatInterval)
 	defer ticker.Stop()
@@ -114,7 +116,7 @@ func (l *lease) keep(ctx context.Context, leases Leases, relayID int64, place fu
 		switch {
 		case err == nil:
 			l.renew(begun)
-		case errors.Is(err, ErrFenced):
+		case errors.Is(err, ErrFenced), errors.Is(err, ErrAnotherServer):
 			l.lose()
 			return err
 		case ctx.Err() == nil:

@@ -78,6 +78,11 @@ var (
 	// ErrFenced says that another relay has taken over: nothing was written,
 	// and nothing will be.
 	ErrFenced = errors.New("another relay has taken over from this one")
+	// ErrAnotherServer says that a connection leads to another server or
+	// database than the relay began on, or to the same one started anew. What
+	// is in memory may not be so there: Run returns with it, and what it
+	// remembered is gone.
+	ErrAnotherServer = errors.New("the database's server was started anew, or is another one")
 	// ErrConflict says that a stream has one of the versions already.
 	ErrConflict = errors.New("the delivery's stream was continued by someone else")
 	// ErrRefused says that PostgreSQL refused a value: trying again is no use.
@@ -186,11 +191,13 @@ type Leases interface {
 	// Register enters a relay and gives its id.
 	Register(ctx context.Context, name, version string) (int64, error)
 	// Owner tells who holds the slots and its last sign of life, 0 for nobody.
+	// ErrAnotherServer as Beat.
 	Owner(ctx context.Context) (relayID, beat int64, err error)
 	// Claim takes the slots from the given owner, which writes nothing from
 	// then on, and says where to begin. ErrFenced where somebody was faster.
 	Claim(ctx context.Context, relayID, from int64) (Place, error)
-	// Beat gives a sign of life. ErrFenced where another relay took over.
+	// Beat gives a sign of life. ErrFenced where another relay took over,
+	// ErrAnotherServer where the database is not the one that the relay began on.
 	Beat(ctx context.Context, relayID, n int64, place Place) error
 	// Release gives the slots up.
 	Release(ctx context.Context, relayID int64, place Place) error

@@ -124,15 +124,22 @@ func New(config Config) (*Relay, error) {
 func (r *Relay) State() State { return State(r.state.Load()) }
 
 // Run works until ctx ends, then finishes the attempts under way within the
-// grace. A relay that lost its lease begins again as a new one.
+// grace. A relay that lost its lease begins again as a new one. The error is
+// ErrAnotherServer where the database became another: then the caller looks
+// whether a relay may work there, and runs it again.
 func (r *Relay) Run(ctx context.Context) error {
-	defer r.state.Store(int32(Stopped))
+	end := Stopped
+	defer func() { r.state.Store(int32(end)) }()
 	for {
 		err := r.live(ctx)
 		if ctx.Err() != nil {
-			if errors.Is(err, context.Canceled) {
+			if errors.Is(err, context.Canceled) || errors.Is(err, ErrAnotherServer) {
 				return nil
 			}
+			return err
+		}
+		if errors.Is(err, ErrAnotherServer) {
+			end = Starting
 			return err
 		}
 		r.state.Store(int32(Starting))
@@ -230,7 +237,7 @@ func (r *Relay) work(ctx context.Context, id int64, place Place, logger *slog.Lo
 	cancel()
 	err = group.Wait()
 	senders.wg.Wait()
-	if errors.Is(err, ErrFenced) {
+	if errors.Is(err, ErrFenced) || errors.Is(err, ErrAnotherServer) {
 		return err
 	}
 	release, done := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)

@@ -21,7 +21,7 @@ type Chain struct{ db *sql.DB }
 func NewChain(db *sql.DB) *Chain { return &Chain{db} }
 
 const headQuery = `
-SELECT no, xid::text, consumed::text, target::text, cursor, floor, window_floor, high, low, relay_id, commit
+SELECT no, xid::text, consumed::text, target::text, cursor, floor, window_floor, high, low, bound, relay_id, commit
   FROM relay.batches ORDER BY no DESC LIMIT 1`
 
 // Head implements outbox.Chain.
@@ -29,7 +29,7 @@ func (c *Chain) Head(ctx context.Context) (outbox.Head, error) {
 	var h outbox.Head
 	var xid, consumed string
 	var target sql.NullString
-	err := c.db.QueryRowContext(ctx, headQuery).Scan(&h.No, &xid, &consumed, &target, &h.Cursor, &h.Floor, &h.WindowFloor, &h.High, &h.Low, &h.RelayID, &h.Commit)
+	err := c.db.QueryRowContext(ctx, headQuery).Scan(&h.No, &xid, &consumed, &target, &h.Cursor, &h.Floor, &h.WindowFloor, &h.High, &h.Low, &h.Bound, &h.RelayID, &h.Commit)
 	if err != nil {
 		return outbox.Head{}, err
 	}
@@ -67,9 +67,9 @@ SELECT coalesce((SELECT high FROM relay.batches WHERE at < $1 ORDER BY at DESC L
 // would be copied again and again on its way to that length.
 const batchStatement = `
 WITH link AS (
-  INSERT INTO relay.batches (no, prev, consumed, target, cursor, floor, window_floor, high, low, seq_min, seq_max, relay_id, at, commit)
+  INSERT INTO relay.batches (no, prev, consumed, target, cursor, floor, window_floor, high, low, seq_min, seq_max, relay_id, at, commit, bound)
   VALUES ($2::bigint, (SELECT b.no FROM relay.batches b WHERE b.no = $2::bigint - 1), $3::pg_snapshot, $4::pg_snapshot,
-          $5::bigint, $6::bigint, $7::bigint, $8::bigint, $9::bigint, $10::bigint, $11::bigint, $12::bigint, $13::timestamptz, nextval('relay.commits'))
+          $5::bigint, $6::bigint, $7::bigint, $8::bigint, $9::bigint, $10::bigint, $11::bigint, $12::bigint, $13::timestamptz, nextval('relay.commits'), $24::bigint)
   RETURNING commit << 20 AS pos),
 routed AS (
   INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, routing, event_id, salt)
@@ -114,5 +114,6 @@ func (c *Chain) Statement(batch *outbox.Batch) (string, []any) {
 		batch.SeqMin, batch.SeqMax, batch.RelayID, batch.At.UTC().Format(time.RFC3339Nano),
 		seq, account, event, routing, salt,
 		n, dRow, dWebhook, dID, dData,
+		batch.Bound,
 	}
 }

@@ -9,11 +9,13 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/lib/pq"
 
 	"github.com/outrider-relay/outrider/migrations"
+	"github.com/outrider-relay/outrider/relay"
 )
 
 // connectTimeout bounds each attempt to connect.
@@ -110,27 +112,64 @@ type checkedConnector struct {
 
 // Connect implements driver.Connector.
 func (c checkedConnector) Connect(ctx context.Context) (driver.Conn, error) {
+	life := c.identity.present()
 	conn, err := c.Connector.Connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := prepare(ctx, conn); err != nil {
+	checked, err := c.check(ctx, conn, life)
+	if err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
-	if err := c.identity.check(ctx, conn); err != nil {
-		_ = conn.Close()
-		return nil, err
-	}
-	return conn, nil
+	return checked, nil
 }
 
-func prepare(ctx context.Context, conn driver.Conn) error {
-	execer, ok := conn.(driver.ExecerContext)
+func (c checkedConnector) check(ctx context.Context, conn driver.Conn, life int) (driver.Conn, error) {
+	whole, ok := conn.(pqConn)
 	if !ok {
-		return fmt.Errorf("%T cannot execute", conn)
+		return nil, fmt.Errorf("%T lacks what lib/pq's connections have", conn)
 	}
-	_, err := execer.ExecContext(ctx, sessionSettings, nil)
+	if err := prepare(ctx, whole); err != nil {
+		return nil, err
+	}
+	if err := c.identity.check(ctx, whole, life); err != nil {
+		return nil, err
+	}
+	return checkedConn{whole, c.identity, life}, nil
+}
+
+// pqConn is all that database/sql looks for in a connection of lib/pq.
+type pqConn interface {
+	driver.Conn
+	driver.ConnBeginTx
+	driver.ConnPrepareContext
+	driver.ExecerContext
+	driver.QueryerContext
+	driver.NamedValueChecker
+	driver.Pinger
+	driver.SessionResetter
+	driver.Validator
+}
+
+// checkedConn is a connection of one life of a relay.
+type checkedConn struct {
+	pqConn
+	identity *Identity
+	life     int
+}
+
+// ResetSession implements driver.SessionResetter: it is called before a
+// connection is used again, and keeps one of an earlier life from it.
+func (c checkedConn) ResetSession(ctx context.Context) error {
+	if c.life != c.identity.present() {
+		return driver.ErrBadConn
+	}
+	return c.pqConn.ResetSession(ctx)
+}
+
+func prepare(ctx context.Context, conn pqConn) error {
+	_, err := conn.ExecContext(ctx, sessionSettings, nil)
 	return err
 }
 
@@ -142,7 +181,8 @@ var (
 	// ErrRights says that the role lacks the rights of a relay.
 	ErrRights = errors.New("the role lacks the rights of outrider_relay")
 	// ErrIdentity says that the database is not the one the relay's history
-	// belongs to: a restored dump, or a clone.
+	// belongs to: a restored dump, a clone, or one behind pg_upgrade. Nothing
+	// relays on it until it is adopted: see Adoption.
 	ErrIdentity = errors.New("the database has another identity than its relay history")
 	// ErrStandby says that the server is read-only.
 	ErrStandby = errors.New("the server is a standby in recovery, or read-only")
@@ -158,24 +198,60 @@ var (
 // which a new cluster, a restore into another one and pg_upgrade change, and
 // the database's oid, which a restore beside the old one changes. A disk-level
 // clone keeps both and is not noticed.
+//
+// It also keeps the connections of one life of a relay at one start of one
+// server. What a relay has in memory holds only there: the next one may be a
+// standby that lacks the last commits, or the same server restored to an earlier
+// time. The zero value is ready.
 type Identity struct {
 	// AllowUnsafe accepts fsync = off, for private databases.
 	AllowUnsafe bool
+
+	mu     sync.Mutex
+	life   int
+	server string // where the life's connections lead, "" before the first
 }
 
+// Renew begins a new life: connections made before are not used again, and the
+// next one says which server the life is on.
+func (i *Identity) Renew() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.life++
+	i.server = ""
+}
+
+func (i *Identity) present() int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.life
+}
+
+// join takes a connection to a server into a life.
+func (i *Identity) join(life int, server string) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.life == life && i.server == "" {
+		i.server = server
+	}
+	if i.life != life || i.server != server {
+		return relay.ErrAnotherServer
+	}
+	return nil
+}
+
+// A crash of one of its processes leaves a server's start time as it is, and
+// loses no commit.
 const identityQuery = `
 SELECT current_setting('server_version_num')::integer >= 140000,
        pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean,
        current_setting('fsync')::boolean, current_setting('server_encoding'),
-       to_regclass('relay.identity') IS NOT NULL`
+       to_regprocedure('relay.database_changed()') IS NOT NULL,
+       concat_ws(' ', c.system_identifier, d.oid, pg_postmaster_start_time())
+  FROM pg_control_system() c, pg_database d WHERE d.datname = current_database()`
 
-const sameQuery = `
-SELECT coalesce((SELECT i.system_identifier = c.system_identifier AND i.database_oid = d.oid
-                   FROM relay.identity i, pg_control_system() c, pg_database d
-                  WHERE d.datname = current_database() ORDER BY i.since DESC LIMIT 1), true)`
-
-func (i *Identity) check(ctx context.Context, conn driver.Conn) error {
-	values, err := queryRow(ctx, conn, identityQuery, 5)
+func (i *Identity) check(ctx context.Context, conn pqConn, life int) error {
+	values, err := queryRow(ctx, conn, identityQuery, 6)
 	if err != nil {
 		return err
 	}
@@ -193,25 +269,22 @@ func (i *Identity) check(ctx context.Context, conn driver.Conn) error {
 		return ErrUnsafe
 	case encoding != "UTF8":
 		return ErrEncoding
-	case !migrated:
-		return nil // CheckSchema says so
 	}
-	if values, err = queryRow(ctx, conn, sameQuery, 1); err != nil {
+	if err := i.join(life, fmt.Sprintf("%s", values[5])); err != nil || !migrated {
+		return err // CheckSchema says what is not migrated
+	}
+	if values, err = queryRow(ctx, conn, `SELECT relay.database_changed()`, 1); err != nil {
 		return err
 	}
-	if same, _ := values[0].(bool); !same {
+	if changed, _ := values[0].(bool); changed {
 		return ErrIdentity
 	}
 	return nil
 }
 
 // queryRow reads one row over a connection that is not in a pool yet.
-func queryRow(ctx context.Context, conn driver.Conn, query string, columns int) ([]driver.Value, error) {
-	queryer, ok := conn.(driver.QueryerContext)
-	if !ok {
-		return nil, fmt.Errorf("%T cannot query", conn)
-	}
-	rows, err := queryer.QueryContext(ctx, query, nil)
+func queryRow(ctx context.Context, conn pqConn, query string, columns int) ([]driver.Value, error) {
+	rows, err := conn.QueryContext(ctx, query, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -20,19 +20,20 @@ type position struct {
 	cursor, floor    int64
 	windowFloor      int64
 	high, low        int64
+	bound            int64
 }
 
 const positionQuery = `
 SELECT b.no, b.relay_id, extract(epoch FROM clock_timestamp() - b.at), b.xid::text, b.consumed::text,
        (ARRAY(SELECT pg_snapshot_xip(b.consumed)))::text, pg_snapshot_xmax(b.consumed)::text, b.target::text,
-       b.cursor, b.floor, b.window_floor, b.high, b.low
+       b.cursor, b.floor, b.window_floor, b.high, b.low, b.bound
   FROM relay.batches b ORDER BY b.no DESC LIMIT 1`
 
 func readPosition(ctx context.Context, tx *sql.Tx) (position, error) {
 	var p position
 	var age float64
 	err := tx.QueryRowContext(ctx, positionQuery).Scan(&p.no, &p.relayID, &age, &p.xid, &p.consumed, &p.inProgress, &p.xmax, &p.target,
-		&p.cursor, &p.floor, &p.windowFloor, &p.high, &p.low)
+		&p.cursor, &p.floor, &p.windowFloor, &p.high, &p.low, &p.bound)
 	p.age = fromSeconds(age)
 	return p, err
 }
@@ -59,6 +60,19 @@ SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(w.inserted_
             WHERE e.xid >= $3::xid8 AND e.xid <= $5::xid8 AND e.seq > $4 AND e.seq <= $6 AND NOT pg_visible_in_snapshot(e.xid, $7::pg_snapshot)
             LIMIT $8)) u LIMIT $8) w`
 
+// undecidedQuery counts while what an adoption found is being routed: then
+// transactions say nothing, and a row waits if it has no decision.
+//
+// $1 the cursor, $2 the most to count.
+const undecidedQuery = `
+SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(w.inserted_at)), 0)
+  FROM (SELECT e.inserted_at FROM outbox.events e
+          LEFT JOIN LATERAL (
+               SELECT true AS decided FROM relay.log l
+                WHERE l.event_seq = e.seq AND l.webhook_id = 0 AND l.replay_id = 0 AND l.version = 1 LIMIT 1) l ON true
+         WHERE e.seq > $1 AND l.decided IS NULL
+         ORDER BY e.seq LIMIT $2) w`
+
 // waiting is what a bounded count found.
 type waiting struct {
 	count  Count
@@ -70,6 +84,10 @@ type waiting struct {
 func unrouted(ctx context.Context, tx *sql.Tx, p position) (waiting, error) {
 	var n int
 	var oldest float64
+	if p.bound > 0 {
+		err := tx.QueryRowContext(ctx, undecidedQuery, p.cursor, countLimit+1).Scan(&n, &oldest)
+		return waiting{countOf(n), fromSeconds(oldest)}, err
+	}
 	err := tx.QueryRowContext(ctx, unroutedQuery, p.inProgress, max(p.cursor, p.low), p.xmax, max(p.cursor, p.floor),
 		p.xid, p.high, p.consumed, countLimit+1).Scan(&n, &oldest)
 	return waiting{countOf(n), fromSeconds(oldest)}, err

@@ -20,6 +20,7 @@ import (
 	"github.com/lib/pq/pqerror"
 
 	"github.com/outrider-relay/outrider/migrations"
+	"github.com/outrider-relay/outrider/relay"
 )
 
 // Error is what went wrong with the database, in words, and what mends it. It
@@ -113,8 +114,10 @@ func (p place) explainCondition(err error) (problem, advice string) {
 	case errors.Is(err, ErrPooler):
 		return explainPooler(err)
 	case errors.Is(err, ErrIdentity):
-		return "the database is not the one that the relay's history in it belongs to: a restored dump, or a copy",
-			"to send from a copy would repeat deliveries; use the database it was taken from"
+		return "the database is not the one that the relay's history in it belongs to: a restored dump, or a copy, or it went through pg_upgrade",
+			"if relays shall work on this one from now on, and none on the one it was taken from, run: outrider adopt"
+	case errors.Is(err, relay.ErrAnotherServer):
+		return err.Error(), "the relay begins again there"
 	}
 	return "", ""
 }
@@ -305,3 +308,6 @@ func isLockTimeout(err error) bool { return isCode(err, "55P03") }
 
 // isSerialization reports what running the transaction again may mend.
 func isSerialization(err error) bool { return isCode(err, "40001", "40P01") }
+
+// isInUse reports that somebody is at work on what was to be changed.
+func isInUse(err error) bool { return isCode(err, "55006") }

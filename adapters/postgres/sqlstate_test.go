@@ -153,7 +153,7 @@ func TestExplainCodes(t *testing.T) {
 		{postgres.ErrUnsafe, "fsync", "fsync = on"},
 		{postgres.ErrNotMigrated, "missing or older", "outrider migrate"},
 		{postgres.ErrEncoding, "UTF8", "ENCODING 'UTF8'"},
-		{postgres.ErrIdentity, "restored dump", "taken from"},
+		{postgres.ErrIdentity, "restored dump", "outrider adopt"},
 		{postgres.ErrVersion, "PostgreSQL 14", "or newer"},
 		{postgres.ErrPooler, "pooler", "session mode"},
 		{postgres.ErrRights, "lacks rights", "GRANT outrider_relay TO app"},

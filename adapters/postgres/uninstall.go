@@ -229,10 +229,10 @@ func (o ownObjects) names(kind string) []string {
 	return names
 }
 
-// ErrHeld is the error of an uninstall that got no lock.
+// ErrHeld is the error of an uninstall or an adoption that got no lock.
 var ErrHeld = errors.New("others use the tables")
 
-// ErrRelayAlive is the error of an uninstall while a relay runs.
+// ErrRelayAlive is the error of an uninstall or an adoption while a relay runs.
 var ErrRelayAlive = errors.New("a relay runs")
 
 // PlanRemoval looks at what an uninstall would do. It changes nothing.
@@ -464,7 +464,7 @@ func (r *Removal) Remove(ctx context.Context, db *sql.DB, keepRoles bool) (kept 
 			return nil, ctx.Err()
 		}
 	}
-	return nil, r.held(ctx, db)
+	return nil, held(ctx, db, r.schemas)
 }
 
 func (r *Removal) tryRemove(ctx context.Context, db *sql.DB, keepRoles bool, timeout time.Duration) ([]RemovedRole, error) {
@@ -585,13 +585,13 @@ func dropRoles(ctx context.Context, tx *sql.Tx, roles []RemovedRole) (kept []Rem
 	return kept, nil
 }
 
-// held says who holds the locks.
-func (r *Removal) held(ctx context.Context, db *sql.DB) error {
+// held says who holds locks on tables of the schemas.
+func held(ctx context.Context, db *sql.DB, schemas []string) error {
 	holders, err := textsOf(ctx, db, `
 SELECT DISTINCT format('process %s of user %s%s', a.pid, a.usename, CASE WHEN a.application_name <> '' THEN ' ('||a.application_name||')' END)
   FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_stat_activity a ON a.pid = l.pid
  WHERE l.granted AND l.locktype = 'relation' AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-   AND n.nspname = ANY ($1::text[]) AND l.pid <> pg_backend_pid() LIMIT 10`, pq.Array(r.schemas))
+   AND n.nspname = ANY ($1::text[]) AND l.pid <> pg_backend_pid() LIMIT 10`, pq.Array(schemas))
 	if err != nil {
 		return err
 	}

@@ -29,11 +29,12 @@ type relayOptions struct {
 
 // assembly is a relay with its connections.
 type assembly struct {
-	relay   *relay.Relay
-	db      *sql.DB
-	sender  *httpsend.Sender
-	notices relay.Notices
-	options relayOptions
+	relay    *relay.Relay
+	db       *sql.DB
+	identity *postgres.Identity
+	sender   *httpsend.Sender
+	notices  relay.Notices
+	options  relayOptions
 }
 
 // relayConnections bound the pool: the tail, the recorder, the lease, reads
@@ -42,7 +43,8 @@ const relayConnections = 12
 
 // assemble puts a relay together. Nothing is connected yet.
 func assemble(o relayOptions) (*assembly, error) {
-	db, err := postgres.OpenRelay(o.dsn, "outrider "+o.name, &postgres.Identity{AllowUnsafe: o.unsafe})
+	identity := &postgres.Identity{AllowUnsafe: o.unsafe}
+	db, err := postgres.OpenRelay(o.dsn, "outrider "+o.name, identity)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +66,7 @@ func assemble(o relayOptions) (*assembly, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &assembly{relay: r, db: db, sender: sender, notices: notices, options: o}, nil
+	return &assembly{relay: r, db: db, identity: identity, sender: sender, notices: notices, options: o}, nil
 }
 
 // The waits between two tries to reach a database that does not answer.
@@ -73,19 +75,40 @@ const (
 	longestTry = 10 * time.Second
 )
 
-// run waits for the database, then relays until ctx ends. What no waiting
-// mends is an error: another identity, a pooler that does not fit.
+// run waits for the database, then relays until ctx ends. Where the database
+// becomes another one, or its server is started anew, it begins from there. What
+// no waiting mends is an error: a schema that is newer, a pooler that does not
+// fit.
 func (a *assembly) run(ctx context.Context, health *health) error {
 	defer func() { _ = a.db.Close() }()
+	for {
+		if err := a.await(ctx, health); err != nil || ctx.Err() != nil {
+			return err
+		}
+		listening := make(chan error, 1)
+		listen, stop := context.WithCancel(context.WithoutCancel(ctx))
+		go func() { listening <- postgres.Listen(listen, a.options.dsn, a.notices, a.options.logger) }()
+		err := a.relay.Run(ctx)
+		stop()
+		a.sender.CloseIdle()
+		heard := <-listening
+		if !errors.Is(err, relay.ErrAnotherServer) || ctx.Err() != nil {
+			return errors.Join(err, heard)
+		}
+		health.set(err)
+		a.options.logger.Warn("the relay forgets what it knew, and begins again", "error", err)
+	}
+}
+
+// await waits for a database on which the relay can work.
+func (a *assembly) await(ctx context.Context, health *health) error {
 	wait := firstTry
 	for {
+		a.identity.Renew()
 		err := a.check(ctx)
 		health.set(err)
-		if err == nil {
-			break
-		}
-		if ctx.Err() != nil {
-			return nil
+		if err == nil || ctx.Err() != nil {
+			return nil //nolint:nilerr // a stop is no failure
 		}
 		if hopeless(err) {
 			return postgres.ExplainAt(a.options.dsn, err)
@@ -98,13 +121,6 @@ func (a *assembly) run(ctx context.Context, health *health) error {
 			return nil
 		}
 	}
-	listening := make(chan error, 1)
-	listen, stop := context.WithCancel(context.WithoutCancel(ctx))
-	go func() { listening <- postgres.Listen(listen, a.options.dsn, a.notices, a.options.logger) }()
-	err := a.relay.Run(ctx)
-	stop()
-	a.sender.CloseIdle()
-	return errors.Join(err, <-listening)
 }
 
 // explain says what is wrong with the database and what to do.
