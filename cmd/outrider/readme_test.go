@@ -64,6 +64,7 @@ func TestReadmeExamples(t *testing.T) {
 	if code := relay.ProcessState.ExitCode(); code != 0 {
 		t.Errorf("the relay stopped with exit code %d", code)
 	}
+	s.adopt()
 	s.uninstall()
 
 	for _, b := range s.blocks {
@@ -544,6 +545,20 @@ func (s *readmeStory) verify() {
 
 // uninstall: the README's trigger stands against it, and nothing else. What the
 // administrator has made, the roles, is for the administrator to drop.
+func (s *readmeStory) adopt() {
+	s.t.Helper()
+	// As the dump of another database tells.
+	s.do(s.admin, `INSERT INTO relay.identity (system_identifier, database_oid, database_name) VALUES (1, 1, 'chat')`)
+	b := s.take("sh operator adopt", 1)[0]
+	c := newCLI(s.t, s.dsn(readmeDatabase, "ops"))
+	c.asks, c.in = true, readmeDatabase+"\n"
+	for line := range strings.Lines(b.text) {
+		if out := c.ok(shellWords(line)[1:]...); !strings.Contains(out, `Database "chat" is adopted`) {
+			s.t.Errorf("%s: %s", b.name(), out)
+		}
+	}
+}
+
 func (s *readmeStory) uninstall() {
 	s.t.Helper()
 	c := newCLI(s.t, s.dsn(readmeDatabase, "outrider_owner"))

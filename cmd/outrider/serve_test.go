@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"database/sql"
 	"encoding/json"
 	"fmt"
@@ -173,45 +172,6 @@ func TestServeRefusesWhatNoWaitingMends(t *testing.T) {
 	<-p.done
 	if code := p.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(p.log.String(), "newer") {
 		t.Errorf("exit code %d:\n%s", code, p.log)
-	}
-}
-
-// TestAnotherDatabaseIsNoticed restores a database beside its original: the
-// copy brings the history along, and nothing of it may be sent again.
-func TestAnotherDatabaseIsNoticed(t *testing.T) {
-	t.Parallel()
-	db := pgtest.New(t)
-	receiver := newCatcher(t, answer204)
-	register(t, db.SQL, 1, receiver.URL, nil)
-	p := startProcess(t, db.DSN, "serve", "--allow-unsafe")
-	run(t, db.SQL, insertOne)
-	awaitSucceeded(t, db.SQL, 1)
-	p.signal(syscall.SIGTERM)
-	run(t, db.SQL, insertOne) // waits in the copy
-
-	dsn, err := url.Parse(db.DSN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	original := strings.TrimPrefix(dsn.Path, "/")
-	dsn.Path = "/postgres"
-	admin, err := sql.Open("postgres", dsn.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = admin.Close() })
-	db.SQL.SetMaxIdleConns(0) // CREATE DATABASE wants its template alone
-	until(t, "the copy", func() (bool, string) {
-		_, err := admin.ExecContext(t.Context(), fmt.Sprintf(`CREATE DATABASE %s_copy TEMPLATE %s`, original, original))
-		return err == nil, fmt.Sprint(err)
-	})
-	t.Cleanup(func() {
-		_, _ = admin.ExecContext(context.WithoutCancel(t.Context()), fmt.Sprintf(`DROP DATABASE %s_copy WITH (FORCE)`, original))
-	})
-	dsn.Path = "/" + original + "_copy"
-	startProcess(t, dsn.String(), "serve", "--allow-unsafe").awaitProblem(t, "a restored dump, or a copy")
-	if n := len(receiver.all()); n != 1 {
-		t.Errorf("%d POSTs, want 1: the copy sent", n)
 	}
 }
 
