@@ -24,8 +24,11 @@ import (
 // but within reach of its head.
 //
 // $1 consumed, $2 its xmax, $3 target or NULL, $4 cursor, $5 low, $6 floor,
-// $7 window_floor, $8 High, $9 transaction of the newest link.
+// $7 window_floor, $8 High, $9 transaction of the newest link, $10 the bound of
+// an adoption that is being routed, else 0.
 const passedOver = `CASE
+       -- Of an adoption: read upwards, by whether it has a decision.
+       WHEN e.seq <= $10::bigint THEN e.seq <= $4::bigint
        -- Its transaction is ahead of the server's counter: restored rows.
        WHEN NOT pg_visible_in_snapshot(e.xid, pg_current_snapshot()) THEN true
        -- Routed, says the position.
@@ -40,12 +43,12 @@ const passedOver = `CASE
        -- Of the next window.
        ELSE e.seq <= CASE WHEN e.xid < $2::xid8 THEN $5::bigint ELSE $6::bigint END OR e.xid > $9::xid8 END`
 
-// passedBelowQuery judges the rows without a decision from $10 down, $11 of
+// passedBelowQuery judges the rows without a decision from $11 down, $12 of
 // them at most, and says where it ended, and whether the sequence gave a number
 // below the position to a transaction behind it. LATERAL with LIMIT makes each
 // decision a look-up by key: joined as a whole, the planner reads all of them.
 const passedBelowQuery = `
-WITH e AS MATERIALIZED (SELECT r.xid, r.seq FROM relay.outbox_rows r WHERE r.seq <= $10 ORDER BY r.seq DESC LIMIT $11)
+WITH e AS MATERIALIZED (SELECT r.xid, r.seq FROM relay.outbox_rows r WHERE r.seq <= $11 ORDER BY r.seq DESC LIMIT $12)
 SELECT (SELECT count(*) FROM e), coalesce((SELECT min(seq) FROM e), 0), coalesce(array_agg(f.seq ORDER BY f.seq), '{}'), coalesce(bool_or(f.xid > $9::xid8), false)
   FROM (SELECT e.seq, e.xid FROM e
           LEFT JOIN LATERAL (
@@ -53,12 +56,12 @@ SELECT (SELECT count(*) FROM e), coalesce((SELECT min(seq) FROM e), 0), coalesce
          WHERE l.decided IS NULL AND ` + passedOver + `) f`
 
 // passedAboveQuery judges the oldest and the newest rows above the position,
-// which nobody has decided. $10 is how many of each.
+// which nobody has decided. $11 is how many of each.
 const passedAboveQuery = `
 WITH e AS MATERIALIZED (
-  (SELECT r.xid, r.seq FROM relay.outbox_rows r WHERE r.seq > $8 ORDER BY r.seq LIMIT $10)
+  (SELECT r.xid, r.seq FROM relay.outbox_rows r WHERE r.seq > $8 ORDER BY r.seq LIMIT $11)
    UNION
-  (SELECT r.xid, r.seq FROM relay.outbox_rows r WHERE r.seq > $8 ORDER BY r.seq DESC LIMIT $10))
+  (SELECT r.xid, r.seq FROM relay.outbox_rows r WHERE r.seq > $8 ORDER BY r.seq DESC LIMIT $11))
 SELECT (SELECT count(*) FROM e), ARRAY(SELECT e.seq FROM e WHERE ` + passedOver + ` ORDER BY e.seq)`
 
 // passedStep is how many rows one statement judges: some hundredths of a
@@ -74,9 +77,9 @@ type passedSearch struct {
 	behind bool // the sequence gives numbers below the position
 }
 
-// positionArgs are $1 to $9 of passedOver.
+// positionArgs are $1 to $10 of passedOver.
 func positionArgs(pos position) []any {
-	return []any{pos.consumed, pos.xmax, pos.target, pos.cursor, pos.low, pos.floor, pos.windowFloor, pos.high, pos.xid}
+	return []any{pos.consumed, pos.xmax, pos.target, pos.cursor, pos.low, pos.floor, pos.windowFloor, pos.high, pos.xid, pos.bound}
 }
 
 func searchPassed(ctx context.Context, tx *sql.Tx, limit int) (passedSearch, error) {
@@ -150,7 +153,7 @@ const mostListed = 50
 func (p *patient) mendPassed(s passedSearch) string {
 	rows := s.rows
 	if p.foreign {
-		return "they come from another cluster's counting: see identity"
+		return "they come from another cluster's counting: outrider adopt routes them"
 	}
 	when := "as the schema's owner and while no relay runs: "
 	which := fmt.Sprintf("seq BETWEEN %d AND %d AND NOT EXISTS (SELECT FROM relay.log l WHERE l.event_seq = seq AND l.webhook_id = 0)", rows[0], rows[len(rows)-1])

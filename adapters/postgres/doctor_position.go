@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"database/sql"
+	"strings"
 	"time"
 )
 
@@ -79,16 +80,26 @@ type waiting struct {
 	oldest time.Duration
 }
 
+// The same for who may not read the payloads.
+var (
+	unroutedRowsQuery  = strings.ReplaceAll(unroutedQuery, "outbox.events", "relay.outbox_rows")
+	undecidedRowsQuery = strings.ReplaceAll(undecidedQuery, "outbox.events", "relay.outbox_rows")
+)
+
 // unrouted counts the committed rows that wait to be routed. p must be read in
 // the same REPEATABLE READ transaction.
 func unrouted(ctx context.Context, tx *sql.Tx, p position) (waiting, error) {
+	return countWaiting(ctx, tx, p, unroutedQuery, undecidedQuery)
+}
+
+func countWaiting(ctx context.Context, tx *sql.Tx, p position, unrouted, undecided string) (waiting, error) {
 	var n int
 	var oldest float64
 	if p.bound > 0 {
-		err := tx.QueryRowContext(ctx, undecidedQuery, p.cursor, countLimit+1).Scan(&n, &oldest)
+		err := tx.QueryRowContext(ctx, undecided, p.cursor, countLimit+1).Scan(&n, &oldest)
 		return waiting{countOf(n), fromSeconds(oldest)}, err
 	}
-	err := tx.QueryRowContext(ctx, unroutedQuery, p.inProgress, max(p.cursor, p.low), p.xmax, max(p.cursor, p.floor),
+	err := tx.QueryRowContext(ctx, unrouted, p.inProgress, max(p.cursor, p.low), p.xmax, max(p.cursor, p.floor),
 		p.xid, p.high, p.consumed, countLimit+1).Scan(&n, &oldest)
 	return waiting{countOf(n), fromSeconds(oldest)}, err
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"strings"
 	"time"
 )
 
@@ -14,9 +13,6 @@ const pace = 2500 * time.Millisecond
 
 // lag is how long rows may wait before it is worth a word.
 const lag = time.Minute
-
-// unroutedRowsQuery is unroutedQuery for who may not read the payloads.
-var unroutedRowsQuery = strings.ReplaceAll(unroutedQuery, "outbox.events", "relay.outbox_rows")
 
 // tailState is how far the tail is.
 type tailState struct {
@@ -29,11 +25,7 @@ func (p *patient) readTail(ctx context.Context) (t tailState, err error) {
 		if t.position, err = readPosition(ctx, tx); err != nil {
 			return err
 		}
-		var n int
-		var oldest float64
-		err = tx.QueryRowContext(ctx, unroutedRowsQuery, t.inProgress, max(t.cursor, t.low), t.xmax, max(t.cursor, t.floor),
-			t.xid, t.position.high, t.consumed, countLimit+1).Scan(&n, &oldest)
-		t.waiting = waiting{countOf(n), fromSeconds(oldest)}
+		t.waiting, err = countWaiting(ctx, tx, t.position, unroutedRowsQuery, undecidedRowsQuery)
 		return err
 	})
 	return t, err

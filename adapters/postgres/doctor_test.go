@@ -216,9 +216,15 @@ func TestTheDoctorKnowsACopyAndAReadOnlyDatabase(t *testing.T) {
 		`INSERT INTO outbox.events (xid, account_id, event, payload) VALUES ('5000000000', 1, 'message_created', '{}')`)
 	e := examine(t, db.DSN, doctorTimeout)
 	e.says("identity", postgres.Problem, `database "prod" (oid 1)`)
-	e.says("passed over", postgres.Problem, "seq 1", "see identity")
+	e.says("passed over", postgres.Problem, "seq 1", "outrider adopt")
 	do(t, db.SQL, `UPDATE relay.identity SET system_identifier = 7`)
 	examine(t, db.DSN, doctorTimeout).says("identity", postgres.Problem, "cluster 7, now")
+
+	do(t, db.SQL, `SELECT relay.adopt()`)
+	e = examine(t, db.DSN, doctorTimeout)
+	e.says("identity", postgres.Healthy, "cluster")
+	e.says("passed over", postgres.Healthy, "within reach of the tail")
+	e.says("tail", postgres.Problem, "1 event waits")
 
 	e = examine(t, with(t, db.DSN, func(u *url.URL) { u.RawQuery += "&default_transaction_read_only=on" }), doctorTimeout)
 	e.says("read-write", postgres.Problem, "default_transaction_read_only", "RESET")
