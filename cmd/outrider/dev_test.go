@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/outrider-relay/outrider/adapters/sample"
 	"github.com/outrider-relay/outrider/domain"
@@ -211,7 +212,7 @@ func TestDevKeepsItsData(t *testing.T) {
 func TestDemoEndsByCtrlC(t *testing.T) {
 	t.Parallel()
 	p, dir := startDev(t, "--demo", "--events", "100000")
-	until(t, "an event", func() (bool, string) {
+	within(t, 5*time.Minute, "an event", func() (bool, string) {
 		match, _ := regexp.MatchString(` [1-9]\d* delivered`, p.log.String())
 		return match, p.log.String()
 	})
