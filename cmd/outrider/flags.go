@@ -218,8 +218,19 @@ func oneOf(words ...string) func(string) (string, error) {
 				return word, nil
 			}
 		}
-		return "", fmt.Errorf("%q is none of %s", text, strings.Join(words, ", "))
+		return "", &noneOf{text, words}
 	}
+}
+
+// noneOf refuses a word. It has those there are, which completion asks it for.
+type noneOf struct {
+	text  string
+	words []string
+}
+
+// Error names the words there are.
+func (e *noneOf) Error() string {
+	return fmt.Sprintf("%q is none of %s", e.text, strings.Join(e.words, ", "))
 }
 
 func anyText(text string) (string, error) { return text, nil }

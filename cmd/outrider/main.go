@@ -110,6 +110,7 @@ of the account, and keeps every decision and every attempt on record.`,
 		a.verifyCommand(),
 		a.versionCommand(),
 	)
+	complete(root)
 	return root
 }
 
