@@ -46,7 +46,7 @@ type Config struct {
 	// BatchRows is the most rows routed by one statement. Default 1000.
 	BatchRows int
 	// Grace is how long a stop waits for attempts under way beyond the longest
-	// timeout. Default 31 s: the longest timeout and a second.
+	// timeout. Default: DefaultGrace.
 	Grace time.Duration
 	Now   func() time.Time
 	// Logger defaults to slog.Default.
@@ -85,6 +85,9 @@ func (s State) String() string {
 	return [...]string{"starting", "standby", "active", "stopped"}[s]
 }
 
+// DefaultGrace is the longest timeout of an attempt, and a second to record it.
+const DefaultGrace = 31 * time.Second
+
 // Relay tails, routes, dispatches, sends and records, or stands by while
 // another relay of the database does.
 type Relay struct {
@@ -106,7 +109,7 @@ func New(config Config) (*Relay, error) {
 		config.MaxBody = 1 << 20
 	}
 	if config.Grace == 0 {
-		config.Grace = 31 * time.Second
+		config.Grace = DefaultGrace
 	}
 	if config.Now == nil {
 		config.Now = time.Now
