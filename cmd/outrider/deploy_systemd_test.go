@@ -107,7 +107,9 @@ func TestSystemdAccepts(t *testing.T) {
 		// 1.2 of 10: what is left is the network, which it is there for.
 		{"security", "--no-pager", "--offline=true", "--threshold=15", unit},
 	} {
-		if out, err := exec.CommandContext(t.Context(), analyze, args...).CombinedOutput(); err != nil {
+		out, err := exec.CommandContext(t.Context(), analyze, args...).CombinedOutput()
+		// What it does not know it only names.
+		if err != nil || args[0] == "verify" && strings.Contains(string(out), filepath.Base(unit)) {
 			t.Errorf("systemd-analyze %s: %v\n%s", args[0], err, out)
 		}
 	}
