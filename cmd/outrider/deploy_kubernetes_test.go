@@ -65,6 +65,7 @@ type podSpec struct {
 			Name          string
 			ContainerPort int `yaml:"containerPort"`
 		}
+		Resources       struct{ Requests map[string]string }
 		ReadinessProbe  probe `yaml:"readinessProbe"`
 		LivenessProbe   probe `yaml:"livenessProbe"`
 		SecurityContext struct {
