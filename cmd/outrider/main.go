@@ -110,6 +110,7 @@ of the account, and keeps every decision and every attempt on record.`,
 		a.verifyCommand(),
 		a.versionCommand(),
 	)
+	root.InitDefaultCompletionCmd() // cobra adds it later, and the README is checked before
 	complete(root)
 	return root
 }

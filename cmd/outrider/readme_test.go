@@ -60,6 +60,7 @@ func TestReadmeExamples(t *testing.T) {
 	s.doctor()
 	s.replay()
 	s.verify()
+	s.sizes()
 	relay.signal(syscall.SIGTERM)
 	if code := relay.ProcessState.ExitCode(); code != 0 {
 		t.Errorf("the relay stopped with exit code %d", code)
@@ -540,6 +541,48 @@ func (s *readmeStory) verify() {
 	}
 	if !receive.Genuine(s.secret, last.header, last.body) || receive.Genuine(s.secret, last.header, append(last.body, ' ')) {
 		s.t.Error("the check of receivers.md takes what is not genuine, or refuses what is")
+	}
+}
+
+// sizes: the README's way to measure what an event takes, with fewer of them.
+func (s *readmeStory) sizes() {
+	s.t.Helper()
+	const many, few = "generate_series(1, 100000)", "generate_series(1, 100)"
+	b := s.take("producer sizes", 1)[0]
+	insert := strings.Replace(b.text, many, few, 1)
+	if insert == b.text {
+		s.t.Fatalf("%s does not insert %s", b.name(), many)
+	}
+	delivered := s.count(`SELECT count(*) FROM audit.deliveries WHERE status = 'succeeded'`)
+	s.do(s.open(readmeDatabase, "chat_app"), insert)
+	s.until("their deliveries", delivered+100, `SELECT count(*) FROM audit.deliveries WHERE status = 'succeeded'`)
+	if n := s.count(`SELECT count(*) FROM outbox.events WHERE account_id = 1 AND octet_length(payload::text) BETWEEN 950 AND 1050`); n != 100 {
+		s.t.Errorf("%s: %d events have about 1 KB, want 100", b.name(), n)
+	}
+	b = s.take("owner sizes", 1)[0]
+	rows, err := s.open(readmeDatabase, "outrider_owner").QueryContext(s.t.Context(), b.text)
+	if err != nil {
+		s.t.Fatalf("%s: %v", b.name(), err)
+	}
+	defer func() { _ = rows.Close() }()
+	var parts []string
+	for rows.Next() {
+		var part string
+		var inRows, inIndexes float64
+		if err := rows.Scan(&part, &inRows, &inIndexes); err != nil {
+			s.t.Fatal(err)
+		}
+		parts = append(parts, part)
+		if inRows < 500 || inIndexes < 20 {
+			s.t.Errorf("%s: %s takes %.0f and %.0f bytes for each event", b.name(), part, inRows, inIndexes)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		s.t.Fatal(err)
+	}
+	slices.Sort(parts)
+	if !slices.Equal(parts, []string{"outbox.events", "relay.log"}) {
+		s.t.Errorf("%s: the parts are %v", b.name(), parts)
 	}
 }
 
