@@ -129,7 +129,7 @@ func TestDockerfileImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	version := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindStringSubmatch(string(module))
-	if version == nil || !strings.Contains(deployFile(t, "Dockerfile"), " golang:"+version[1]+" AS build\n") {
+	if len(version) != 2 || !strings.Contains(deployFile(t, "Dockerfile"), " golang:"+version[1]+" AS build\n") {
 		t.Errorf("go.mod asks for Go %v, and the Dockerfile takes another", version)
 	}
 }

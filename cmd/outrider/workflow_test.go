@@ -70,11 +70,14 @@ func TestWorkflow(t *testing.T) {
 		}
 	}
 	versions := regexp.MustCompile(`(?m)^VERSIONS \?= (.+)$`).FindStringSubmatch(string(makefile))
-	if versions == nil || versions[1] != strings.Join(workflow.Jobs["postgresql"].Strategy.Matrix["version"], " ") {
-		t.Errorf("the Makefile has the versions %v, the workflow %v", versions, workflow.Jobs["postgresql"].Strategy.Matrix["version"])
+	if len(versions) != 2 || versions[1] != strings.Join(workflow.Jobs["postgresql"].Strategy.Matrix["version"], " ") {
+		t.Fatalf("the Makefile has the versions %v, the workflow %v", versions, workflow.Jobs["postgresql"].Strategy.Matrix["version"])
 	}
 	// Each version has a server of just one release.
 	servers := regexp.MustCompile(`(?m)^POSTGRES_SERVERS := (.+)$`).FindStringSubmatch(string(makefile))
+	if len(servers) != 2 {
+		t.Fatal("the Makefile has no servers")
+	}
 	var majors []string
 	for _, server := range strings.Fields(servers[1]) {
 		major, _, _ := strings.Cut(server, ".")

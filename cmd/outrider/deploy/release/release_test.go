@@ -61,7 +61,7 @@ func TestMakeRelease(t *testing.T) {
 		}
 	}
 	program := filepath.Join(t.TempDir(), "outrider")
-	if err := os.WriteFile(program, files[folder+"/outrider"], 0o700); err != nil { //nolint:gosec // it is to be run
+	if err := os.WriteFile(program, files[folder+"/outrider"], 0o700); err != nil {
 		t.Fatal(err)
 	}
 	out, err := exec.CommandContext(t.Context(), program, "version").Output()
