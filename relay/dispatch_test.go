@@ -368,12 +368,14 @@ func TestAWebhookThatIsGoneIsDisabled(t *testing.T) {
 	if got := scan[string](b, `SELECT actor || ' ' || change || ': ' || (after ->> 'reason') FROM audit.webhook_changes ORDER BY webhook_version DESC LIMIT 1`); got != "relay disabled: "+domain.DisabledGone {
 		t.Errorf("the last change is %s", got)
 	}
-	if n := len(b.receiver.got("/gone")); n != 2 {
-		t.Errorf("the receiver saw %d POSTs, want 2: the first and the probe", n)
+	// By the record: on a busy machine a POST may time out although it arrived.
+	if n := scan[int](b, `SELECT count(*) FROM audit.attempts WHERE status_code = 410`); n != 2 {
+		t.Errorf("%d attempts were answered 410, want 2: the first and the probe", n)
 	}
+	seen := len(b.receiver.got("/gone"))
 	b.publish(1, "c", 2, 1)
 	b.awaitStatus("succeeded", 2)
-	if n := len(b.receiver.got("/gone")); n != 2 {
+	if n := len(b.receiver.got("/gone")); n != seen {
 		t.Errorf("the receiver saw a POST after it was disabled")
 	}
 }
