@@ -9,11 +9,12 @@ import (
 	"time"
 )
 
-// bareTable has the columns and defaults of the outbox, and nothing else: no
-// index, no trigger, no partitions.
+// bareTable has the columns and defaults of the outbox and their primary key,
+// as any table of a chat system has one, and nothing else: no other index, no
+// trigger, no partitions.
 const bareTable = `
 CREATE SCHEMA IF NOT EXISTS outrider_bench;
-CREATE TABLE IF NOT EXISTS outrider_bench.events (LIKE outbox.events INCLUDING DEFAULTS INCLUDING IDENTITY)`
+CREATE TABLE IF NOT EXISTS outrider_bench.events (LIKE outbox.events INCLUDING DEFAULTS INCLUDING IDENTITY, PRIMARY KEY (seq))`
 
 // insertBare is insertEvent for it.
 const insertBare = `INSERT INTO outrider_bench.events (account_id, event, payload) VALUES ($1::bigint, $2::text, $3::json)`
