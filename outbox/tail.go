@@ -205,7 +205,7 @@ type fetch struct {
 type scanned struct {
 	snap, event, ordering sql.NullString
 	xid                   string
-	head, relayID, commit int64
+	head                  int64
 	seq, account, size    sql.NullInt64
 	version, duplicate    int64
 	payload, metadata     []byte
@@ -218,7 +218,7 @@ type scanned struct {
 func (s *scanned) destinations() []any {
 	if s.into == nil {
 		s.into = []any{
-			&s.snap, &s.head, &s.xid, &s.relayID, &s.commit, &s.seq, &s.account, &s.event, &s.payload, &s.size,
+			&s.snap, &s.head, &s.xid, &s.seq, &s.account, &s.event, &s.payload, &s.size,
 			&s.id, &s.ordering, &s.metadata, &s.inserted, &s.more, &s.version, &s.duplicate,
 		}
 	}
@@ -303,6 +303,26 @@ func (r *reader) reload(ctx context.Context) error {
 	return nil
 }
 
+// confirm reads the chain's head back, for Watermill does not tell whether the
+// commit came through. It is a look-up of its own, so that what was routed is
+// sent without waiting for the next poll.
+func (r *reader) confirm() error {
+	ctx, cancel := context.WithTimeout(context.Background(), signalTimeout)
+	defer cancel()
+	head, err := r.config.Chain.Head(ctx)
+	if err != nil {
+		r.known = false
+		return fmt.Errorf("read the chain: %w", err)
+	}
+	if head.No != r.position.No || head.RelayID != r.config.RelayID {
+		r.known = false // and settled when it is read again
+		return nil
+	}
+	r.settle(head.No, head.RelayID, head.Commit)
+	r.lows = append(r.lows, link{head.XID, head.High})
+	return nil
+}
+
 // settle tells what became of the pending batch, given the chain's head.
 func (r *reader) settle(head, relayID, commit int64) {
 	if r.pending == nil {
@@ -356,25 +376,34 @@ func (r *reader) lowFor(s Snapshot) int64 {
 //
 // $1 rows to fetch, $2 limit of a body and of metadata, $3 limit of them all,
 // $4 and $5 bounds for duplicates: High is above all that is routed, and with it
-// the planner leaves the partitions that are kept ahead alone; $6 transactions in
-// progress in consumed, $7 lower bound of their rows, $8 xmax of consumed,
-// $9 lower bound of rows from there on, $10 W, $11 H, $12 lower bound above H,
-// $13 consumed, $14 the open window's snapshot or NULL.
+// the planner leaves the partitions that are kept ahead alone; $6 lower bound
+// above H, $7 consumed, $8 the open window's snapshot or NULL, $9 transactions in
+// progress in consumed, $10 lower bound of their rows, $11 xmax of consumed,
+// $12 lower bound of rows from there on, $13 W, $14 H.
 const selectRows = selectBegin + `
-                 (SELECT s.* FROM unnest($6::xid8[]) AS x (xid) CROSS JOIN LATERAL (
+                 (SELECT s.* FROM unnest($9::xid8[]) AS x (xid) CROSS JOIN LATERAL (
                      SELECT ` + rowColumns + ` FROM outbox.events e
-                      WHERE (e.xid, seq) > (x.xid, $7::bigint) AND (e.xid, seq) <= (x.xid, $11::bigint) AND seq > $7 AND seq <= $11
-                        AND ($14::pg_snapshot IS NULL OR pg_visible_in_snapshot(x.xid, $14::pg_snapshot))
+                      WHERE (e.xid, seq) > (x.xid, $10::bigint) AND (e.xid, seq) <= (x.xid, $14::bigint) AND seq > $10 AND seq <= $14
+                        AND ($8::pg_snapshot IS NULL OR pg_visible_in_snapshot(x.xid, $8::pg_snapshot))
                       ORDER BY e.xid, seq LIMIT $1) s
                    ORDER BY seq LIMIT $1)
                  UNION ALL
                  (SELECT ` + rowColumns + ` FROM outbox.events
-                   WHERE xid >= $8::xid8 AND xid <= $10::xid8 AND seq > $9 AND seq <= $11 AND $9 < $11 AND ` + inWindow + `
+                   WHERE xid >= $11::xid8 AND xid <= $13::xid8 AND seq > $12 AND seq <= $14 AND $12 < $14 AND ` + inWindow + `
                    ORDER BY seq LIMIT $1)
                  UNION ALL
+` + rowsAbove + selectEnd
+
+// selectAbove is selectRows where the first two paths lead to nothing, since no
+// transaction was under way and the floor has come up to H: that is so when an
+// event meets a tail that was idle. PostgreSQL takes longer to plan a path than
+// to find it empty.
+const selectAbove = selectBegin + rowsAbove + selectEnd
+
+const rowsAbove = `
                  (SELECT ` + rowColumns + ` FROM outbox.events
-                   WHERE seq > $12 AND CASE WHEN ` + inWindow + ` THEN 1 END IS NOT NULL
-                   ORDER BY seq LIMIT $1)` + selectEnd
+                   WHERE seq > $6 AND CASE WHEN ` + inWindow + ` THEN 1 END IS NOT NULL
+                   ORDER BY seq LIMIT $1)`
 
 // selectAdopted reads the next rows of those that an adoption found: what has
 // no decision, by place alone. LATERAL with LIMIT makes each a look-up by key,
@@ -391,10 +420,10 @@ const selectAdopted = selectBegin + `
 
 // selectBegin and selectEnd are around the rows of a poll.
 const selectBegin = `
-SELECT CASE WHEN e.rn IS NULL OR e.rn = 1 THEN m.snap::text END, m.no, m.xid::text, m.relay_id, m.commit,
+SELECT CASE WHEN e.rn IS NULL OR e.rn = 1 THEN m.snap::text END, m.no, m.xid::text,
        e.seq, e.account_id, e.event, CASE WHEN e.bytes <= $2 THEN e.payload END, e.bytes,
        e.id, e.ordering_key, e.metadata, e.inserted_at, e.more, coalesce(a.version, 0), coalesce(d.event_seq, 0)
-  FROM (SELECT pg_current_snapshot() AS snap, b.no, b.xid, b.relay_id, b.commit FROM relay.batches b ORDER BY b.no DESC LIMIT 1) m
+  FROM (SELECT pg_current_snapshot() AS snap, b.no, b.xid FROM relay.batches b ORDER BY b.no DESC LIMIT 1) m
   LEFT JOIN (
        SELECT w.*, lead(w.seq) OVER r IS NOT NULL AS more, row_number() OVER r AS rn,
               sum(CASE WHEN w.bytes <= $2 THEN w.bytes ELSE 0 END + coalesce(octet_length(w.metadata), 0)) OVER r AS running
@@ -418,7 +447,7 @@ const rowColumns = `seq, account_id, left(event, 200) AS event, payload,
        CASE WHEN pg_column_compression(payload) IS NULL THEN pg_column_size(payload) ELSE octet_length(payload::text) END AS bytes,
        id, left(ordering_key, 1000) AS ordering_key, CASE WHEN octet_length(metadata::text) <= $2 THEN metadata::text END AS metadata, inserted_at`
 
-const inWindow = `NOT pg_visible_in_snapshot(xid, $13::pg_snapshot) AND ($14::pg_snapshot IS NULL OR pg_visible_in_snapshot(xid, $14::pg_snapshot))`
+const inWindow = `NOT pg_visible_in_snapshot(xid, $7::pg_snapshot) AND ($8::pg_snapshot IS NULL OR pg_visible_in_snapshot(xid, $8::pg_snapshot))`
 
 // SelectQuery implements watermill-sql's SchemaAdapter.
 func (r *reader) SelectQuery(string, string, wsql.OffsetsAdapter) wsql.Query {
@@ -439,9 +468,13 @@ func (r *reader) SelectQuery(string, string, wsql.OffsetsAdapter) wsql.Query {
 	// Only behind an adoption is Low the higher one: its Bound. Rows of a
 	// transaction after the adoption's, and so after W, lie above it.
 	high := max(newest.high, p.Low)
+	args = append(args, max(p.Cursor, high), p.Consumed.String(), target)
+	floor := max(p.Cursor, p.Floor)
+	if len(p.Consumed.InProgress) == 0 && floor >= high {
+		return wsql.Query{Query: selectAbove, Args: args}
+	}
 	return wsql.Query{Query: selectRows, Args: append(args,
-		p.Consumed.array(), max(p.Cursor, p.Low), strconv.FormatUint(p.Consumed.Xmax, 10), max(p.Cursor, p.Floor),
-		strconv.FormatUint(newest.xid, 10), high, max(p.Cursor, high), p.Consumed.String(), target,
+		p.Consumed.array(), max(p.Cursor, p.Low), strconv.FormatUint(p.Consumed.Xmax, 10), floor, strconv.FormatUint(newest.xid, 10), high,
 	)}
 }
 
@@ -501,17 +534,9 @@ func (r *reader) startFetch(s *scanned) error {
 		return err
 	}
 	// A restore to an earlier time may have given the number to another link.
-	ours := xid == r.lows[len(r.lows)-1].xid
-	if r.pending != nil {
-		ours = s.relayID == r.config.RelayID
-	}
-	if s.head != r.position.No || !ours {
+	if s.head != r.position.No || xid != r.lows[len(r.lows)-1].xid {
 		r.known = false
 		return errHeadMoved
-	}
-	if r.pending != nil {
-		r.settle(s.head, s.relayID, s.commit)
-		r.lows = append(r.lows, link{xid, r.position.High})
 	}
 	r.sleep.xmin = now.Xmin
 	r.fetch.started, r.fetch.now, r.fetch.opened = true, now, r.position.open(now)
@@ -581,9 +606,14 @@ func (r *reader) HandleError(_ watermill.LoggerAdapter, noMsg bool, err error) t
 		return 0
 	}
 	r.pendingSent = r.pending != nil
-	if noMsg {
+	if r.pending != nil {
+		err = r.confirm()
+	}
+	switch {
+	case err != nil:
+	case noMsg:
 		err = r.sleep.afterNothing()
-	} else {
+	default:
 		err = r.sleep.afterRows(len(r.fetch.rows) >= r.config.BatchRows)
 		r.config.Ready(r.sleep.stop)
 	}
