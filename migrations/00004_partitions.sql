@@ -30,8 +30,10 @@ BEGIN
     SELECT last_value INTO seq_now FROM outbox.events_seq_seq;
     SELECT max(upper) INTO last_up FROM relay.partitions;
     -- About a day's rows: what came in since the oldest batch of the last day.
+    -- now(), which an index is searched by: clock_timestamp() would be compared
+    -- with each batch.
     SELECT least(max_size, greatest(min_size, (seq_now - b.high)::numeric * 86400 / greatest(extract(epoch FROM clock_timestamp() - b.at), 3600)))::bigint INTO size
-      FROM relay.batches b WHERE b.at > clock_timestamp() - interval '1 day' ORDER BY b.at LIMIT 1;
+      FROM relay.batches b WHERE b.at > now() - interval '1 day' ORDER BY b.at LIMIT 1;
     size := coalesce(size, min_size);
 
     SELECT * INTO p FROM relay.partitions WHERE NOT (events_done AND log_done) ORDER BY lower LIMIT 1;

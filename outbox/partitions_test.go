@@ -358,3 +358,31 @@ func TestManyPartitions(t *testing.T) {
 		t.Errorf("behind row %d the poll is\n%s", head.High, p.text)
 	}
 }
+
+// Looking whether a partition is wanted reads no chain, however long it is.
+func TestExtendingReadsNoHistory(t *testing.T) {
+	t.Parallel()
+	const batches = 20_000
+	db := pgtest.New(t).SQL
+	exec(t, db, `
+INSERT INTO relay.batches (no, prev, consumed, cursor, floor, window_floor, high, low, seq_min, seq_max, commit, relay_id, at)
+SELECT i, i - 1, pg_current_snapshot(), 0, 0, 0, i, 0, i, i, i, 1, now() - interval '10 days' + i * interval '30 s' FROM generate_series(1, $1::integer) i`, batches)
+	exec(t, db, `ANALYZE relay.batches`)
+	tx, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	var step string
+	if err := tx.QueryRowContext(t.Context(), `SELECT relay.extend_partitions()`).Scan(&step); err != nil {
+		t.Fatal(err)
+	}
+	var read int
+	if err := tx.QueryRowContext(t.Context(), `
+SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables WHERE relid = 'relay.batches'::regclass`).Scan(&read); err != nil {
+		t.Fatal(err)
+	}
+	if step != "nothing to do" || read == 0 || read > 10 {
+		t.Errorf("%q after reading %d of %d batches", step, read, batches)
+	}
+}
