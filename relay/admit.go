@@ -75,6 +75,10 @@ func (d *dispatcher) accept(no int64, found []Delivery) {
 	p := &progress{no: no, left: len(found)}
 	d.feed.progress = append(d.feed.progress, p)
 	for i := range found {
+		if found[i].Unreadable != nil {
+			d.park(&found[i], p)
+			continue
+		}
 		it := d.newItem(&found[i])
 		it.batch = p
 		q := d.queues[it.Key.WebhookID]
@@ -101,6 +105,9 @@ func (d *dispatcher) unknown(found []Delivery) []domain.WebhookID {
 	var ids []domain.WebhookID
 	for i := range found {
 		id := found[i].Key.WebhookID
+		if found[i].Unreadable != nil {
+			continue
+		}
 		if q := d.queues[id]; (q == nil || q.hook.Version < found[i].State.WebhookVersion) && !slices.Contains(ids, id) {
 			ids = append(ids, id)
 		}

@@ -47,21 +47,24 @@ type dispatcher struct {
 	logger   *slog.Logger
 	inbox    inbox
 
-	queues  map[domain.WebhookID]*queue
-	since   string                              // snapshot behind which refresh looks for changes
-	loads   int                                 // webhooks being read
-	newer   map[domain.WebhookID]domain.Webhook // changed meanwhile
-	marked  []*queue                            // to be looked at
-	out     []*step                             // for the recorder
-	steps   int                                 // with the recorder
-	parked  map[domain.DeliveryKey]struct{}     // in memory and in the due table
-	open    map[domain.DeliveryKey]int64        // attempts under way, by the place of their start
-	lost    []lostAttempt                       // of dead relays, to be given up
-	fresh   int                                 // first deliveries in memory
-	crowded map[*queue]struct{}                 // queues that may have some
-	missed  map[*queue]struct{}                 // have due rows that came too late to be hurried
-	looked  time.Time                           // when shed last looked, and the place was told
-	bodies  int                                 // their bytes
+	queues map[domain.WebhookID]*queue
+	since  string                              // snapshot behind which refresh looks for changes
+	loads  int                                 // webhooks being read
+	newer  map[domain.WebhookID]domain.Webhook // changed meanwhile
+	marked []*queue                            // to be looked at
+	out    []*step                             // for the recorder
+	steps  int                                 // with the recorder
+	parked map[domain.DeliveryKey]struct{}     // in memory and in the due table
+	open   map[domain.DeliveryKey]int64        // attempts under way, by the place of their start
+	lost   []lostAttempt                       // of dead relays, to be given up
+
+	unreadable map[domain.DeliveryKey]struct{} // passed over, and told
+
+	fresh   int                 // first deliveries in memory
+	crowded map[*queue]struct{} // queues that may have some
+	missed  map[*queue]struct{} // have due rows that came too late to be hurried
+	looked  time.Time           // when shed last looked, and the place was told
+	bodies  int                 // their bytes
 	flying  int
 	commit  int64 // newest group commit known
 
@@ -149,6 +152,8 @@ func newDispatcher(store Store, webhooks Webhooks, policy domain.RetryPolicy, no
 		missed:  map[*queue]struct{}{},
 		parked:  map[domain.DeliveryKey]struct{}{},
 		open:    map[domain.DeliveryKey]int64{},
+
+		unreadable: map[domain.DeliveryKey]struct{}{},
 	}
 }
 

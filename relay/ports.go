@@ -116,6 +116,9 @@ type Delivery struct {
 	Body []byte
 	// Due is the row it was found by; Kind is DueNone where there is none.
 	Due Due
+	// Unreadable says why its log cannot be read, nil where it can. Only Key,
+	// Pos and Due are filled in then.
+	Unreadable error
 }
 
 // Cursor is a place in the due table, in the order of time and routing.

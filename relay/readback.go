@@ -110,6 +110,7 @@ func (d *dispatcher) later(what string, f func(context.Context) (func(), error),
 // comeBack takes deliveries from the due table into memory. timed says that
 // their time has come, whether or not their webhooks have room.
 func (d *dispatcher) comeBack(found []Delivery, release domain.ReleaseReason, timed bool) {
+	found = d.readable(found)
 	unknown := d.unknown(found)
 	if len(unknown) == 0 {
 		d.bringBack(found, release, timed)
@@ -244,6 +245,7 @@ func (d *dispatcher) readHeld(q *queue, c *conversation) {
 		found, err := d.store.Held(ctx, id, c.order, laneLimit)
 		return func() {
 			c.loading = false
+			found = d.readable(found)
 			if len(found) == 0 {
 				if d.holding(id, c.order) {
 					// They are on their way into the table: look again shortly.

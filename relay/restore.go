@@ -78,6 +78,11 @@ func (d *dispatcher) restore(ctx context.Context, place Place) error {
 	for i := range open {
 		d.adopt(&open[i], place.Low)
 	}
+	for _, b := range blocked {
+		if q := d.queues[b.WebhookID]; q != nil {
+			d.nextOf(q, q.conversation(b.Order)) // it may be the turn of what is held
+		}
+	}
 	d.due.next = d.now()
 	return nil
 }
@@ -85,6 +90,11 @@ func (d *dispatcher) restore(ctx context.Context, place Place) error {
 // adopt takes over an open attempt of a dead relay. It may still be under way
 // until its timeout has passed on our clock; until then its conversation waits.
 func (d *dispatcher) adopt(found *Delivery, low int64) {
+	if found.Unreadable != nil {
+		d.open[found.Key] = low // so that a version that can read it finds it
+		d.passOver(found)
+		return
+	}
 	q := d.queues[found.Key.WebhookID]
 	if q == nil {
 		return

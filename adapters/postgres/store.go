@@ -36,7 +36,7 @@ SELECT d.event_seq, d.webhook_id, d.replay_id, d.version, d.kind, d.at, d.key,
        d.pos, s.account_id, s.event_id, r.data, r.salt, e.payload, e.metadata, st.entries
   FROM d
  CROSS JOIN LATERAL (
-       SELECT l.account_id, l.event_id::text AS event_id, (l.data ->> 'webhook_version')::bigint AS webhook_version FROM relay.log l
+       SELECT l.account_id, l.event_id::text AS event_id, CASE WHEN l.data ->> 'webhook_version' ~ '^[0-9]{1,18}$' THEN (l.data ->> 'webhook_version')::bigint END AS webhook_version FROM relay.log l
         WHERE l.event_seq = d.event_seq AND l.webhook_id = d.webhook_id AND l.replay_id = d.replay_id AND l.version = 1 LIMIT 1) s
  CROSS JOIN LATERAL (
        SELECT l.data::text AS data, l.salt FROM relay.log l
@@ -69,6 +69,8 @@ func (s *Store) read(ctx context.Context, query string, args ...any) ([]relay.De
 	return found, rows.Err()
 }
 
+// scanDelivery reads one delivery. What is wrong with its log is told in it, so
+// that no other delivery of the read suffers.
 func scanDelivery(rows *sql.Rows) (relay.Delivery, error) {
 	var (
 		d                 relay.Delivery
@@ -84,16 +86,22 @@ func scanDelivery(rows *sql.Rows) (relay.Delivery, error) {
 	if err != nil {
 		return d, err
 	}
-	if d.EventID, err = uuid.Parse(eventID.String); err != nil {
-		return d, fmt.Errorf("event %d: its id: %w", d.Key.EventSeq, err)
-	}
 	if kind != "" {
 		d.Due.Kind, d.Due.Key, d.Due.At, d.Due.Pos = relay.DueKind(kind[0]), d.Key, at.Time, d.Pos
 	} else {
 		d.Due = relay.Due{}
 	}
+	d.Unreadable = decode(&d, eventID.String, entries, routed, salt, payload, metadata)
+	return d, nil
+}
+
+// decode completes a delivery from its log, its event's decision and payload.
+func decode(d *relay.Delivery, eventID string, entries, routed, salt, payload, metadata []byte) (err error) {
+	if d.EventID, err = uuid.Parse(eventID); err != nil {
+		return fmt.Errorf("the event's id: %w", err)
+	}
 	if d.State, err = fold(entries); err != nil {
-		return d, fmt.Errorf("delivery of event %d to webhook %d: %w", d.Key.EventSeq, d.Key.WebhookID, err)
+		return err
 	}
 	var decision struct {
 		Event       string `json:"event"`
@@ -101,7 +109,7 @@ func scanDelivery(rows *sql.Rows) (relay.Delivery, error) {
 		Digest      string `json:"digest"`
 	}
 	if err := json.Unmarshal(routed, &decision); err != nil {
-		return d, fmt.Errorf("event %d: its decision: %w", d.Key.EventSeq, err)
+		return fmt.Errorf("the event's decision: %w", err)
 	}
 	d.Event, d.OrderingKey = decision.Event, decision.OrderingKey
 	d.Traceparent = domain.Traceparent(metadata)
@@ -112,7 +120,7 @@ func scanDelivery(rows *sql.Rows) (relay.Delivery, error) {
 			d.Body = body
 		}
 	}
-	return d, nil
+	return nil
 }
 
 func fold(entries []byte) (domain.Delivery, error) {
