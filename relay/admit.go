@@ -50,7 +50,7 @@ func fromBatch(batch *outbox.Batch) []Delivery {
 				State: domain.Evolve(domain.Delivery{}, domain.Scheduled{
 					At: batch.At, Deadline: batch.At.Add(domain.Deadline(row.Name)), WebhookVersion: target.Version,
 				}),
-				Body: row.Body,
+				Body: row.Body, Size: len(row.Body),
 			})
 		}
 	}

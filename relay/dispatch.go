@@ -66,12 +66,17 @@ type dispatcher struct {
 	looked  time.Time           // when shed last looked, and the place was told
 	bodies  int                 // their bytes
 	flying  int
-	commit  int64 // newest group commit known
+
+	returned int // bytes of bodies that came back, and that reads may bring
+	aloft    int // bytes of bodies on their way
+	fetching int // bodies being read
+
+	commit int64 // newest group commit known
 
 	feed     feed
 	due      dueReader
 	stale    staleness
-	starved  []*queue                // have work, but maxInFlight is reached
+	starved  []*queue                // have work, but there is no room in flight
 	reads    []func(context.Context) // to begin
 	stopping bool
 	hungry   atomic.Bool   // the tail may route on

@@ -112,8 +112,12 @@ type Delivery struct {
 	// Pos is the place in the log of the entry that scheduled it.
 	Pos   int64
 	State domain.Delivery
-	// Body is nil where the payload is gone or is not what was routed.
-	Body []byte
+	// Body is nil where the payload is gone or is not what was routed, or where
+	// Unread says that a read had no room for it.
+	Body   []byte
+	Unread bool
+	// Size is how many bytes the body has, or its payload where it is unread.
+	Size int
 	// Due is the row it was found by; Kind is DueNone where there is none.
 	Due Due
 	// Unreadable says why its log cannot be read, nil where it can. Only Key,
@@ -136,7 +140,9 @@ type Blocked struct {
 	Held      int
 }
 
-// Store reads what waits to be delivered. No read grows with history.
+// Store reads what waits to be delivered. No read grows with history. Where one
+// takes room, that is how many bytes of bodies it gives; what is beyond comes
+// unread.
 type Store interface {
 	// Head gives the number of the newest committed batch.
 	Head(ctx context.Context) (int64, error)
@@ -144,14 +150,17 @@ type Store interface {
 	Batch(ctx context.Context, no int64) ([]Delivery, error)
 	// DueBefore reads retries and holds from cursor on whose time has come,
 	// oldest first, and when the next one behind them is due, zero for never.
-	DueBefore(ctx context.Context, cursor Cursor, now time.Time, limit int) (found []Delivery, next time.Time, err error)
+	DueBefore(ctx context.Context, cursor Cursor, now time.Time, limit, room int) (found []Delivery, next time.Time, err error)
 	// DueOf reads what is due of one webhook behind cursor, oldest first: its
 	// first deliveries, or those of replays.
-	DueOf(ctx context.Context, webhook domain.WebhookID, replays bool, cursor Cursor, now time.Time, limit int) ([]Delivery, error)
+	DueOf(ctx context.Context, webhook domain.WebhookID, replays bool, cursor Cursor, now time.Time, limit, room int) ([]Delivery, error)
 	// Held reads the deliveries held in one ordering key, in routing order.
-	Held(ctx context.Context, webhook domain.WebhookID, order int64, limit int) ([]Delivery, error)
+	Held(ctx context.Context, webhook domain.WebhookID, order int64, limit, room int) ([]Delivery, error)
+	// Body reads the body of a delivery, nil where the payload is gone or is not
+	// what was routed.
+	Body(ctx context.Context, key domain.DeliveryKey) ([]byte, error)
 	// Open reads the deliveries with an attempt started at or after low, a
-	// place in the log, that has no outcome.
+	// place in the log, that has no outcome, without their bodies.
 	Open(ctx context.Context, low int64) ([]Delivery, error)
 	// Blocked counts what waits by ordering key.
 	Blocked(ctx context.Context) ([]Blocked, error)

@@ -15,6 +15,9 @@ type item struct {
 	Delivery
 	// order is the hash of its ordering key, 0 where it keeps no order.
 	order int64
+	// back is how many bytes of its body count as come back, aloft how many as on
+	// their way.
+	back, aloft int
 	// batch is the batch that it holds back, nil once it is on record.
 	batch *progress
 	// since is when it came into memory.
@@ -73,6 +76,7 @@ type queue struct {
 	hook     *domain.Webhook
 	inFlight [lanes]int
 	lanes    [lanes]lane
+	aloft    int // bytes of bodies on their way
 	// conversations have an attempt under way or deliveries waiting in memory;
 	// blocked has those whose deliveries wait in the due table.
 	conversations map[int64]*conversation

@@ -145,6 +145,8 @@ func (d *dispatcher) bringBack(found []Delivery, release domain.ReleaseReason, t
 		}
 		it.order = f.Due.Order
 		d.parked[f.Key] = struct{}{}
+		it.back = len(it.Body)
+		d.returned += it.back
 		if f.Due.Kind == DueHold {
 			q.block(it.order, 0, -1)
 			it.release = release
@@ -179,11 +181,12 @@ func (d *dispatcher) readDue() {
 	cursor := d.due.cursor
 	// Rows that come later must not fall behind the cursor.
 	d.due.cursor = Cursor{At: until.Truncate(time.Microsecond), Pos: 1<<63 - 1}
-	read := d.due.cursor
+	read, room := d.due.cursor, d.reserve(dueBytes)
 	d.later("due", func(ctx context.Context) (func(), error) {
-		found, next, err := d.store.DueBefore(ctx, cursor, read.At, dueLimit)
+		found, next, err := d.store.DueBefore(ctx, cursor, read.At, dueLimit, room)
 		return func() {
 			d.due.reading = false
+			d.free(room)
 			if !next.IsZero() && (d.due.next.IsZero() || next.Before(d.due.next)) {
 				d.due.next = next // else something saved meanwhile is due before
 			}
@@ -193,7 +196,7 @@ func (d *dispatcher) readDue() {
 			}
 			d.comeBack(found, domain.ReleaseElapsed, true)
 		}, err
-	}, func() { d.due.reading, d.due.cursor, d.due.next = false, cursor, now })
+	}, func() { d.free(room); d.due.reading, d.due.cursor, d.due.next = false, cursor, now })
 }
 
 // readLane brings back what overflowed. Once nothing is left, new work goes
@@ -212,10 +215,12 @@ func (d *dispatcher) readLane(q *queue, l int) {
 	}
 	lane.loading, lane.read = true, later(lane.read, now)
 	id, cursor, asked, unsaved := q.hook.ID, lane.cursor, lane.asked, len(lane.unsaved)
+	room := d.reserve(laneBytes)
 	d.later("overflow", func(ctx context.Context) (func(), error) {
-		found, err := d.store.DueOf(ctx, id, l == replayLane, cursor, now, laneLimit)
+		found, err := d.store.DueOf(ctx, id, l == replayLane, cursor, now, laneLimit, room)
 		return func() {
 			lane.loading = false
+			d.free(room)
 			if n := len(found); n > 0 && lane.cursor == cursor {
 				lane.cursor = Cursor{At: found[n-1].Due.At, Pos: found[n-1].Due.Pos}
 			}
@@ -226,7 +231,7 @@ func (d *dispatcher) readLane(q *queue, l int) {
 			d.comeBack(found, domain.ReleaseElapsed, false)
 			d.mark(q)
 		}, err
-	}, func() { lane.loading = false; d.mark(q) })
+	}, func() { d.free(room); lane.loading = false; d.mark(q) })
 }
 
 func later(a, b time.Time) time.Time {
@@ -240,11 +245,12 @@ func later(a, b time.Time) time.Time {
 // are finished.
 func (d *dispatcher) readHeld(q *queue, c *conversation) {
 	c.loading = true
-	id := q.hook.ID
+	id, room := q.hook.ID, d.reserve(laneBytes)
 	d.later("held", func(ctx context.Context) (func(), error) {
-		found, err := d.store.Held(ctx, id, c.order, laneLimit)
+		found, err := d.store.Held(ctx, id, c.order, laneLimit, room)
 		return func() {
 			c.loading = false
+			d.free(room)
 			found = d.readable(found)
 			if len(found) == 0 {
 				if d.holding(id, c.order) {
@@ -257,7 +263,7 @@ func (d *dispatcher) readHeld(q *queue, c *conversation) {
 			d.comeBack(found, domain.ReleaseTurn, false)
 			d.nextOf(q, c)
 		}, err
-	}, func() { c.loading = false; d.nextOf(q, q.conversation(c.order)) })
+	}, func() { d.free(room); c.loading = false; d.nextOf(q, q.conversation(c.order)) })
 }
 
 // holding tells whether a hold of a conversation is on its way into the table.

@@ -20,11 +20,8 @@ func (d *dispatcher) onOutcome(o outcome) {
 		q.disabling = true
 		d.disable(q.hook.AccountID, q.hook.ID)
 	}
-	for _, starved := range d.starved {
-		starved.starved = false
-		d.mark(starved)
-	}
-	d.starved = d.starved[:0]
+	d.land(q, it)
+	d.feedStarved()
 	d.endAttempt(q, it, domain.RecordOutcome{
 		At: d.now(), Attempt: o.attempt, Outcome: o.outcome, Policy: d.policy, Jitter: rand.Float64(), //nolint:gosec // spreads retries
 	})
@@ -167,6 +164,8 @@ func (d *dispatcher) onRefused(s *step) {
 		delete(d.open, it.Key)
 		q.inFlight[it.lane()]--
 		d.flying--
+		d.land(q, it)
+		d.feedStarved()
 		if it.order != 0 {
 			c := q.conversation(it.order)
 			c.busy = false

@@ -6,21 +6,21 @@ import (
 
 // pump starts what a webhook's queue may start now.
 func (d *dispatcher) pump(q *queue) {
+	full := d.flying >= maxInFlight
 	for l := range lanes {
-		for d.flying < maxInFlight && q.room(l) {
-			it := q.lanes[l].pop()
-			if it == nil {
+		for q.room(l) && len(q.lanes[l].runnable) > 0 {
+			if d.flying >= maxInFlight || !d.fits(q, q.lanes[l].runnable[0]) {
+				full = true
 				break
 			}
-			d.start(q, it)
+			d.start(q, q.lanes[l].pop())
 		}
 		if lane := &q.lanes[l]; lane.overflow && !lane.loading && lane.size < laneLimit/4 {
 			d.readLane(q, l)
 		}
 	}
-	if d.flying >= maxInFlight && !q.starved {
-		q.starved = true
-		d.starved = append(d.starved, q)
+	if full {
+		d.starve(q)
 	}
 }
 
@@ -38,6 +38,9 @@ func (d *dispatcher) start(q *queue, it *item) {
 		} else {
 			d.hold(q, it, domain.HoldPaused)
 		}
+		return
+	case it.Unread:
+		d.fetch(q, it)
 		return
 	case it.Body == nil:
 		d.end(q, it, domain.GiveUp{At: now, Reason: domain.DeadPayload})
@@ -61,6 +64,7 @@ func (d *dispatcher) start(q *queue, it *item) {
 			Traceparent: it.Traceparent, Body: it.Body,
 		}
 		d.leave(q, it)
+		d.lift(q, it)
 		it.begun = now
 		q.inFlight[it.lane()]++
 		d.flying++
@@ -96,6 +100,11 @@ func (d *dispatcher) leave(q *queue, it *item) {
 	if it.batch != nil {
 		d.fresh--
 		d.bodies -= len(it.Body)
+	}
+	d.free(it.back)
+	it.back = 0
+	if !it.State.Open {
+		d.land(q, it) // it was fetched, and does not start
 	}
 }
 

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -30,10 +31,14 @@ func (s *Store) Head(ctx context.Context) (int64, error) {
 // readBack completes deliveries found by d: the entry that scheduled each, the
 // routing decision, the payload, and its stream. LATERAL with LIMIT makes each
 // a look-up by key, whatever the statistics say. What its webhook's disabling or
-// deletion cancels needs no payload: such a backlog is as long as it likes.
+// deletion cancels needs no payload: such a backlog is as long as it likes. Nor
+// is more sent than the room that d gives, whatever the payloads' size: only
+// how large the others are.
 const readBack = `
 SELECT d.event_seq, d.webhook_id, d.replay_id, d.version, d.kind, d.at, d.key,
-       d.pos, s.account_id, s.event_id, r.data, r.salt, e.payload, e.metadata, st.entries
+       d.pos, s.account_id, s.event_id, r.data, r.salt,
+       CASE WHEN e.size <= d.room AND sum(e.size) FILTER (WHERE e.size <= d.room) OVER (ORDER BY d.at, d.pos ROWS UNBOUNDED PRECEDING) <= d.room THEN e.payload END,
+       e.size, e.metadata, st.entries
   FROM d
  CROSS JOIN LATERAL (
        SELECT l.account_id, l.event_id::text AS event_id, CASE WHEN l.data ->> 'webhook_version' ~ '^[0-9]{1,18}$' THEN (l.data ->> 'webhook_version')::bigint END AS webhook_version FROM relay.log l
@@ -42,7 +47,7 @@ SELECT d.event_seq, d.webhook_id, d.replay_id, d.version, d.kind, d.at, d.key,
        SELECT l.data::text AS data, l.salt FROM relay.log l
         WHERE l.event_seq = d.event_seq AND l.webhook_id = 0 AND l.replay_id = 0 AND l.version = 1 LIMIT 1) r
   LEFT JOIN LATERAL (
-       SELECT o.payload::text AS payload, o.metadata::text AS metadata FROM outbox.events o
+       SELECT o.payload::text AS payload, octet_length(o.payload::text) AS size, o.metadata::text AS metadata FROM outbox.events o
         WHERE o.seq = d.event_seq AND NOT EXISTS (
               SELECT FROM relay.webhooks w WHERE w.id = d.webhook_id AND (w.state = 'deleted' OR w.disabled_version > s.webhook_version)) LIMIT 1) e ON true
  CROSS JOIN LATERAL (
@@ -64,6 +69,10 @@ func (s *Store) read(ctx context.Context, query string, args ...any) ([]relay.De
 		if err != nil {
 			return nil, err
 		}
+		// The webhooks of a chat event share its body.
+		if n := len(found) - 1; n >= 0 && found[n].Key.EventSeq == d.Key.EventSeq && d.Body != nil && bytes.Equal(found[n].Body, d.Body) {
+			d.Body = found[n].Body
+		}
 		found = append(found, d)
 	}
 	return found, rows.Err()
@@ -80,9 +89,10 @@ func scanDelivery(rows *sql.Rows) (relay.Delivery, error) {
 		routed, entries   []byte
 		salt              []byte
 		payload, metadata []byte
+		size              sql.NullInt32
 	)
 	err := rows.Scan(&d.Key.EventSeq, &d.Key.WebhookID, &d.Key.ReplayID, &d.Due.Version, &kind, &at, &d.Due.Order,
-		&d.Pos, &d.AccountID, &eventID, &routed, &salt, &payload, &metadata, &entries)
+		&d.Pos, &d.AccountID, &eventID, &routed, &salt, &payload, &size, &metadata, &entries)
 	if err != nil {
 		return d, err
 	}
@@ -91,6 +101,7 @@ func scanDelivery(rows *sql.Rows) (relay.Delivery, error) {
 	} else {
 		d.Due = relay.Due{}
 	}
+	d.Unread, d.Size = size.Valid && payload == nil, int(size.Int32)
 	d.Unreadable = decode(&d, eventID.String, entries, routed, salt, payload, metadata)
 	return d, nil
 }
@@ -117,7 +128,7 @@ func decode(d *relay.Delivery, eventID string, entries, routed, salt, payload, m
 	if payload != nil {
 		body, quarantine := domain.Body(d.Event, payload)
 		if quarantine == domain.QuarantineNone && relay.Digest(salt, body) == decision.Digest {
-			d.Body = body
+			d.Body, d.Size = body, len(body)
 		}
 	}
 	return nil
@@ -158,7 +169,7 @@ func (s *Store) Batch(ctx context.Context, no int64) ([]relay.Delivery, error) {
 	}
 	return s.read(ctx, `
 WITH d AS MATERIALIZED (
-  SELECT l.event_seq, l.webhook_id, l.replay_id, 0 AS version, ''::text AS kind, NULL::timestamptz AS at, 0::bigint AS key, l.pos
+  SELECT l.event_seq, l.webhook_id, l.replay_id, 0 AS version, ''::text AS kind, NULL::timestamptz AS at, 0::bigint AS key, l.pos, 1::bigint << 62 AS room
     FROM relay.log l
    WHERE l.event_seq BETWEEN $3 AND $4 AND l.pos > $1 AND l.pos < $2 AND l.delivery_id IS NOT NULL
      AND (SELECT true FROM relay.log n WHERE n.event_seq = l.event_seq AND n.webhook_id = l.webhook_id AND n.replay_id = l.replay_id AND n.version = 2 LIMIT 1) IS NULL
@@ -167,12 +178,12 @@ WITH d AS MATERIALIZED (
 }
 
 // DueBefore implements relay.Store.
-func (s *Store) DueBefore(ctx context.Context, cursor relay.Cursor, now time.Time, limit int) ([]relay.Delivery, time.Time, error) {
+func (s *Store) DueBefore(ctx context.Context, cursor relay.Cursor, now time.Time, limit, room int) ([]relay.Delivery, time.Time, error) {
 	found, err := s.read(ctx, `
 WITH d AS MATERIALIZED (
-  SELECT event_seq, webhook_id, replay_id, version, kind::text AS kind, at, key, pos FROM relay.due
+  SELECT event_seq, webhook_id, replay_id, version, kind::text AS kind, at, key, pos, $5::bigint AS room FROM relay.due
    WHERE kind <> 'o' AND (at, pos) > ($1::timestamptz, $2::bigint) AND at <= $3::timestamptz ORDER BY at, pos LIMIT $4)
-`+readBack+byTime, cursor.At.UTC(), cursor.Pos, now.UTC(), limit)
+`+readBack+byTime, cursor.At.UTC(), cursor.Pos, now.UTC(), limit, room)
 	if err != nil {
 		return nil, time.Time{}, err
 	}
@@ -185,28 +196,43 @@ WITH d AS MATERIALIZED (
 }
 
 // DueOf implements relay.Store.
-func (s *Store) DueOf(ctx context.Context, webhook domain.WebhookID, replays bool, cursor relay.Cursor, now time.Time, limit int) ([]relay.Delivery, error) {
+func (s *Store) DueOf(ctx context.Context, webhook domain.WebhookID, replays bool, cursor relay.Cursor, now time.Time, limit, room int) ([]relay.Delivery, error) {
 	return s.read(ctx, `
 WITH d AS MATERIALIZED (
-  SELECT event_seq, webhook_id, replay_id, version, kind::text AS kind, at, key, pos FROM relay.due
+  SELECT event_seq, webhook_id, replay_id, version, kind::text AS kind, at, key, pos, $7::bigint AS room FROM relay.due
    WHERE webhook_id = $1 AND (replay_id > 0) = $2 AND (at, pos) > ($3::timestamptz, $4::bigint) AND at <= $5::timestamptz ORDER BY at, pos LIMIT $6)
-`+readBack+byTime, int64(webhook), replays, cursor.At.UTC(), cursor.Pos, now.UTC(), limit)
+`+readBack+byTime, int64(webhook), replays, cursor.At.UTC(), cursor.Pos, now.UTC(), limit, room)
 }
 
 // Held implements relay.Store.
-func (s *Store) Held(ctx context.Context, webhook domain.WebhookID, order int64, limit int) ([]relay.Delivery, error) {
+func (s *Store) Held(ctx context.Context, webhook domain.WebhookID, order int64, limit, room int) ([]relay.Delivery, error) {
 	return s.read(ctx, `
 WITH d AS MATERIALIZED (
-  SELECT event_seq, webhook_id, replay_id, version, kind::text AS kind, at, key, pos FROM relay.due
+  SELECT event_seq, webhook_id, replay_id, version, kind::text AS kind, at, key, pos, $4::bigint AS room FROM relay.due
    WHERE webhook_id = $1 AND key = $2 AND kind = 'h' ORDER BY pos LIMIT $3)
-`+readBack+`d.pos`, int64(webhook), order, limit)
+`+readBack+`d.pos`, int64(webhook), order, limit, room)
+}
+
+const bodyQuery = `
+WITH d AS MATERIALIZED (
+  SELECT $1::bigint AS event_seq, $2::bigint AS webhook_id, $3::bigint AS replay_id, 0 AS version, ''::text AS kind,
+         NULL::timestamptz AS at, 0::bigint AS key, 0::bigint AS pos, 1::bigint << 62 AS room)
+` + readBack + `d.pos`
+
+// Body implements relay.Store.
+func (s *Store) Body(ctx context.Context, key domain.DeliveryKey) ([]byte, error) {
+	found, err := s.read(ctx, bodyQuery, key.EventSeq, int64(key.WebhookID), int64(key.ReplayID))
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	return found[0].Body, found[0].Unreadable
 }
 
 // openQuery finds starts without an end. An open attempt's start is the last
 // entry of its stream.
 const openQuery = `
 WITH d AS MATERIALIZED (
-  SELECT l.event_seq, l.webhook_id, l.replay_id, 0 AS version, ''::text AS kind, NULL::timestamptz AS at, 0::bigint AS key, l.pos
+  SELECT l.event_seq, l.webhook_id, l.replay_id, 0 AS version, ''::text AS kind, NULL::timestamptz AS at, 0::bigint AS key, l.pos, 0::bigint AS room
     FROM relay.log l
    WHERE l.pos >= $1 AND l.type = 'attempt_started'
      AND (SELECT true FROM relay.log n WHERE n.event_seq = l.event_seq AND n.webhook_id = l.webhook_id AND n.replay_id = l.replay_id AND n.version = l.version + 1 LIMIT 1) IS NULL)
