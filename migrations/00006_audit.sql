@@ -50,12 +50,23 @@ SELECT x.event_id,
   FROM (SELECT r.event_seq AS seq, r.webhook_id, r.type, r.event_id, r.account_id, r.at AS routed_at, r.routing, r.data
           FROM relay.log r
          UNION ALL
-        -- No row at or below low is still waiting: it keeps the search short.
+        -- What waits, as the tail looks for it: rows of transactions that were
+        -- under way when the position was taken, and of newer ones. A
+        -- transaction that is open for days so costs its own rows, not all
+        -- that came since. OFFSET 0, + 0 and LIMIT 1 keep each a look-up by
+        -- key, whatever the statistics say.
+        SELECT w.seq, 0::bigint, 'routed'::text, w.id, w.account_id, NULL::timestamptz, 'waiting'::text, NULL::json
+          FROM (SELECT pg_snapshot_xip(b.consumed) AS xid, b.low
+                  FROM (SELECT * FROM relay.batches ORDER BY no DESC LIMIT 1) b) t
+         CROSS JOIN LATERAL (
+               SELECT o.seq, o.id, o.account_id FROM outbox.events o WHERE o.xid = t.xid AND o.seq + 0 > t.low OFFSET 0) w
+         WHERE (SELECT true FROM relay.log r WHERE r.event_seq = w.seq AND r.webhook_id = 0 AND r.replay_id = 0 AND r.version = 1 LIMIT 1) IS NULL
+         UNION ALL
         SELECT w.seq, 0::bigint, 'routed'::text, w.id, w.account_id, NULL::timestamptz, 'waiting'::text, NULL::json
           FROM outbox.events w
-         WHERE w.xid >= (SELECT pg_snapshot_xmin(b.consumed) FROM relay.batches b ORDER BY b.no DESC LIMIT 1)
-           AND w.seq > (SELECT b.low FROM relay.batches b ORDER BY b.no DESC LIMIT 1)
-           AND NOT EXISTS (SELECT FROM relay.log r WHERE r.event_seq = w.seq AND r.webhook_id = 0 AND r.replay_id = 0 AND r.version = 1)) x
+         WHERE w.xid >= (SELECT pg_snapshot_xmax(b.consumed) FROM relay.batches b ORDER BY b.no DESC LIMIT 1)
+           AND w.seq > (SELECT b.floor FROM relay.batches b ORDER BY b.no DESC LIMIT 1)
+           AND (SELECT true FROM relay.log r WHERE r.event_seq = w.seq AND r.webhook_id = 0 AND r.replay_id = 0 AND r.version = 1 LIMIT 1) IS NULL) x
   LEFT JOIN outbox.events e ON e.seq = x.seq
  WHERE x.webhook_id = 0 AND x.type = 'routed';
 

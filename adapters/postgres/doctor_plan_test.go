@@ -122,6 +122,61 @@ SELECT i, i - 1, (1000000 + 100 * i)::text::xid8, (1000001 + 100 * i || ':' || 1
 	look("stale")
 }
 
+// What waits is found by what waits: a transaction that is open since long ago
+// makes no audit query walk all that was routed since.
+func TestAnOldTransactionMakesAuditEventsNoSlower(t *testing.T) {
+	t.Parallel()
+	const routed, newer = 40_000, 30
+	db := pgtest.New(t).SQL
+	exec := func(statement string, args ...any) {
+		t.Helper()
+		if _, err := db.ExecContext(t.Context(), statement, args...); err != nil {
+			t.Fatalf("%v in %s", err, statement)
+		}
+	}
+	// Transaction 1000000 is open since before the first row, and has row 10:
+	// that it is below the cursor of the window does not make it routed.
+	exec(`INSERT INTO outbox.events (xid, account_id, event, payload)
+SELECT CASE i WHEN 10 THEN '1000000' ELSE (1000000 + i)::text END::xid8, i % 50 + 1, 'message_created', '{}' FROM generate_series(1, $1::bigint) i`, routed+newer)
+	exec(`
+INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, routing)
+SELECT seq, 0, 0, account_id, seq << 20, 1, now(), 1, 'routed', '{}', id, 'routed' FROM outbox.events WHERE seq <= $1 AND seq <> 10`, routed)
+	exec(`
+INSERT INTO relay.batches (no, prev, xid, consumed, cursor, floor, window_floor, high, low, seq_min, seq_max, commit, relay_id)
+SELECT 1, 0, $2::text::xid8, ('1000000:' || $2 || ':1000000')::pg_snapshot, $1, $1::bigint - 100, $1::bigint - 100, $1, 0, 1, $1, 1, 1`, routed, fmt.Sprint(1000001+routed))
+	look := func(stats string) {
+		t.Helper()
+		tx, err := db.BeginTx(t.Context(), &sql.TxOptions{ReadOnly: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = tx.Rollback() }()
+		for _, q := range []struct {
+			name, query string
+			rows        int
+		}{
+			{"a page", `SELECT seq, event FROM audit.events ORDER BY seq DESC LIMIT 20`, 20},
+			{"a page further down", `SELECT seq, event FROM audit.events WHERE seq < 20000 ORDER BY seq DESC LIMIT 20`, 20},
+			{"what waits", `SELECT seq, event FROM audit.events WHERE routed_at IS NULL ORDER BY seq`, newer + 1},
+		} {
+			root, err := explain(t.Context(), tx, q.query, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, read, _ := root.walk(0)
+			if int(root.Rows) != q.rows {
+				t.Errorf("%s statistics, %s: %.0f rows, want %d", stats, q.name, root.Rows, q.rows)
+			}
+			if read > 1000 {
+				t.Errorf("%s statistics, %s: read %d rows by\n%s", stats, q.name, read, text)
+			}
+		}
+	}
+	look("no")
+	exec(`ANALYZE`)
+	look("fresh")
+}
+
 func explain(ctx context.Context, tx *sql.Tx, query string, args []any) (planNode, error) {
 	var text string
 	if err := tx.QueryRowContext(ctx, `EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) `+query, args...).Scan(&text); err != nil {
