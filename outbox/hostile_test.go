@@ -92,6 +92,38 @@ func (h *hostile) transaction(ctx context.Context) (err error) {
 	return tx.Commit()
 }
 
+// overtake commits a row whose place is above, and whose transaction is below,
+// those of a row that is still open: where no newer transaction has completed,
+// the snapshot in which the first is read has the other above its xmax.
+func overtake(ctx context.Context, db *sql.DB, conversation int) error {
+	whole := context.WithoutCancel(ctx)
+	var txs [2]*sql.Tx
+	for i := range txs {
+		tx, err := db.BeginTx(whole, nil)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = tx.Rollback() }()
+		txs[i] = tx
+	}
+	older, newer := txs[0], txs[1]
+	h := &hostile{rand: rand.New(rand.NewPCG(1, uint64(conversation)))} //nolint:gosec // a load
+	if _, err := older.ExecContext(whole, `SELECT pg_current_xact_id()`); err != nil {
+		return err
+	}
+	if err := h.insert(whole, newer, conversation); err != nil {
+		return err
+	}
+	if err := h.insert(whole, older, conversation+1); err != nil {
+		return err
+	}
+	if err := older.Commit(); err != nil {
+		return err
+	}
+	pause(ctx, 15*time.Millisecond)
+	return newer.Commit()
+}
+
 // insert inserts one to three events of a conversation, some in savepoints.
 func (h *hostile) insert(ctx context.Context, tx *sql.Tx, conversation int) error {
 	one := func() error {
@@ -143,6 +175,16 @@ func besiege(t *testing.T, db *sql.DB, batch int) {
 	ctx, cancel := context.WithTimeout(t.Context(), production)
 	defer cancel()
 	var producers sync.WaitGroup
+	for number := range 2 {
+		producers.Go(func() {
+			for ctx.Err() == nil {
+				if err := overtake(ctx, db, ownConversations*(number+10)); err != nil {
+					t.Errorf("overtaking producer %d: %v", number, err)
+					return
+				}
+			}
+		})
+	}
 	for number := range 12 {
 		producers.Go(func() {
 			h := &hostile{db, number, rand.New(rand.NewPCG(uint64(number), uint64(batch)))} //nolint:gosec // a load
