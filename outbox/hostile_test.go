@@ -97,16 +97,16 @@ func (h *hostile) transaction(ctx context.Context) (err error) {
 // the snapshot in which the first is read has the other above its xmax.
 func overtake(ctx context.Context, db *sql.DB, conversation int) error {
 	whole := context.WithoutCancel(ctx)
-	var txs [2]*sql.Tx
-	for i := range txs {
-		tx, err := db.BeginTx(whole, nil)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = tx.Rollback() }()
-		txs[i] = tx
+	older, err := db.BeginTx(whole, nil)
+	if err != nil {
+		return err
 	}
-	older, newer := txs[0], txs[1]
+	defer func() { _ = older.Rollback() }()
+	newer, err := db.BeginTx(whole, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = newer.Rollback() }()
 	h := &hostile{rand: rand.New(rand.NewPCG(1, uint64(conversation)))} //nolint:gosec // a load
 	if _, err := older.ExecContext(whole, `SELECT pg_current_xact_id()`); err != nil {
 		return err
