@@ -3,9 +3,10 @@
 // Watermill subscriber through which the relay reads them.
 //
 // The tail guarantees that each committed row is handed over, and written down
-// as routed, exactly once: window.go tells which rows are next, tail.go gives
-// that to Watermill, wake.go lets the reader sleep. What is written for a
-// routed batch is the Chain's business, a port that adapters/postgres fills.
+// as routed, exactly once: window.go tells which rows are next, poll.go reads
+// them, tail.go gives them to Watermill, wake.go lets the reader sleep. What is
+// written for a routed batch is the Chain's business, a port that
+// adapters/postgres fills.
 //
 // It does not decide where an event goes, and it sends nothing.
 package outbox

@@ -200,31 +200,6 @@ type fetch struct {
 	more    bool // says the last of them: behind it the window has others
 }
 
-// scanned is where the columns of a row of selectRows go. It is kept: what
-// database/sql writes to would be allocated anew for each row.
-type scanned struct {
-	snap, event, ordering sql.NullString
-	xid                   string
-	head                  int64
-	seq, account, size    sql.NullInt64
-	version, duplicate    int64
-	payload, metadata     []byte
-	id                    sql.RawBytes
-	inserted              sql.NullTime
-	more                  sql.NullBool
-	into                  []any
-}
-
-func (s *scanned) destinations() []any {
-	if s.into == nil {
-		s.into = []any{
-			&s.snap, &s.head, &s.xid, &s.seq, &s.account, &s.event, &s.payload, &s.size,
-			&s.id, &s.ordering, &s.metadata, &s.inserted, &s.more, &s.version, &s.duplicate,
-		}
-	}
-	return s.into
-}
-
 // rowIndex finds the row of a message; handlers run in other goroutines.
 type rowIndex struct {
 	sync.Mutex
@@ -351,103 +326,6 @@ func (r *reader) lowFor(s Snapshot) int64 {
 	}
 	return low
 }
-
-// selectRows reads the next rows of the window and, on each row or alone where
-// there is none, the snapshot and the chain's head.
-//
-// Three paths lead to the rows of a window. All have the same filter, what the
-// target sees and consumed does not; they differ in how rows are found, and do
-// not overlap. With H the High and W the transaction of the newest link known
-// to be committed, every row of a transaction after W lies above H, so:
-//
-//   - above H, by sequence number: the backlog, however long it is;
-//   - up to H, by the transactions that were under way in consumed: stragglers;
-//   - up to H, by the transactions from consumed's xmax up to W: those that
-//     overlapped with the last batches.
-//
-// So no path sorts the backlog or walks what was consumed. Everything that
-// bounds them is a parameter: the planner sees the values and prunes
-// partitions. The statistics of new rows are missing or wrong, so the text sees
-// to it that a plan that does sort them never looks cheap: stragglers are
-// looked up one transaction after the other, as a comparison of rows, which
-// the planner thinks true of many; and it thinks IS NOT NULL true of all.
-//
-// Names and keys far over their limits are cut, and stay over them.
-//
-// $1 rows to fetch, $2 limit of a body and of metadata, $3 limit of them all,
-// $4 and $5 bounds for duplicates: High is above all that is routed, and with it
-// the planner leaves the partitions that are kept ahead alone; $6 lower bound
-// above H, $7 consumed, $8 the open window's snapshot or NULL, $9 transactions in
-// progress in consumed, $10 lower bound of their rows, $11 xmax of consumed,
-// $12 lower bound of rows from there on, $13 W, $14 H.
-const selectRows = selectBegin + `
-                 (SELECT s.* FROM unnest($9::xid8[]) AS x (xid) CROSS JOIN LATERAL (
-                     SELECT ` + rowColumns + ` FROM outbox.events e
-                      WHERE (e.xid, seq) > (x.xid, $10::bigint) AND (e.xid, seq) <= (x.xid, $14::bigint) AND seq > $10 AND seq <= $14
-                        AND ($8::pg_snapshot IS NULL OR pg_visible_in_snapshot(x.xid, $8::pg_snapshot))
-                      ORDER BY e.xid, seq LIMIT $1) s
-                   ORDER BY seq LIMIT $1)
-                 UNION ALL
-                 (SELECT ` + rowColumns + ` FROM outbox.events
-                   WHERE xid >= $11::xid8 AND xid <= $13::xid8 AND seq > $12 AND seq <= $14 AND $12 < $14 AND ` + inWindow + `
-                   ORDER BY seq LIMIT $1)
-                 UNION ALL
-` + rowsAbove + selectEnd
-
-// selectAbove is selectRows where the first two paths lead to nothing, since no
-// transaction was under way and the floor has come up to H: that is so when an
-// event meets a tail that was idle. PostgreSQL takes longer to plan a path than
-// to find it empty.
-const selectAbove = selectBegin + rowsAbove + selectEnd
-
-const rowsAbove = `
-                 (SELECT ` + rowColumns + ` FROM outbox.events
-                   WHERE seq > $6 AND CASE WHEN ` + inWindow + ` THEN 1 END IS NOT NULL
-                   ORDER BY seq LIMIT $1)`
-
-// selectAdopted reads the next rows of those that an adoption found: what has
-// no decision, by place alone. LATERAL with LIMIT makes each a look-up by key,
-// whatever the statistics say. The cursor is where the last batch ended, so
-// each row's decision is looked for once.
-//
-// $1 to $5 as in selectRows, $6 cursor, $7 bound.
-const selectAdopted = selectBegin + `
-                 SELECT ` + rowColumns + ` FROM outbox.events e
-                   LEFT JOIN LATERAL (
-                        SELECT true AS decided FROM relay.log l
-                         WHERE l.event_seq = e.seq AND l.webhook_id = 0 AND l.replay_id = 0 AND l.version = 1 LIMIT 1) l ON true
-                  WHERE seq > $6 AND seq <= $7 AND l.decided IS NULL` + selectEnd
-
-// selectBegin and selectEnd are around the rows of a poll.
-const selectBegin = `
-SELECT CASE WHEN e.rn IS NULL OR e.rn = 1 THEN m.snap::text END, m.no, m.xid::text,
-       e.seq, e.account_id, e.event, CASE WHEN e.bytes <= $2 THEN e.payload END, e.bytes,
-       e.id, e.ordering_key, e.metadata, e.inserted_at, e.more, coalesce(a.version, 0), coalesce(d.event_seq, 0)
-  FROM (SELECT pg_current_snapshot() AS snap, b.no, b.xid FROM relay.batches b ORDER BY b.no DESC LIMIT 1) m
-  LEFT JOIN (
-       SELECT w.*, lead(w.seq) OVER r IS NOT NULL AS more, row_number() OVER r AS rn,
-              sum(CASE WHEN w.bytes <= $2 THEN w.bytes ELSE 0 END + coalesce(octet_length(w.metadata), 0)) OVER r AS running
-         FROM (
-              SELECT * FROM (`
-
-const selectEnd = `) u
-               ORDER BY seq LIMIT $1) w
-       WINDOW r AS (ORDER BY w.seq ROWS UNBOUNDED PRECEDING)
-       ) e ON e.rn < $1 AND (e.running <= $3 OR e.rn = 1)
-  LEFT JOIN relay.accounts a ON a.account_id = e.account_id
-  LEFT JOIN LATERAL ( -- "+ 0" leaves the planner no index but the one on event_id
-       SELECT min(l.event_seq + 0) AS event_seq FROM relay.log l
-        WHERE l.event_id = e.id AND l.webhook_id = 0 AND l.event_seq > $4 AND l.event_seq <= $5 AND l.account_id + 0 = e.account_id
-          AND l.event_seq <> e.seq AND l.routing <> 'quarantined') d ON true
- ORDER BY e.seq`
-
-// rowColumns are read of each row. A payload that is not compressed tells its
-// size without being read.
-const rowColumns = `seq, account_id, left(event, 200) AS event, payload,
-       CASE WHEN pg_column_compression(payload) IS NULL THEN pg_column_size(payload) ELSE octet_length(payload::text) END AS bytes,
-       id, left(ordering_key, 1000) AS ordering_key, CASE WHEN octet_length(metadata::text) <= $2 THEN metadata::text END AS metadata, inserted_at`
-
-const inWindow = `NOT pg_visible_in_snapshot(xid, $7::pg_snapshot) AND ($8::pg_snapshot IS NULL OR pg_visible_in_snapshot(xid, $8::pg_snapshot))`
 
 // SelectQuery implements watermill-sql's SchemaAdapter.
 func (r *reader) SelectQuery(string, string, wsql.OffsetsAdapter) wsql.Query {
