@@ -87,10 +87,9 @@ func TestRoundTripsForAThousandDeliveries(t *testing.T) {
 		b.publish(account64(account), "", 1, each)
 	}
 	w, through := newWire(t, b.dsn)
-	direct := b.dsn
-	b.dsn = through
-	r := b.start(nil)
-	b.dsn = direct
+	proxied := *b
+	proxied.dsn = through
+	r := proxied.start(nil)
 	b.eventually("1,000 POSTs", func() (bool, string) {
 		got := len(b.receiver.got(""))
 		return got == accounts*each, fmt.Sprint(got)

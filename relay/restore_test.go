@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,16 +16,24 @@ type fakeWebhooks struct {
 	Webhooks
 	load    func() []domain.Webhook
 	changed func(since string) []domain.Webhook
-	asked   []string
+
+	mu    sync.Mutex
+	asked []string
+}
+
+func (w *fakeWebhooks) note(what string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.asked = append(w.asked, what)
 }
 
 func (w *fakeWebhooks) Load(context.Context, []domain.WebhookID) ([]domain.Webhook, error) {
-	w.asked = append(w.asked, "load")
+	w.note("load")
 	return w.load(), nil
 }
 
 func (w *fakeWebhooks) Changed(_ context.Context, since string) ([]domain.Webhook, string, error) {
-	w.asked = append(w.asked, "changed since "+since)
+	w.note("changed since " + since)
 	return w.changed(since), "now", nil
 }
 
