@@ -237,3 +237,25 @@ func TestDuplicates(t *testing.T) {
 	tail.close(t)
 	checkAlone(t, db, tail.seen)
 }
+
+// A tail that has little to do looks for duplicates by another statement. On a
+// server of its own no other transaction keeps the tail from using it.
+func TestDuplicatesWhereLittleComes(t *testing.T) {
+	t.Parallel()
+	db := pgtest.NewOn(t, pgtest.NewServer(t, nil)).SQL
+	tail := readTail(t, db, nil)
+	ids := []uuid.UUID{uuid.New(), uuid.New()}
+	want := []int64{0, 0, 1, 2, 1, 0}
+	for i, id := range []uuid.UUID{ids[0], ids[1], ids[0], ids[1], ids[0], ids[0]} {
+		account := 1
+		if i == len(want)-1 {
+			account = 2
+		}
+		exec(t, db, `INSERT INTO outbox.events (account_id, event, payload, id) VALUES ($1, 'message_created', '{}', $2)`, account, id)
+		if row := tail.pass(t, 1)[0]; row.DuplicateOf != want[i] {
+			t.Errorf("row %d repeats %d, want %d", row.Seq, row.DuplicateOf, want[i])
+		}
+		awaitRouted(t, db, i+1)
+	}
+	tail.close(t)
+}

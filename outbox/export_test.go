@@ -1,5 +1,16 @@
 package outbox
 
+import "strings"
+
+// QueryFew gives the statement with which the tail polls where it has little to
+// do, without the mark, and its arguments.
+func (t *Tail) QueryFew(position Position, newest uint64) (query string, args []any) {
+	r := &reader{config: t.reader.config, position: position, lows: []link{{newest, position.High}}, selectFew: t.reader.selectFew}
+	r.fetch.started = true // and gave no row
+	q := r.SelectQuery(Topic, "", nil)
+	return strings.TrimPrefix(q.Query, PreparedMark), q.Args
+}
+
 // Query gives the statement with which the tail polls at a position whose link
 // was written by the transaction newest, and its arguments.
 func (t *Tail) Query(position Position, newest uint64) (query string, args []any) {

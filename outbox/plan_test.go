@@ -48,7 +48,44 @@ type node struct {
 func explain(t *testing.T, db *sql.DB, tail *outbox.Tail, position outbox.Position, newest uint64) plan {
 	t.Helper()
 	query, args := tail.Query(position, newest)
-	text := scan[string](t, db, `EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) `+query, args...)
+	return parsePlan(t, scan[string](t, db, explainJSON+query, args...))
+}
+
+const explainJSON = `EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) `
+
+// explainFew does so for a tail that has little to do: with a plan that knows
+// no values.
+func explainFew(t *testing.T, db *sql.DB, tail *outbox.Tail, position outbox.Position, newest uint64) plan {
+	t.Helper()
+	query, args := tail.QueryFew(position, newest)
+	conn, err := db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	values := make([]string, len(args))
+	for i, arg := range args {
+		values[i] = "NULL"
+		if arg != nil {
+			values[i] = fmt.Sprintf("'%v'", arg)
+		}
+	}
+	if _, err := conn.ExecContext(t.Context(), `SET plan_cache_mode = force_generic_plan; DEALLOCATE ALL; PREPARE few AS `+query); err != nil {
+		t.Fatal(err)
+	}
+	execute := `EXECUTE few (` + strings.Join(values, ", ") + `)`
+	if _, err := conn.ExecContext(t.Context(), execute); err != nil { // which plans it
+		t.Fatal(err)
+	}
+	var text string
+	if err := conn.QueryRowContext(t.Context(), explainJSON+execute).Scan(&text); err != nil {
+		t.Fatal(err)
+	}
+	return parsePlan(t, text)
+}
+
+func parsePlan(t *testing.T, text string) plan {
+	t.Helper()
 	var explained []struct {
 		Plan node
 		Time float64 `json:"Execution Time"`
@@ -113,9 +150,8 @@ func TestPollsReadOnlyWhatIsNew(t *testing.T) {
 		p.Floor, p.High, p.Low = seq, seq, seq
 		return p
 	}
-	check := func(stats, what string, p outbox.Position, newest uint64, rows, read, pages int) {
+	judge := func(stats, what string, got plan, rows, read, pages int) {
 		t.Helper()
-		got := explain(t, db, tail, p, newest)
 		t.Logf("%s statistics, %s: cost %.0f, %.1f ms, %d rows read, %d sorted, %d pages", stats, what, got.cost, got.ms, got.read, got.sorted, got.pages)
 		if got.rows != max(rows, 1) { // one row says that there is nothing
 			t.Errorf("%s statistics, %s: %d rows, want %d", stats, what, got.rows, rows)
@@ -123,6 +159,14 @@ func TestPollsReadOnlyWhatIsNew(t *testing.T) {
 		if got.read > read || got.pages > pages || got.sorted > 2*(batch+1) || len(got.scanned) > 0 {
 			t.Errorf("%s statistics, %s: %d rows and %d pages were read, %d sorted, %v scanned, by\n%s", stats, what, got.read, got.pages, got.sorted, got.scanned, got.text)
 		}
+	}
+	check := func(stats, what string, p outbox.Position, newest uint64, rows, read, pages int) {
+		t.Helper()
+		judge(stats, what, explain(t, db, tail, p, newest), rows, read, pages)
+	}
+	checkFew := func(stats, what string, p outbox.Position, rows, read, pages int) {
+		t.Helper()
+		judge(stats, "by few, "+what, explainFew(t, db, tail, p, xidOf(p.High)+1), rows, read, pages)
 	}
 	// Each row is read, and its id looked up in each partition; each partition
 	// gives one row more than asked for.
@@ -132,6 +176,9 @@ func TestPollsReadOnlyWhatIsNew(t *testing.T) {
 		idle := at(last)
 		check(stats, "nothing waits", idle, xidOf(last)+1, 0, 10, 100)
 		check(stats, "10 rows wait", at(last-10), xidOf(last-10)+1, 10, 50, 600)
+		checkFew(stats, "nothing waits", idle, 0, 10, 100)
+		checkFew(stats, "10 rows wait", at(last-10), 10, 50, 600)
+		checkFew(stats, "50,000 rows wait", at(last-50_000), 64, 300, 3000)
 		check(stats, "50,000 rows wait", at(last-50_000), xidOf(last-50_000)+1, batch, full, fullPages)
 
 		// In the middle of a window, and behind it.

@@ -1,6 +1,10 @@
 package outbox
 
-import "database/sql"
+import (
+	"database/sql"
+	"strconv"
+	"strings"
+)
 
 // selectRows reads the next rows of the window and, on each row or alone where
 // there is none, the snapshot and the chain's head.
@@ -24,80 +28,103 @@ import "database/sql"
 //
 // Names and keys far over their limits are cut, and stay over them.
 //
-// $1 rows to fetch, $2 limit of a body and of metadata, $3 limit of them all,
-// $4 and $5 bounds for duplicates: High is above all that is routed, and with it
-// the planner leaves the partitions that are kept ahead alone; $6 lower bound
-// above H, $7 consumed, $8 the open window's snapshot or NULL, $9 transactions in
-// progress in consumed, $10 lower bound of their rows, $11 xmax of consumed,
-// $12 lower bound of rows from there on, $13 W, $14 H.
-const selectRows = selectBegin + `
+// $1 limit of a body and of metadata, $2 limit of them all, $3 and $4 bounds
+// for duplicates: High is above all that is routed, and with it the planner
+// leaves the partitions that are kept ahead alone; $5 lower bound above H,
+// $6 consumed, $7 the open window's snapshot or NULL, $8 rows to fetch,
+// $9 transactions in progress in consumed, $10 lower bound of their rows,
+// $11 xmax of consumed, $12 lower bound of rows from there on, $13 W, $14 H.
+var selectRows = poll("$8", duplicateByJoin, `
                  (SELECT s.* FROM unnest($9::xid8[]) AS x (xid) CROSS JOIN LATERAL (
-                     SELECT ` + rowColumns + ` FROM outbox.events e
+                     SELECT `+rowColumns+` FROM outbox.events e
                       WHERE (e.xid, seq) > (x.xid, $10::bigint) AND (e.xid, seq) <= (x.xid, $14::bigint) AND seq > $10 AND seq <= $14
-                        AND ($8::pg_snapshot IS NULL OR pg_visible_in_snapshot(x.xid, $8::pg_snapshot))
-                      ORDER BY e.xid, seq LIMIT $1) s
-                   ORDER BY seq LIMIT $1)
+                        AND ($7::pg_snapshot IS NULL OR pg_visible_in_snapshot(x.xid, $7::pg_snapshot))
+                      ORDER BY e.xid, seq LIMIT $8) s
+                   ORDER BY seq LIMIT $8)
                  UNION ALL
-                 (SELECT ` + rowColumns + ` FROM outbox.events
-                   WHERE xid >= $11::xid8 AND xid <= $13::xid8 AND seq > $12 AND seq <= $14 AND $12 < $14 AND ` + inWindow + `
-                   ORDER BY seq LIMIT $1)
+                 (SELECT `+rowColumns+` FROM outbox.events
+                   WHERE xid >= $11::xid8 AND xid <= $13::xid8 AND seq > $12 AND seq <= $14 AND $12 < $14 AND `+inWindow+`
+                   ORDER BY seq LIMIT $8)
                  UNION ALL
-` + rowsAbove + selectEnd
+`+rowsAbove)
 
 // selectAbove is selectRows where the first two paths lead to nothing, since no
 // transaction was under way and the floor has come up to H: that is so when an
 // event meets a tail that was idle. PostgreSQL takes longer to plan a path than
 // to find it empty.
-const selectAbove = selectBegin + rowsAbove + selectEnd
+var selectAbove = poll("$8", duplicateByJoin, rowsAbove)
+
+// selectFew is selectAbove for a tail that has little to do, and takes no
+// argument for the rows to fetch. Each connection plans it once: one that is
+// planned anew takes a millisecond, which is most of what a single event would
+// wait for. Such a plan knows no values, so the text has what the planner would
+// go wrong without: the limit, and duplicates looked for by a function, since a
+// join would seem to read each partition.
+func selectFew(limit int) string {
+	return PreparedMark + poll(strconv.Itoa(limit), duplicateByFunction, rowsAbove)
+}
+
+// PreparedMark is what the text of a statement begins with that connections
+// prepare when it comes for the first time, and plan once. The relay's pool
+// does so; elsewhere it is a comment.
+const PreparedMark = "/* prepared */"
 
 const rowsAbove = `
                  (SELECT ` + rowColumns + ` FROM outbox.events
-                   WHERE seq > $6 AND CASE WHEN ` + inWindow + ` THEN 1 END IS NOT NULL
-                   ORDER BY seq LIMIT $1)`
+                   WHERE seq > $5 AND CASE WHEN ` + inWindow + ` THEN 1 END IS NOT NULL
+                   ORDER BY seq LIMIT :limit)`
 
 // selectAdopted reads the next rows of those that an adoption found: what has
 // no decision, by place alone. LATERAL with LIMIT makes each a look-up by key,
 // whatever the statistics say. The cursor is where the last batch ended, so
 // each row's decision is looked for once.
 //
-// $1 to $5 as in selectRows, $6 cursor, $7 bound.
-const selectAdopted = selectBegin + `
-                 SELECT ` + rowColumns + ` FROM outbox.events e
+// $1 to $4 as in selectRows, $5 cursor, $6 bound, $7 rows to fetch.
+var selectAdopted = poll("$7", duplicateByJoin, `
+                 SELECT `+rowColumns+` FROM outbox.events e
                    LEFT JOIN LATERAL (
                         SELECT true AS decided FROM relay.log l
                          WHERE l.event_seq = e.seq AND l.webhook_id = 0 AND l.replay_id = 0 AND l.version = 1 LIMIT 1) l ON true
-                  WHERE seq > $6 AND seq <= $7 AND l.decided IS NULL` + selectEnd
+                  WHERE seq > $5 AND seq <= $6 AND l.decided IS NULL`)
 
-// selectBegin and selectEnd are around the rows of a poll.
-const selectBegin = `
+// poll gives the statement of a poll: rows finds those of the window, duplicate
+// an earlier event with a row's id.
+func poll(limit, duplicate, rows string) string {
+	return strings.ReplaceAll(`
 SELECT CASE WHEN e.rn IS NULL OR e.rn = 1 THEN m.snap::text END, m.no, m.xid::text,
-       e.seq, e.account_id, e.event, CASE WHEN e.bytes <= $2 THEN e.payload END, e.bytes,
+       e.seq, e.account_id, e.event, CASE WHEN e.bytes <= $1 THEN e.payload END, e.bytes,
        e.id, e.ordering_key, e.metadata, e.inserted_at, e.more, coalesce(a.version, 0), coalesce(d.event_seq, 0)
   FROM (SELECT pg_current_snapshot() AS snap, b.no, b.xid FROM relay.batches b ORDER BY b.no DESC LIMIT 1) m
   LEFT JOIN (
        SELECT w.*, lead(w.seq) OVER r IS NOT NULL AS more, row_number() OVER r AS rn,
-              sum(CASE WHEN w.bytes <= $2 THEN w.bytes ELSE 0 END + coalesce(octet_length(w.metadata), 0)) OVER r AS running
+              sum(CASE WHEN w.bytes <= $1 THEN w.bytes ELSE 0 END + coalesce(octet_length(w.metadata), 0)) OVER r AS running
          FROM (
-              SELECT * FROM (`
-
-const selectEnd = `) u
-               ORDER BY seq LIMIT $1) w
+              SELECT * FROM (`+rows+`) u
+               ORDER BY seq LIMIT :limit) w
        WINDOW r AS (ORDER BY w.seq ROWS UNBOUNDED PRECEDING)
-       ) e ON e.rn < $1 AND (e.running <= $3 OR e.rn = 1)
+       ) e ON e.rn < :limit AND (e.running <= $2 OR e.rn = 1)
   LEFT JOIN relay.accounts a ON a.account_id = e.account_id
-  LEFT JOIN LATERAL ( -- "+ 0" leaves the planner no index but the one on event_id
+  LEFT JOIN LATERAL (`+duplicate+`) d ON true
+ ORDER BY e.seq`, ":limit", limit)
+}
+
+// Each finds an earlier event of the account with a row's id. "+ 0" leaves the
+// planner no index but the one on event_id.
+const (
+	duplicateByJoin = `
        SELECT min(l.event_seq + 0) AS event_seq FROM relay.log l
-        WHERE l.event_id = e.id AND l.webhook_id = 0 AND l.event_seq > $4 AND l.event_seq <= $5 AND l.account_id + 0 = e.account_id
-          AND l.event_seq <> e.seq AND l.routing <> 'quarantined') d ON true
- ORDER BY e.seq`
+        WHERE l.event_id = e.id AND l.webhook_id = 0 AND l.event_seq > $3 AND l.event_seq <= $4 AND l.account_id + 0 = e.account_id
+          AND l.event_seq <> e.seq AND l.routing <> 'quarantined'`
+	duplicateByFunction = `SELECT relay.first_seen(e.id, e.account_id, e.seq, $3, $4) AS event_seq`
+)
 
 // rowColumns are read of each row. A payload that is not compressed tells its
 // size without being read.
 const rowColumns = `seq, account_id, left(event, 200) AS event, payload,
        CASE WHEN pg_column_compression(payload) IS NULL THEN pg_column_size(payload) ELSE octet_length(payload::text) END AS bytes,
-       id, left(ordering_key, 1000) AS ordering_key, CASE WHEN octet_length(metadata::text) <= $2 THEN metadata::text END AS metadata, inserted_at`
+       id, left(ordering_key, 1000) AS ordering_key, CASE WHEN octet_length(metadata::text) <= $1 THEN metadata::text END AS metadata, inserted_at`
 
-const inWindow = `NOT pg_visible_in_snapshot(xid, $7::pg_snapshot) AND ($8::pg_snapshot IS NULL OR pg_visible_in_snapshot(xid, $8::pg_snapshot))`
+const inWindow = `NOT pg_visible_in_snapshot(xid, $6::pg_snapshot) AND ($7::pg_snapshot IS NULL OR pg_visible_in_snapshot(xid, $7::pg_snapshot))`
 
 // scanned is where the columns of a row of selectRows go. It is kept: what
 // database/sql writes to would be allocated anew for each row.

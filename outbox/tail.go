@@ -146,6 +146,10 @@ func (c *TailConfig) setDefaults() {
 	}
 }
 
+// few is the most rows of a poll by a tail that has little to do: some of what
+// comes in while the batch before is written, at a thousand events a second.
+func (c *TailConfig) few() int { return min(c.BatchRows, 64) }
+
 // Tail is the relay's end of the outbox: a Watermill subscriber, and the rows
 // behind its messages.
 type Tail struct {
@@ -179,6 +183,8 @@ type reader struct {
 	// dupFloor is the sequence number behind which ids are looked up.
 	dupFloor   int64
 	dupFloorAt time.Time
+
+	selectFew string
 
 	fetch fetch
 	scan  scanned
@@ -215,6 +221,7 @@ func NewTail(db *sql.DB, config TailConfig) (*Tail, error) {
 	config.setDefaults()
 	stop := make(chan struct{})
 	r := &reader{DB: db, config: config}
+	r.selectFew = selectFew(config.few() + 1)
 	r.sleep = sleeper{db: db, wake: config.Wake, stop: stop, poll: config.PollInterval}
 	r.index.bySeq = map[string]*Row{}
 	subscriber, err := wsql.NewSubscriber(r, wsql.SubscriberConfig{
@@ -329,14 +336,16 @@ func (r *reader) lowFor(s Snapshot) int64 {
 
 // SelectQuery implements watermill-sql's SchemaAdapter.
 func (r *reader) SelectQuery(string, string, wsql.OffsetsAdapter) wsql.Query {
+	limit := r.config.BatchRows + 1
+	few := r.fetch.started && len(r.fetch.rows) <= r.config.few()/2
 	r.fetch = fetch{}
 	r.index.Lock()
 	clear(r.index.bySeq)
 	r.index.Unlock()
 	p := r.position
-	args := []any{r.config.BatchRows + 1, r.config.MaxBody, r.config.BatchBytes, r.dupFloor, p.High}
+	args := []any{r.config.MaxBody, r.config.BatchBytes, r.dupFloor, p.High}
 	if p.Bound > 0 {
-		return wsql.Query{Query: selectAdopted, Args: append(args, p.Cursor, p.Bound)}
+		return wsql.Query{Query: selectAdopted, Args: append(args, p.Cursor, p.Bound, limit)}
 	}
 	var target any
 	if p.Target != nil {
@@ -348,10 +357,13 @@ func (r *reader) SelectQuery(string, string, wsql.OffsetsAdapter) wsql.Query {
 	high := max(newest.high, p.Low)
 	args = append(args, max(p.Cursor, high), p.Consumed.String(), target)
 	floor := max(p.Cursor, p.Floor)
-	if len(p.Consumed.InProgress) == 0 && floor >= high {
-		return wsql.Query{Query: selectAbove, Args: args}
+	switch above := len(p.Consumed.InProgress) == 0 && floor >= high; {
+	case above && few:
+		return wsql.Query{Query: r.selectFew, Args: args}
+	case above:
+		return wsql.Query{Query: selectAbove, Args: append(args, limit)}
 	}
-	return wsql.Query{Query: selectRows, Args: append(args,
+	return wsql.Query{Query: selectRows, Args: append(args, limit,
 		p.Consumed.array(), max(p.Cursor, p.Low), strconv.FormatUint(p.Consumed.Xmax, 10), floor, strconv.FormatUint(newest.xid, 10), high,
 	)}
 }

@@ -20,7 +20,7 @@ type Chain struct{ db *sql.DB }
 // NewChain gives the chain of a database.
 func NewChain(db *sql.DB) *Chain { return &Chain{db} }
 
-const headQuery = `
+const headQuery = outbox.PreparedMark + `
 SELECT no, xid::text, consumed::text, target::text, cursor, floor, window_floor, high, low, bound, relay_id, commit
   FROM relay.batches ORDER BY no DESC LIMIT 1`
 
@@ -65,7 +65,7 @@ SELECT coalesce((SELECT high FROM relay.batches WHERE at < $1 ORDER BY at DESC L
 //
 // The longest argument is the first: lib/pq gathers them in one buffer, which
 // would be copied again and again on its way to that length.
-const batchStatement = `
+const batchStatement = outbox.PreparedMark + `
 WITH link AS (
   INSERT INTO relay.batches (no, prev, consumed, target, cursor, floor, window_floor, high, low, seq_min, seq_max, relay_id, at, commit, bound)
   VALUES ($2::bigint, (SELECT b.no FROM relay.batches b WHERE b.no = $2::bigint - 1), $3::pg_snapshot, $4::pg_snapshot,

@@ -136,7 +136,7 @@ func (c checkedConnector) check(ctx context.Context, conn driver.Conn, life int)
 	if err := c.identity.check(ctx, whole, life); err != nil {
 		return nil, err
 	}
-	return checkedConn{whole, c.identity, life}, nil
+	return checkedConn{preparing{whole, map[string]pqStatement{}}, c.identity, life}, nil
 }
 
 // pqConn is all that database/sql looks for in a connection of lib/pq.
@@ -154,7 +154,7 @@ type pqConn interface {
 
 // checkedConn is a connection of one life of a relay.
 type checkedConn struct {
-	pqConn
+	preparing
 	identity *Identity
 	life     int
 }
@@ -165,7 +165,7 @@ func (c checkedConn) ResetSession(ctx context.Context) error {
 	if c.life != c.identity.present() {
 		return driver.ErrBadConn
 	}
-	return c.pqConn.ResetSession(ctx)
+	return c.preparing.ResetSession(ctx)
 }
 
 func prepare(ctx context.Context, conn pqConn) error {

@@ -13,6 +13,7 @@ import (
 	"github.com/lib/pq/oid"
 
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/outbox"
 	"github.com/outrider-relay/outrider/relay"
 )
 
@@ -20,9 +21,6 @@ import (
 type Log struct {
 	db      *sql.DB
 	columns sync.Pool // *recordColumns
-
-	mu        sync.Mutex
-	statement *sql.Stmt
 }
 
 // NewLog gives the log of a database.
@@ -33,7 +31,7 @@ func NewLog(db *sql.DB) *Log {
 // recordStatement writes entries and moves due rows, or nothing where the
 // relay is fenced: then it gives no row. FOR SHARE makes a take-over wait for
 // it, and makes it wait for a take-over and see its result.
-const recordStatement = `
+const recordStatement = outbox.PreparedMark + `
 WITH fence AS MATERIALIZED (
   SELECT relay_id FROM relay.relays WHERE relay_id = $1::bigint AND fenced_at IS NULL FOR SHARE),
 c AS MATERIALIZED (SELECT nextval('relay.commits') AS commit FROM fence),
@@ -79,10 +77,6 @@ func newRecordColumns() *recordColumns {
 
 // Record implements relay.Log.
 func (l *Log) Record(ctx context.Context, relayID int64, changes []relay.Change) (int64, error) {
-	statement, err := l.prepared(ctx) //nolint:sqlclosecheck // it lives as long as the pool
-	if err != nil {
-		return 0, err
-	}
 	c, _ := l.columns.Get().(*recordColumns)
 	defer l.columns.Put(c)
 	c.fill(changes)
@@ -92,28 +86,13 @@ func (l *Log) Record(ctx context.Context, relayID int64, changes []relay.Change)
 		args = append(args, one)
 	}
 	var commit int64
-	switch err := statement.QueryRowContext(ctx, args...).Scan(&commit); {
+	switch err := l.db.QueryRowContext(ctx, recordStatement, args...).Scan(&commit); {
 	case errors.Is(err, sql.ErrNoRows):
 		return 0, relay.ErrFenced
 	case err != nil:
 		return 0, classify(err)
 	}
 	return commit, nil
-}
-
-// prepared gives the statement, which each connection parses and plans once: a
-// group commit has some hundred entries, of which planning would be a fifth.
-func (l *Log) prepared(ctx context.Context) (*sql.Stmt, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.statement == nil {
-		statement, err := l.db.PrepareContext(ctx, recordStatement)
-		if err != nil {
-			return nil, err
-		}
-		l.statement = statement
-	}
-	return l.statement, nil
 }
 
 func (c *recordColumns) fill(changes []relay.Change) {
