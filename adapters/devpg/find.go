@@ -40,6 +40,23 @@ func Find(ctx context.Context) (binDir, version string, err error) {
 	return found.dir, found.version, err
 }
 
+// FindWith is Find for whoever needs more of PostgreSQL's programs, such as
+// pg_dump: where the folder of $OUTRIDER_PG_BIN lacks one, the others are looked
+// at.
+func FindWith(ctx context.Context, programs ...string) (binDir, version string, err error) {
+	f := newFinder()
+	for _, dir := range append([]string{f.getenv(binVariable)}, f.places(ctx)...) {
+		lacks := func(program string) bool { return !isProgram(filepath.Join(dir, program)) }
+		if slices.ContainsFunc(programs, lacks) {
+			continue
+		}
+		if found, err := probe(ctx, dir); err == nil {
+			return found.dir, found.version, nil
+		}
+	}
+	return "", "", fmt.Errorf("%w with %s; to install one: %s", ErrNotFound, strings.Join(programs, " and "), f.advice())
+}
+
 // candidate is a folder that counts.
 type candidate struct {
 	dir     string

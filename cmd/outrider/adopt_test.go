@@ -172,7 +172,7 @@ func TestAdoptDoesNothingWhileARelayWorks(t *testing.T) {
 // under a running relay, as pg_upgrade does.
 func TestAnUpgradedDatabaseIsAdopted(t *testing.T) {
 	t.Parallel()
-	server := pgtest.NewServer(t, nil)
+	server := pgtest.NewWholeServer(t)
 	db := pgtest.NewOn(t, server)
 	receiver := newCatcher(t, answer204)
 	register(t, db.SQL, 1, receiver.URL, nil)
@@ -283,7 +283,7 @@ func (d *detour) dsn(t *testing.T, direct string) string {
 // restored copy, while the original is still there.
 func TestARunningRelayMeetsACopy(t *testing.T) {
 	t.Parallel()
-	old, restored := pgtest.NewServer(t, nil), pgtest.NewServer(t, nil)
+	old, restored := pgtest.NewWholeServer(t), pgtest.NewWholeServer(t)
 	from := pgtest.NewOn(t, old)
 	receiver := newCatcher(t, answer204)
 	register(t, from.SQL, 1, receiver.URL, nil)

@@ -16,6 +16,18 @@ import (
 	"github.com/outrider-relay/outrider/migrations"
 )
 
+// NewWholeServer is NewServer for Restore, SetEpoch and SetSystemIdentifier,
+// which run programs that come with a server but not with each of its packages:
+// where the version under test has none of them, it is another version.
+func NewWholeServer(t testing.TB) *devpg.Server {
+	t.Helper()
+	binDir, _, err := devpg.FindWith(t.Context(), "pg_dump", "pg_restore", "pg_resetwal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return start(t, binDir, nil)
+}
+
 // Restore gives the test a copy of a database: its dump, restored on a server
 // by pg_restore. On another server it has the same name.
 func Restore(t testing.TB, from *DB, onto *devpg.Server) *DB {

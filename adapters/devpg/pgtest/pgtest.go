@@ -87,11 +87,16 @@ func New(t testing.TB) *DB {
 // {"fsync": "on"}. Use it with NewOn. It costs about a second.
 func NewServer(t testing.TB, more map[string]string) *devpg.Server {
 	t.Helper()
+	return start(t, "", more)
+}
+
+func start(t testing.TB, binDir string, more map[string]string) *devpg.Server {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
 	all := maps.Clone(settings)
 	maps.Copy(all, more)
-	server, err := devpg.Start(ctx, devpg.Config{Settings: all, TempDir: MemoryDir()})
+	server, err := devpg.Start(ctx, devpg.Config{Settings: all, TempDir: MemoryDir(), BinDir: binDir})
 	if err != nil {
 		t.Fatalf("start a PostgreSQL server: %v", err)
 	}
