@@ -47,9 +47,10 @@ type Batch struct {
 	Position
 	RelayID        int64
 	SeqMin, SeqMax int64
-	// At is when it was routed, by the relay's clock.
-	At   time.Time
-	Rows []*Row
+	// Began is when the poll that read it began, At when it was routed, both by
+	// the relay's clock.
+	Began, At time.Time
+	Rows      []*Row
 	// Commit is the number of the group commit that wrote it, known once it is
 	// confirmed.
 	Commit int64
@@ -180,6 +181,8 @@ type reader struct {
 	pendingSent bool
 	// undecided is the row for which the last ack was refused, 0 for none.
 	undecided int64
+	// began is when the poll under way began.
+	began time.Time
 	// dupFloor is the sequence number behind which ids are looked up.
 	dupFloor   int64
 	dupFloorAt time.Time
@@ -262,7 +265,9 @@ func (r *reader) BeginTx(ctx context.Context, options *sql.TxOptions) (*sql.Tx, 
 			return nil, err
 		}
 	}
-	if now := r.config.Now(); now.Sub(r.dupFloorAt).Abs() > time.Minute {
+	now := r.config.Now()
+	r.began = now
+	if now.Sub(r.dupFloorAt).Abs() > time.Minute {
 		floor, err := r.config.Chain.SeqAt(ctx, now.Add(-r.config.DuplicateWindow))
 		if err != nil {
 			return nil, err
@@ -465,7 +470,7 @@ func (r *reader) AckMessageQuery(_ string, last wsql.Row, _ string) wsql.Query {
 		}
 	}
 	complete := len(rows) == len(r.fetch.rows) && !r.fetch.more
-	batch := &Batch{RelayID: r.config.RelayID, At: r.config.Now(), Rows: rows, SeqMin: rows[0].Seq, SeqMax: rows[len(rows)-1].Seq}
+	batch := &Batch{RelayID: r.config.RelayID, Began: r.began, At: r.config.Now(), Rows: rows, SeqMin: rows[0].Seq, SeqMax: rows[len(rows)-1].Seq}
 	batch.Position = r.fetch.opened.advance(last.Offset, batch.SeqMax, complete, r.lowFor)
 	r.pending, r.pendingSent = batch, false
 	r.position = batch.Position

@@ -45,7 +45,7 @@ func fromBatch(batch *outbox.Batch) []Delivery {
 			found = append(found, Delivery{
 				Key:       domain.DeliveryKey{EventSeq: row.Seq, WebhookID: target.WebhookID},
 				AccountID: row.AccountID, EventID: row.ID, Event: row.Name,
-				OrderingKey: row.Routed.OrderingKey, Traceparent: row.Traceparent,
+				OrderingKey: row.Routed.OrderingKey, Traceparent: row.Traceparent, InsertedAt: row.InsertedAt,
 				Pos: batch.Commit<<20 + ord,
 				State: domain.Evolve(domain.Delivery{}, domain.Scheduled{
 					At: batch.At, Deadline: batch.At.Add(domain.Deadline(row.Name)), WebhookVersion: target.Version,

@@ -45,6 +45,7 @@ type dispatcher struct {
 	now      func() time.Time
 	policy   domain.RetryPolicy
 	logger   *slog.Logger
+	meter    Meter
 	inbox    inbox
 
 	queues map[domain.WebhookID]*queue
@@ -72,6 +73,9 @@ type dispatcher struct {
 	fetching int // bodies being read
 
 	commit int64 // newest group commit known
+
+	ended       []Ended // to be told to the meter
+	overflowing int     // webhooks whose first deliveries overflow
 
 	feed     feed
 	due      dueReader
@@ -146,7 +150,7 @@ func (in *inbox) call(f func()) { in.put(func() { in.calls = append(in.calls, f)
 
 func newDispatcher(store Store, webhooks Webhooks, policy domain.RetryPolicy, now func() time.Time, logger *slog.Logger) *dispatcher {
 	return &dispatcher{
-		store: store, webhooks: webhooks, policy: policy, now: steady(now), logger: logger,
+		store: store, webhooks: webhooks, policy: policy, now: steady(now), logger: logger, meter: unmetered{},
 		inbox:   inbox{wake: make(chan struct{}, 1)},
 		more:    make(chan struct{}, 1),
 		due:     dueReader{unsaved: map[*step]struct{}{}},
@@ -265,10 +269,12 @@ func (d *dispatcher) work(ctx context.Context) {
 	if now := d.now(); now.Sub(d.looked).Abs() >= patience/4 {
 		d.looked = now
 		d.moved(d.place()) // older ones were lower: a successor loses nothing by them
+		d.meter.Load(d.weigh())
 		if !d.stopping {
 			d.shed()
 		}
 	}
+	d.flush()
 	d.steps += len(d.out)
 	d.recorder.submit(d.out)
 	d.out = nil

@@ -7,12 +7,14 @@ import (
 	"time"
 
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/outbox"
 )
 
 // Request is one POST to make.
 type Request struct {
 	// Webhook is shared and never changed.
 	Webhook      *domain.Webhook
+	EventID      domain.EventID
 	Notification domain.NotificationID
 	Delivery     domain.DeliveryID
 	Replay       domain.ReplayID
@@ -109,6 +111,9 @@ type Delivery struct {
 	Event       string
 	OrderingKey string
 	Traceparent string
+	// InsertedAt is when its chat event was inserted, by the database's clock,
+	// zero where that is not known any more.
+	InsertedAt time.Time
 	// Pos is the place in the log of the entry that scheduled it.
 	Pos   int64
 	State domain.Delivery
@@ -213,4 +218,57 @@ type Leases interface {
 	Beat(ctx context.Context, relayID, n int64, place Place) error
 	// Release gives the slots up.
 	Release(ctx context.Context, relayID int64, place Place) error
+}
+
+// Ended is an attempt, a delivery or both whose end is on record.
+type Ended struct {
+	// Outcome is how the attempt ended, OutcomeNone where none did. Class is
+	// why it failed, Took how long the POST took.
+	Outcome domain.OutcomeKind
+	Class   domain.ErrorClass
+	Took    time.Duration
+	// Arrived says that Arrival is known: from the insertion of the chat event,
+	// by the database's clock, to the end of the attempt that brought it, by
+	// the relay's.
+	Arrived bool
+	Arrival time.Duration
+	// Status is how the delivery ended, DeliveryNone where it goes on.
+	Status domain.DeliveryStatus
+}
+
+// Load is what a relay has in memory.
+type Load struct {
+	// InFlight are attempts under way, Waiting first deliveries that wait for
+	// theirs, Bodies the bytes of their bodies.
+	InFlight, Waiting, Bodies int
+	// Overflowing are webhooks whose new work goes through the due table.
+	Overflowing int
+	// Undispatched are routed batches of which a delivery is neither started,
+	// finished nor in the due table.
+	Undispatched int64
+}
+
+// Meter hears of what the relay does, in groups. Its methods must not block and
+// keep nothing that they are given; some are called at the same time.
+type Meter interface {
+	// Routed hears of a batch that is on record, and how long that took from
+	// the beginning of its poll.
+	Routed(batch *outbox.Batch, took time.Duration)
+	// Recorded hears of a try to record steps in one transaction.
+	Recorded(steps int, took time.Duration, err error)
+	// Ended hears of ends that are on record.
+	Ended(ends []Ended)
+	// Load hears of it some times a second while the relay works, and of none
+	// when it stops.
+	Load(load Load)
+	// Beat hears of each sign of life that the database took, and when it was
+	// begun.
+	Beat(begun time.Time)
+}
+
+// Tracer makes the spans of routing. Those of attempts are made by a Sender.
+type Tracer interface {
+	// Routed hears of a batch that is on record. It must not block, and keeps
+	// nothing of it.
+	Routed(batch *outbox.Batch)
 }

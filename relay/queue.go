@@ -27,6 +27,8 @@ type item struct {
 	open domain.Delivery
 	// begun is when its attempt under way was begun.
 	begun time.Time
+	// end is how its last attempt went.
+	end Ended
 	// release says why its hold ends, where it is held.
 	release domain.ReleaseReason
 }

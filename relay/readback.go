@@ -226,6 +226,9 @@ func (d *dispatcher) readLane(q *queue, l int) {
 			}
 			// Drained, unless something was added that the read did not see.
 			if len(found) < laneLimit && unsaved == 0 && lane.asked == asked {
+				if lane.overflow && l == freshLane {
+					d.overflowing--
+				}
 				lane.overflow = false
 			}
 			d.comeBack(found, domain.ReleaseElapsed, false)

@@ -40,6 +40,7 @@ type recorder struct {
 	relayID int64
 	done    func([]*step) // hears of each group, in order
 	logger  *slog.Logger
+	meter   Meter
 
 	mu      sync.Mutex
 	pending []*step
@@ -53,7 +54,7 @@ const maxGroup = 4096
 const recordTimeout = 2 * time.Second
 
 func newRecorder(log Log, relayID int64, logger *slog.Logger, done func([]*step)) *recorder {
-	return &recorder{log: log, relayID: relayID, logger: logger, done: done, wake: make(chan struct{}, 1)}
+	return &recorder{log: log, relayID: relayID, logger: logger, meter: unmetered{}, done: done, wake: make(chan struct{}, 1)}
 }
 
 // submit queues steps. It never blocks.
@@ -115,7 +116,9 @@ func (r *recorder) write(ctx context.Context, group []*step) error {
 	wait := 20 * time.Millisecond
 	for {
 		attempt, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+		begun := time.Now()
 		commit, err := r.log.Record(attempt, r.relayID, changes)
+		r.meter.Recorded(len(changes), time.Since(begun), err)
 		late := attempt.Err() != nil
 		cancel()
 		switch {

@@ -49,6 +49,10 @@ type Config struct {
 	// timeout. Default: DefaultGrace.
 	Grace time.Duration
 	Now   func() time.Time
+	// Meter hears of what the relay does. Default: nobody does.
+	Meter Meter
+	// Tracer makes the spans of routing. Default: there are none.
+	Tracer Tracer
 	// Logger defaults to slog.Default.
 	Logger *slog.Logger
 }
@@ -113,6 +117,9 @@ func New(config Config) (*Relay, error) {
 	}
 	if config.Now == nil {
 		config.Now = time.Now
+	}
+	if config.Meter == nil {
+		config.Meter = unmetered{}
 	}
 	if config.Logger == nil {
 		config.Logger = slog.Default()
@@ -182,6 +189,8 @@ func (r *Relay) work(ctx context.Context, id int64, place Place, logger *slog.Lo
 	lease := newLease()
 	d := newDispatcher(r.config.Store, r.config.Webhooks, r.config.Policy, r.config.Now, logger)
 	d.recorder = newRecorder(r.config.Log, id, logger, d.recorded)
+	d.meter, d.recorder.meter = r.config.Meter, r.config.Meter
+	defer r.config.Meter.Load(Load{})
 	senders := newSenders(inner, r.config.Sender, lease, d.finished)
 	d.send = senders.send
 	position := newPlaceKeeper(place)
@@ -191,7 +200,7 @@ func (r *Relay) work(ctx context.Context, id int64, place Place, logger *slog.Lo
 	if r.config.NoSend {
 		restore = func() error { return nil }
 	}
-	group.Go(func() error { return lease.keep(inner, r.config.Leases, id, position.get, logger) })
+	group.Go(func() error { return lease.keep(inner, meteredLeases{r.config.Leases, r.config.Meter}, id, position.get, logger) })
 	if err := restore(); err != nil {
 		cancel()
 		return errors.Join(err, group.Wait())
@@ -265,8 +274,9 @@ func (r *Relay) tail(id int64, d *dispatcher, logger *slog.Logger) (*outbox.Tail
 			}
 		},
 	}
+	config.Confirmed = r.confirmed(nil)
 	if !r.config.NoSend {
-		config.Confirmed, config.Reloaded, config.Ready = d.confirmed, d.reloaded, d.ready
+		config.Confirmed, config.Reloaded, config.Ready = r.confirmed(d.confirmed), d.reloaded, d.ready
 	}
 	return outbox.NewTail(r.config.DB, config)
 }

@@ -45,6 +45,7 @@ func (d *dispatcher) endAttempt(q *queue, it *item, command domain.DeliveryComma
 	}
 	s := d.step(stepOutcome, it, events)
 	it.open = before
+	it.measure(command)
 	if !it.State.Status.Final() {
 		if reason, cancels := q.hook.Cancels(it.State.WebhookVersion); cancels {
 			cancelled := domain.Cancelled{At: d.now(), Reason: reason}
@@ -96,9 +97,12 @@ func (d *dispatcher) onRecorded(s *step) {
 		d.send(it, s.request)
 	case stepOutcome:
 		delete(d.open, it.Key)
+		d.tell(s)
 	case stepSchedule:
 		s.scheduled()
-	case stepWait, stepEnd:
+	case stepEnd:
+		d.tell(s)
+	case stepWait:
 	}
 }
 
@@ -181,7 +185,7 @@ func (d *dispatcher) onRefused(s *step) {
 			return // a successor has ended the attempt
 		}
 		wasFinal := it.State.Status.Final()
-		it.State, it.open = it.open, domain.Delivery{}
+		it.State, it.open, it.end = it.open, domain.Delivery{}, Ended{}
 		events, err := domain.Decide(it.State, domain.LoseAttempt{
 			At: d.now(), Attempt: it.State.Attempts, Reason: "the outcome could not be recorded: " + s.err.Error(), Policy: d.policy, Jitter: 0.5,
 		})

@@ -59,7 +59,7 @@ func (d *dispatcher) start(q *queue, it *item) {
 	if it.State.Open {
 		s.kind = stepStart
 		s.request = &Request{
-			Webhook: q.hook, Delivery: deliveryID(it), Notification: domain.NewNotificationID(it.AccountID, it.EventID, it.Key.WebhookID),
+			Webhook: q.hook, EventID: it.EventID, Delivery: deliveryID(it), Notification: domain.NewNotificationID(it.AccountID, it.EventID, it.Key.WebhookID),
 			Replay: it.Key.ReplayID, Event: it.Event, Attempt: it.State.Attempts, Previous: it.State.LastOutcome,
 			Traceparent: it.Traceparent, Body: it.Body,
 		}

@@ -87,6 +87,9 @@ func (d *dispatcher) overflow(q *queue, l int) {
 	lane.asked++
 	if !lane.overflow {
 		lane.overflow = true
+		if l == freshLane {
+			d.overflowing++
+		}
 		lane.cursor = Cursor{}
 	}
 	d.mark(q)

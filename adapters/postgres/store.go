@@ -38,7 +38,7 @@ const readBack = `
 SELECT d.event_seq, d.webhook_id, d.replay_id, d.version, d.kind, d.at, d.key,
        d.pos, s.account_id, s.event_id, r.data, r.salt,
        CASE WHEN e.size <= d.room AND sum(e.size) FILTER (WHERE e.size <= d.room) OVER (ORDER BY d.at, d.pos ROWS UNBOUNDED PRECEDING) <= d.room THEN e.payload END,
-       e.size, e.metadata, st.entries
+       e.size, e.metadata, e.inserted_at, st.entries
   FROM d
  CROSS JOIN LATERAL (
        SELECT l.account_id, l.event_id::text AS event_id, CASE WHEN l.data ->> 'webhook_version' ~ '^[0-9]{1,18}$' THEN (l.data ->> 'webhook_version')::bigint END AS webhook_version FROM relay.log l
@@ -47,7 +47,7 @@ SELECT d.event_seq, d.webhook_id, d.replay_id, d.version, d.kind, d.at, d.key,
        SELECT l.data::text AS data, l.salt FROM relay.log l
         WHERE l.event_seq = d.event_seq AND l.webhook_id = 0 AND l.replay_id = 0 AND l.version = 1 LIMIT 1) r
   LEFT JOIN LATERAL (
-       SELECT o.payload::text AS payload, octet_length(o.payload::text) AS size, o.metadata::text AS metadata FROM outbox.events o
+       SELECT o.payload::text AS payload, octet_length(o.payload::text) AS size, o.metadata::text AS metadata, CASE WHEN isfinite(o.inserted_at) THEN o.inserted_at END AS inserted_at FROM outbox.events o
         WHERE o.seq = d.event_seq AND NOT EXISTS (
               SELECT FROM relay.webhooks w WHERE w.id = d.webhook_id AND (w.state = 'deleted' OR w.disabled_version > s.webhook_version)) LIMIT 1) e ON true
  CROSS JOIN LATERAL (
@@ -84,7 +84,7 @@ func scanDelivery(rows *sql.Rows) (relay.Delivery, error) {
 	var (
 		d                 relay.Delivery
 		kind              string
-		at                sql.NullTime
+		at, inserted      sql.NullTime
 		eventID           sql.NullString
 		routed, entries   []byte
 		salt              []byte
@@ -92,7 +92,7 @@ func scanDelivery(rows *sql.Rows) (relay.Delivery, error) {
 		size              sql.NullInt32
 	)
 	err := rows.Scan(&d.Key.EventSeq, &d.Key.WebhookID, &d.Key.ReplayID, &d.Due.Version, &kind, &at, &d.Due.Order,
-		&d.Pos, &d.AccountID, &eventID, &routed, &salt, &payload, &size, &metadata, &entries)
+		&d.Pos, &d.AccountID, &eventID, &routed, &salt, &payload, &size, &metadata, &inserted, &entries)
 	if err != nil {
 		return d, err
 	}
@@ -101,6 +101,7 @@ func scanDelivery(rows *sql.Rows) (relay.Delivery, error) {
 	} else {
 		d.Due = relay.Due{}
 	}
+	d.InsertedAt = inserted.Time
 	d.Unread, d.Size = size.Valid && payload == nil, int(size.Int32)
 	d.Unreadable = decode(&d, eventID.String, entries, routed, salt, payload, metadata)
 	return d, nil

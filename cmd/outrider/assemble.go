@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/outrider-relay/outrider/adapters/httpsend"
+	"github.com/outrider-relay/outrider/adapters/metrics"
 	"github.com/outrider-relay/outrider/adapters/postgres"
 	"github.com/outrider-relay/outrider/domain"
 	"github.com/outrider-relay/outrider/relay"
@@ -34,6 +35,7 @@ type assembly struct {
 	identity *postgres.Identity
 	sender   *httpsend.Sender
 	notices  relay.Notices
+	metrics  *metrics.Metrics
 	options  relayOptions
 }
 
@@ -57,16 +59,18 @@ func assemble(o relayOptions) (*assembly, error) {
 	}
 	store := postgres.NewStore(db)
 	notices := relay.NewNotices()
-	r, err := relay.New(relay.Config{
+	a := &assembly{db: db, identity: identity, sender: sender, notices: notices, options: o}
+	a.metrics = watch(a)
+	a.relay, err = relay.New(relay.Config{
 		Name: o.name, Version: o.version, DB: db,
 		Chain: postgres.NewChain(db), Log: postgres.NewLog(db), Store: store, Webhooks: postgres.NewWebhooks(db),
 		Leases: postgres.NewLeases(db), Replays: postgres.NewReplays(db), Sender: sender,
-		Partitions: store.ExtendPartitions, Notices: notices, NoSend: o.noSend, Logger: o.logger,
+		Partitions: store.ExtendPartitions, Notices: notices, NoSend: o.noSend, Meter: a.metrics, Logger: o.logger,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &assembly{relay: r, db: db, identity: identity, sender: sender, notices: notices, options: o}, nil
+	return a, nil
 }
 
 // The waits between two tries to reach a database that does not answer.

@@ -21,7 +21,7 @@ type config struct {
 	// allow are networks in which webhooks may live although they are not
 	// public.
 	allow []netip.Prefix
-	// listen is where serve answers /healthz and /readyz.
+	// listen is where serve answers /healthz, /readyz and /metrics.
 	listen string
 	// relayName tells relays apart in the audit.
 	relayName string

@@ -11,8 +11,8 @@ import (
 	"github.com/outrider-relay/outrider/relay"
 )
 
-// health answers /healthz, whether the process is alive, and /readyz, whether
-// it can do its work now.
+// health answers /healthz, whether the process is alive, /readyz, whether it can
+// do its work now, and /metrics, what it does.
 type health struct {
 	assembly *assembly
 	mu       sync.Mutex
@@ -42,7 +42,7 @@ type readiness struct {
 	Warnings []string `json:"warnings,omitempty"`
 }
 
-// handler gives both end points.
+// handler gives the end points.
 func (h *health) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -57,6 +57,7 @@ func (h *health) handler() http.Handler {
 		}
 		_ = json.NewEncoder(w).Encode(answer)
 	})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) { h.assembly.metrics.Handler().ServeHTTP(w, r) })
 	return mux
 }
 

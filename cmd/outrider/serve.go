@@ -19,7 +19,7 @@ import (
 
 var (
 	listenOn = &setting{
-		key: "listen", usage: "address of /healthz and /readyz (default 127.0.0.1:7580)",
+		key: "listen", usage: "address of /healthz, /readyz and /metrics (default 127.0.0.1:7580)",
 		set: func(c *config, text string) error {
 			if _, _, err := net.SplitHostPort(text); err != nil {
 				return fmt.Errorf("%q is not an address; write it like 127.0.0.1:7580 or :7580", text)
@@ -63,7 +63,7 @@ within seconds when it stops or dies. SIGTERM stops: no new work is taken,
 attempts under way are finished and recorded.
 
 /healthz answers 200 while the process lives; /readyz answers 200 while it works
-or stands by, else 503 and why.
+or stands by, else 503 and why; /metrics is for Prometheus.
 
 It never migrates: run "outrider migrate" before. The database user must be a
 member of outrider_relay.`,
