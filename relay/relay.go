@@ -200,7 +200,9 @@ func (r *Relay) work(ctx context.Context, id int64, place Place, logger *slog.Lo
 	if r.config.NoSend {
 		restore = func() error { return nil }
 	}
-	group.Go(func() error { return lease.keep(inner, meteredLeases{r.config.Leases, r.config.Meter}, id, position.get, logger) })
+	group.Go(func() error {
+		return lease.keep(inner, meteredLeases{r.config.Leases, r.config.Meter}, id, position.get, logger)
+	})
 	if err := restore(); err != nil {
 		cancel()
 		return errors.Join(err, group.Wait())

@@ -99,6 +99,10 @@ SELECT i, i - 1, (1000000 + 100 * i)::text::xid8, (1000001 + 100 * i || ':' || 1
 				{"net", netQuery, []any{countLimit + 1}, 100},
 				{"relay's clock", relaysClockQuery, nil, 100},
 				{"waiting", waitingQuery, []any{countLimit + 1}, 6 * waiting},
+				{"watched, due", watchedDueQuery, []any{countLimit + 1}, 3 * countLimit},
+				{"watched, room", watchedRoomQuery, nil, 100},
+				{"watched, a day ago", dayAgoQuery, nil, 10},
+				{"watched, net", watchedNetQuery, []any{pos.high, countLimit + 1}, 100},
 			} {
 				root, err := explain(t.Context(), tx, q.query, q.args)
 				if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/outrider-relay/outrider/adapters/httpsend"
 	"github.com/outrider-relay/outrider/adapters/metrics"
 	"github.com/outrider-relay/outrider/adapters/postgres"
+	"github.com/outrider-relay/outrider/adapters/tracing"
 	"github.com/outrider-relay/outrider/domain"
 	"github.com/outrider-relay/outrider/relay"
 )
@@ -25,6 +26,8 @@ type relayOptions struct {
 	noSend  bool
 	// unsafe accepts a server with fsync = off: private databases only.
 	unsafe bool
+	// tracer makes spans, nil for none.
+	tracer *tracing.Tracer
 	logger *slog.Logger
 }
 
@@ -61,13 +64,16 @@ func assemble(o relayOptions) (*assembly, error) {
 	notices := relay.NewNotices()
 	a := &assembly{db: db, identity: identity, sender: sender, notices: notices, options: o}
 	a.metrics = watch(a)
-	a.relay, err = relay.New(relay.Config{
+	config := relay.Config{
 		Name: o.name, Version: o.version, DB: db,
 		Chain: postgres.NewChain(db), Log: postgres.NewLog(db), Store: store, Webhooks: postgres.NewWebhooks(db),
 		Leases: postgres.NewLeases(db), Replays: postgres.NewReplays(db), Sender: sender,
 		Partitions: store.ExtendPartitions, Notices: notices, NoSend: o.noSend, Meter: a.metrics, Logger: o.logger,
-	})
-	if err != nil {
+	}
+	if o.tracer != nil {
+		config.Tracer, config.Sender = o.tracer, o.tracer.Sender(sender)
+	}
+	if a.relay, err = relay.New(config); err != nil {
 		return nil, err
 	}
 	return a, nil

@@ -23,6 +23,8 @@ type config struct {
 	allow []netip.Prefix
 	// listen is where serve answers /healthz, /readyz and /metrics.
 	listen string
+	// pprofListen is where serve answers with profiles, "" for nowhere.
+	pprofListen string
 	// relayName tells relays apart in the audit.
 	relayName string
 }
@@ -69,7 +71,7 @@ var (
 
 // settings are all there are: the file may have any of them, whatever the
 // command.
-var settings = []*setting{databaseURL, allowCIDRs, listenOn, relayNamed}
+var settings = []*setting{databaseURL, allowCIDRs, listenOn, relayNamed, pprofOn}
 
 func (s *setting) flag() string     { return strings.ReplaceAll(s.key, "_", "-") }
 func (s *setting) variable() string { return "OUTRIDER_" + strings.ToUpper(s.key) }

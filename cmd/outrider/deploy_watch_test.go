@@ -50,7 +50,7 @@ func checkExpression(expression string, families map[string]*dto.MetricFamily) (
 			inside = open[len(open)-1]
 		}
 		switch {
-		case strings.Contains("({[", token):
+		case slices.Contains([]string{"(", "{", "["}, token):
 			if token == "(" && slices.Contains([]string{"by", "on"}, at(i-1)) {
 				token = "by("
 			}
@@ -121,25 +121,25 @@ func TestCheckExpression(t *testing.T) {
 	t.Parallel()
 	families := allFamilies(t)
 	for expression, ok := range map[string]bool{
-		`max(outrider_lag_seconds) > 60`:                                                                      true,
+		`max(outrider_lag_seconds) > 60`: true,
 		`sum by (outcome) (rate(outrider_attempts_total{job=~"$job",outcome="failed"}[$__rate_interval])) > 0`: true,
-		`histogram_quantile(0.5, sum by (le) (rate(outrider_arrival_seconds_bucket[10m])))`:                   true,
-		`outrider_relay_sends == 0 and on (instance) outrider_relay_state{state="active"} == 1`:               true,
-		`label_values(outrider_build_info, job)`:                                                              true,
-		`max(outrider_lag_minutes)`:                                                                           false,
-		`max(outrider_lag_seconds`:                                                                            false,
-		`max(outrider_lag_seconds))`:                                                                          false,
-		`maximum(outrider_lag_seconds)`:                                                                       false,
-		`rate(outrider_attempts_total{outcome="fails"}[5m])`:                                                  false,
-		`rate(outrider_attempts_total{result="failed"}[5m])`:                                                  false,
-		`rate(outrider_attempts_total{outcome=~"failed|late"}[5m])`:                                           false,
-		`sum by (result) (rate(outrider_attempts_total[5m]))`:                                                 false,
-		`outrider_attempts_total > 5`:                                                                         false, // a counter
-		`rate(outrider_lag_rows[5m])`:                                                                         false, // a gauge
-		`rate(outrider_arrival_seconds[5m])`:                                                                  false,
-		`rate(outrider_lag_rows_bucket[5m])`:                                                                  false,
-		`5 > 4`:                                                                                               false,
-		`max(outrider_lag_seconds) § 3`:                                                                       false,
+		`histogram_quantile(0.5, sum by (le) (rate(outrider_arrival_seconds_bucket[10m])))`:                    true,
+		`outrider_relay_sends == 0 and on (instance) outrider_relay_state{state="active"} == 1`:                true,
+		`label_values(outrider_build_info, job)`:                                                               true,
+		`max(outrider_lag_minutes)`:                                                                            false,
+		`max(outrider_lag_seconds`:                                                                             false,
+		`max(outrider_lag_seconds))`:                                                                           false,
+		`maximum(outrider_lag_seconds)`:                                                                        false,
+		`rate(outrider_attempts_total{outcome="fails"}[5m])`:                                                   false,
+		`rate(outrider_attempts_total{result="failed"}[5m])`:                                                   false,
+		`rate(outrider_attempts_total{outcome=~"failed|late"}[5m])`:                                            false,
+		`sum by (result) (rate(outrider_attempts_total[5m]))`:                                                  false,
+		`outrider_attempts_total > 5`:                                                                          false, // a counter
+		`rate(outrider_lag_rows[5m])`:                                                                          false, // a gauge
+		`rate(outrider_arrival_seconds[5m])`:                                                                   false,
+		`rate(outrider_lag_rows_bucket[5m])`:                                                                   false,
+		`5 > 4`:                                                                                                false,
+		`max(outrider_lag_seconds) § 3`:                                                                        false,
 	} {
 		if used, err := checkExpression(expression, families); (err == nil) != ok || ok && len(used) == 0 {
 			t.Errorf("%s: %v, want ok: %v", expression, err, ok)

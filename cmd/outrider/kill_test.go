@@ -69,12 +69,19 @@ func (s *syncBuffer) String() string {
 // startProcess runs the program with arguments and the environment of a test.
 func startProcess(t *testing.T, dsn string, args ...string) *process {
 	t.Helper()
+	return startProcessWith(t, dsn, nil, args...)
+}
+
+// startProcessWith gives it variables besides.
+func startProcessWith(t *testing.T, dsn string, env []string, args ...string) *process {
+	t.Helper()
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &process{Cmd: exec.CommandContext(context.WithoutCancel(t.Context()), path, args...), log: &syncBuffer{}, done: make(chan struct{})}
 	p.Env = append(os.Environ(), "OUTRIDER_DATABASE_URL="+dsn, "OUTRIDER_ALLOW_CIDRS=127.0.0.0/8", "OUTRIDER_LISTEN=127.0.0.1:0")
+	p.Env = append(p.Env, env...)
 	p.Stdout, p.Stderr = p.log, p.log
 	if err := p.Start(); err != nil {
 		t.Fatal(err)

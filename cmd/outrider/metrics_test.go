@@ -265,7 +265,7 @@ func metricRow(family *dto.MetricFamily) string {
 		labels = append(labels, label)
 	}
 	sort.Strings(labels)
-	return fmt.Sprintf("| `%s` | %s | %s | %s |\n", family.GetName(), strings.ToLower(family.GetType().String()), strings.Join(labels, "; "), family.GetHelp())
+	return fmt.Sprintf("| %#q | %s | %s | %s |\n", family.GetName(), strings.ToLower(family.GetType().String()), strings.Join(labels, "; "), family.GetHelp())
 }
 
 var metricLine = regexp.MustCompile("^\\| `outrider_[a-z_]+` \\| (counter|gauge|histogram) \\|")

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/outrider-relay/outrider/adapters/postgres"
+	"github.com/outrider-relay/outrider/adapters/tracing"
 	"github.com/outrider-relay/outrider/migrations"
 )
 
@@ -51,7 +52,7 @@ const defaultListen = "127.0.0.1:7580"
 const gcPercent = 200
 
 func (a *app) serveCommand() *cobra.Command {
-	var noSend, unsafe bool
+	var noSend, unsafe, expose bool
 	cmd := &cobra.Command{
 		Use:     "serve",
 		Short:   "Relay, or stand by while another relay of the database does",
@@ -71,6 +72,11 @@ member of outrider_relay.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			conf, c := a.check(cmd)
 			c.none(args)
+			checkPprof(c, conf, expose)
+			traced, problems := tracingAsked(a.env)
+			for _, problem := range problems {
+				c.add("%s", problem)
+			}
 			if err := c.err(); err != nil {
 				return err
 			}
@@ -84,9 +90,17 @@ member of outrider_relay.`,
 				debug.SetGCPercent(gcPercent)
 			}
 			logger := slog.New(slog.NewTextHandler(a.err, nil))
+			var tracer *tracing.Tracer
+			if traced {
+				var err error
+				tracer, err = tracing.New(cmd.Context(), tracing.Config{Version: version().release, Name: conf.relayName, Logger: logger})
+				if err != nil {
+					return err
+				}
+			}
 			assembly, err := assemble(relayOptions{
 				dsn: conf.databaseURL, name: conf.relayName, version: version().release,
-				allow: conf.allow, noSend: noSend, unsafe: unsafe, logger: logger,
+				allow: conf.allow, noSend: noSend, unsafe: unsafe, tracer: tracer, logger: logger,
 			})
 			if err != nil {
 				return err
@@ -98,6 +112,8 @@ member of outrider_relay.`,
 	allowCIDRs.addTo(flags)
 	listenOn.addTo(flags)
 	relayNamed.addTo(flags)
+	pprofOn.addTo(flags)
+	flags.BoolVar(&expose, exposeFlag, false, "accept an address of --pprof-listen that other machines may reach")
 	flags.BoolVar(&noSend, "no-send", false, "route and record, but make no POST: deliveries stay pending, and a relay without this flag sends them, unless their webhooks were disabled meanwhile")
 	flags.BoolVar(&unsafe, "allow-unsafe", false, "accept a server with fsync = off, which may lose commits in a crash")
 	if err := flags.MarkHidden("allow-unsafe"); err != nil {
@@ -113,6 +129,11 @@ func (a *app) serve(ctx context.Context, conf config, assembly *assembly) error 
 		return &failure{fmt.Sprintf("cannot listen on %s: %v", conf.listen, err), "choose another address by --listen or OUTRIDER_LISTEN"}
 	}
 	logger := assembly.options.logger
+	profiling, err := listenForProfiles(ctx, conf.pprofListen)
+	if err != nil {
+		_ = listener.Close()
+		return err
+	}
 	health := &health{assembly: assembly}
 	server := &http.Server{Handler: health.handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
 	served := make(chan error, 1)
@@ -122,11 +143,29 @@ func (a *app) serve(ctx context.Context, conf config, assembly *assembly) error 
 		logger.Warn("--no-send: events are routed and recorded, nothing is sent; the deliveries stay pending, and a relay without --no-send sends those whose webhooks were not disabled meanwhile")
 	}
 
+	if profiling != nil {
+		logger.Info("profiles are shown", "pprof", profiling.Addr().String())
+		server := profiles()
+		shown := make(chan error, 1)
+		go func() { shown <- server.Serve(profiling) }()
+		defer func() { // nobody waits for a profile of what ends
+			_ = server.Close()
+			if err := <-shown; !errors.Is(err, http.ErrServerClosed) {
+				logger.Warn("showing profiles failed", "error", err)
+			}
+		}()
+	}
+
 	err = assembly.run(ctx, health)
 
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	err = errors.Join(err, server.Shutdown(stop))
+	if tracer := assembly.options.tracer; tracer != nil {
+		if lost := tracer.Shutdown(stop); lost != nil {
+			logger.Warn("the last spans could not be exported", "error", lost)
+		}
+	}
 	if serveErr := <-served; !errors.Is(serveErr, http.ErrServerClosed) {
 		err = errors.Join(err, serveErr)
 	}

@@ -28,6 +28,8 @@ var besides = map[string]string{
 	"outrider.service": "cmd/outrider/deploy/outrider.service",
 	"outrider.env":     "cmd/outrider/deploy/outrider.env",
 	"kubernetes.yaml":  "cmd/outrider/deploy/kubernetes.yaml",
+	"alerts.yml":       "cmd/outrider/deploy/prometheus/alerts.yml",
+	"dashboard.json":   "cmd/outrider/deploy/grafana/outrider.json",
 }
 
 // contents are the files of a platform's archive, by name.
