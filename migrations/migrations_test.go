@@ -102,6 +102,8 @@ INSERT INTO outbox.events (account_id, event, payload) VALUES (1, 'message_creat
 			`TRUNCATE relay.log_0`, `DROP TABLE relay.log_0`, `ALTER TABLE relay.log DETACH PARTITION relay.log_0`, `DELETE FROM relay.log_net`,
 			`UPDATE outbox.events SET payload = '{}'`, `DELETE FROM outbox.events`, `TRUNCATE outbox.events`, `UPDATE outbox.events_0 SET payload = '{}'`,
 			`UPDATE relay.webhook_log SET actor = ''`, `DELETE FROM relay.webhook_log`, `UPDATE relay.replay_log SET actor = ''`, `DELETE FROM relay.replay_log`,
+			`UPDATE relay.seals SET relay_id = 1`, `DELETE FROM relay.seals`, `TRUNCATE relay.seals`, `UPDATE relay.change_seals SET digest = ''`, `DELETE FROM relay.change_seals`,
+			`INSERT INTO relay.change_seals SELECT 1, 'webhook_log', 1, 1, now(), '', '', '', ''`, `SELECT relay.seal_change('webhook_log', 1, 1, now(), '')`,
 			`UPDATE relay.batches SET consumed = '3:3:'`, `UPDATE audit.attempts SET outcome = 'succeeded'`, `DELETE FROM audit.deliveries`,
 		} {
 			if err := as(t, db, role, statement); err == nil {
@@ -131,7 +133,7 @@ func as(t *testing.T, db *sql.DB, role, statement string) error {
 func TestTheAuditorReadsTheAuditOnly(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t).SQL
-	for _, view := range []string{"events", "deliveries", "attempts", "timeline", "webhook_changes"} {
+	for _, view := range []string{"events", "deliveries", "attempts", "timeline", "webhook_changes", "entries", "seals", "change_seals", "verify()"} {
 		if err := as(t, db, "outrider_auditor", `SELECT * FROM audit.`+view); err != nil {
 			t.Errorf("audit.%s: %v", view, err)
 		}

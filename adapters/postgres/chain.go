@@ -15,24 +15,39 @@ import (
 
 // Chain keeps the tail's positions and the decisions of routing. It implements
 // outbox.Chain.
-type Chain struct{ db *sql.DB }
+type Chain struct {
+	db *sql.DB
+	// sealing is of the newest seal, which Head reads along with the newest
+	// link: each batch is sealed, and a batch that is not behind that link is
+	// not written.
+	sealing sealing
+}
 
 // NewChain gives the chain of a database.
-func NewChain(db *sql.DB) *Chain { return &Chain{db} }
+func NewChain(db *sql.DB) *Chain { return &Chain{db: db, sealing: sealing{chain: domain.ChainTail}} }
 
 const headQuery = outbox.PreparedMark + `
-SELECT no, xid::text, consumed::text, target::text, cursor, floor, window_floor, high, low, bound, relay_id, commit
-  FROM relay.batches ORDER BY no DESC LIMIT 1`
+SELECT b.no, b.xid::text, b.consumed::text, b.target::text, b.cursor, b.floor, b.window_floor, b.high, b.low, b.bound, b.relay_id, b.commit,
+       s.no, s.hash, s.commit, s.relay_id, s.others
+  FROM (SELECT * FROM relay.batches ORDER BY no DESC LIMIT 1) b,
+       (SELECT s.no, s.hash, s.commit, s.relay_id,
+               (SELECT int8send(o.no) || o.hash FROM relay.change_seals o ORDER BY o.no DESC LIMIT 1)
+            || (SELECT int8send(o.no) || o.hash FROM relay.seals o WHERE o.chain = 'recorder' ORDER BY o.no DESC LIMIT 1) AS others
+          FROM relay.seals s WHERE s.chain = 'tail' ORDER BY s.no DESC LIMIT 1) s`
 
 // Head implements outbox.Chain.
 func (c *Chain) Head(ctx context.Context) (outbox.Head, error) {
 	var h outbox.Head
 	var xid, consumed string
 	var target sql.NullString
-	err := c.db.QueryRowContext(ctx, headQuery).Scan(&h.No, &xid, &consumed, &target, &h.Cursor, &h.Floor, &h.WindowFloor, &h.High, &h.Low, &h.Bound, &h.RelayID, &h.Commit)
+	var sealed []byte
+	s := &c.sealing
+	err := c.db.QueryRowContext(ctx, headQuery).Scan(&h.No, &xid, &consumed, &target, &h.Cursor, &h.Floor, &h.WindowFloor, &h.High, &h.Low, &h.Bound, &h.RelayID, &h.Commit,
+		&s.head.No, &sealed, &s.head.Commit, &s.relayID, &s.others)
 	if err != nil {
 		return outbox.Head{}, err
 	}
+	s.set(sealed)
 	if h.XID, err = strconv.ParseUint(xid, 10, 64); err != nil {
 		return outbox.Head{}, fmt.Errorf("xid of batch %d: %w", h.No, err)
 	}
@@ -63,6 +78,8 @@ SELECT coalesce((SELECT high FROM relay.batches WHERE at < $1 ORDER BY at DESC L
 // the decisions come first in the commit, then those of the deliveries, which
 // name their decision by its ordinal.
 //
+// $27 and $28 are the seal that the batch's builds on.
+//
 // The longest argument is the first: lib/pq gathers them in one buffer, which
 // would be copied again and again on its way to that length.
 const batchStatement = outbox.PreparedMark + `
@@ -70,15 +87,20 @@ WITH link AS (
   INSERT INTO relay.batches (no, prev, consumed, target, cursor, floor, window_floor, high, low, seq_min, seq_max, relay_id, at, commit, bound)
   VALUES ($2::bigint, (SELECT b.no FROM relay.batches b WHERE b.no = $2::bigint - 1), $3::pg_snapshot, $4::pg_snapshot,
           $5::bigint, $6::bigint, $7::bigint, $8::bigint, $9::bigint, $10::bigint, $11::bigint, $12::bigint, $13::timestamptz, nextval('relay.commits'), $24::bigint)
-  RETURNING commit << 20 AS pos),
+  RETURNING commit, commit << 20 AS pos),
+seal AS (
+  INSERT INTO relay.seals (chain, no, commit, relay_id, at, stretches, entries, digests, links, hash)
+  SELECT 'tail', (SELECT s.no + 1 FROM relay.seals s WHERE s.chain = 'tail' AND s.no = $27::bigint AND s.hash = $28::bytea), link.commit, $12::bigint,
+         $29::timestamptz, $30::bigint[], $31::integer[], $32::bytea, $33::bytea, $34::bytea
+    FROM link),
 routed AS (
-  INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, routing, event_id, salt)
+  INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, routing, event_id, salt, mark)
   SELECT ($14::bigint[])[e.ord], 0, 0, ($15::bigint[])[e.ord], link.pos + e.ord, $12::bigint, $13::timestamptz, 1, 'routed', e.data, e.routing,
-         ($16::uuid[])[e.ord], e.salt
+         ($16::uuid[])[e.ord], e.salt, ($25::integer[])[e.ord]
     FROM unnest($1::json[], $17::text[], $18::bytea[]) WITH ORDINALITY AS e (data, routing, salt, ord), link)
-INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id)
+INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id, mark)
 SELECT ($14::bigint[])[r.n], ($21::bigint[])[d.ord], 0, ($15::bigint[])[r.n], link.pos + $19::bigint + d.ord, $12::bigint, $13::timestamptz, 1, 'scheduled', d.data,
-       ($16::uuid[])[r.n], ($22::uuid[])[d.ord]
+       ($16::uuid[])[r.n], ($22::uuid[])[d.ord], ($26::integer[])[d.ord]
   FROM unnest($23::json[]) WITH ORDINALITY AS d (data, ord) CROSS JOIN LATERAL (SELECT ($20::integer[])[d.ord] AS n) r, link`
 
 // Statement implements outbox.Chain.
@@ -88,32 +110,51 @@ func (c *Chain) Statement(batch *outbox.Batch) (string, []any) {
 	data, routing, salt := newColumn(oid.T_json, n, 300), newColumn(oid.T_text, n, 8), newColumn(oid.T_bytea, n, 16)
 	dRow, dWebhook := newColumn(oid.T_int4, n, 4), newColumn(oid.T_int8, n, 8)
 	dID, dData := newColumn(oid.T_uuid, n, 16), newColumn(oid.T_json, n, 80)
+	mark, dMark := newColumn(oid.T_int4, n, 4), newColumn(oid.T_int4, n, 4)
+	at := batch.At.UTC().Truncate(time.Microsecond) // as it is kept
+	var sealer domain.Sealer
+	entry := domain.SealedEntry{Writer: batch.RelayID, At: microseconds(at), Version: 1}
 	for i, row := range batch.Rows {
 		seq.bigint(row.Seq)
 		account.bigint(int64(row.AccountID))
 		event.uuid(row.ID)
-		data.bytes(domain.EncodeRouted(row.Routed))
 		routing.text(string(row.Routed.Kind))
 		salt.bytes(row.Salt)
+		entry.EventSeq, entry.AccountID, entry.Ordinal = row.Seq, int64(row.AccountID), entry.Ordinal+1
+		entry.Type, entry.Data, entry.Routing, entry.EventID = []byte(domain.TypeRouted), domain.EncodeRouted(row.Routed), []byte(row.Routed.Kind), idBytes(&row.ID)
+		data.bytes(entry.Data)
+		mark.integer(int(sealer.Add(&entry)))
 		for _, target := range row.Routed.Targets {
-			notification := domain.NewNotificationID(row.AccountID, row.ID, target.WebhookID)
 			dRow.integer(i + 1)
 			dWebhook.bigint(int64(target.WebhookID))
-			dID.uuid(domain.NewDeliveryID(notification, row.Seq, 0))
-			dData.bytes(domain.EncodeDelivery(domain.Scheduled{
+		}
+	}
+	entry.Type, entry.Routing = []byte(domain.TypeScheduled), nil
+	for _, row := range batch.Rows {
+		for _, target := range row.Routed.Targets {
+			notification := domain.NewNotificationID(row.AccountID, row.ID, target.WebhookID)
+			entry.EventSeq, entry.WebhookID, entry.AccountID, entry.Ordinal = row.Seq, int64(target.WebhookID), int64(row.AccountID), entry.Ordinal+1
+			entry.Data = domain.EncodeDelivery(domain.Scheduled{
 				At: batch.At, Deadline: batch.At.Add(domain.Deadline(row.Name)), WebhookVersion: target.Version,
-			}).Data)
+			}).Data
+			delivery := domain.NewDeliveryID(notification, row.Seq, 0)
+			entry.EventID, entry.Delivery = idBytes(&row.ID), idBytes(&delivery)
+			dID.uuid(delivery)
+			dData.bytes(entry.Data)
+			dMark.integer(int(sealer.Add(&entry)))
 		}
 	}
 	var target any
 	if batch.Target != nil {
 		target = batch.Target.String()
 	}
-	return batchStatement, []any{
+	args := []any{
 		data, batch.No, batch.Consumed.String(), target, batch.Cursor, batch.Floor, batch.WindowFloor, batch.High, batch.Low,
-		batch.SeqMin, batch.SeqMax, batch.RelayID, batch.At.UTC().Format(time.RFC3339Nano),
+		batch.SeqMin, batch.SeqMax, batch.RelayID, at.Format(time.RFC3339Nano),
 		seq, account, event, routing, salt,
 		n, dRow, dWebhook, dID, dData,
-		batch.Bound,
+		batch.Bound, mark, dMark,
 	}
+	seal := c.sealing.seal(&sealer, batch.RelayID)
+	return batchStatement, newSealColumns().appendArgs(args, c.sealing.head, &seal)
 }

@@ -93,7 +93,7 @@ func (c *column) integer(v int) {
 // epoch is where PostgreSQL begins to count microseconds.
 var epoch = time.Date(2000, time.January, 1, 0, 0, 0, 0, time.UTC)
 
-func (c *column) time(v time.Time) { c.bigint(v.UnixMicro() - epoch.UnixMicro()) }
+func (c *column) time(v time.Time) { c.bigint(microseconds(v)) }
 
 func (c *column) uuid(v uuid.UUID) {
 	if v == uuid.Nil {

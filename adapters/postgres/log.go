@@ -21,44 +21,63 @@ import (
 type Log struct {
 	db      *sql.DB
 	columns sync.Pool // *recordColumns
+
+	// sealing is held while a group commit is under way: its seal is the next
+	// one's beginning.
+	sealing struct {
+		sync.Mutex
+		sealing
+	}
 }
 
 // NewLog gives the log of a database.
 func NewLog(db *sql.DB) *Log {
-	return &Log{db: db, columns: sync.Pool{New: func() any { return newRecordColumns() }}}
+	l := &Log{db: db, columns: sync.Pool{New: func() any { return newRecordColumns() }}}
+	l.sealing.chain = domain.ChainRecorder
+	return l
 }
 
 // recordStatement writes entries and moves due rows, or nothing where the
 // relay is fenced: then it gives no row. FOR SHARE makes a take-over wait for
-// it, and makes it wait for a take-over and see its result.
+// it, and makes it wait for a take-over and see its result. $27 and $28 are the
+// seal that this commit's builds on; it is NULL where there are no entries.
 const recordStatement = outbox.PreparedMark + `
 WITH fence AS MATERIALIZED (
   SELECT relay_id FROM relay.relays WHERE relay_id = $1::bigint AND fenced_at IS NULL FOR SHARE),
 c AS MATERIALIZED (SELECT nextval('relay.commits') AS commit FROM fence),
 entry AS (
-  INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id, excerpt)
+  INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id, excerpt, mark)
   SELECT ($2::bigint[])[e.ord], ($3::bigint[])[e.ord], ($4::bigint[])[e.ord], ($5::bigint[])[e.ord], (c.commit << 20) + e.ord, $1::bigint,
-         ($6::timestamptz[])[e.ord], ($7::integer[])[e.ord], e.type, e.data, ($8::uuid[])[e.ord], ($9::uuid[])[e.ord], e.excerpt
+         ($6::timestamptz[])[e.ord], ($7::integer[])[e.ord], e.type, e.data, ($8::uuid[])[e.ord], ($9::uuid[])[e.ord], e.excerpt, ($26::integer[])[e.ord]
     FROM unnest($10::text[], $11::json[], $12::text[]) WITH ORDINALITY AS e (type, data, excerpt, ord), c),
 over AS MATERIALIZED (SELECT relay.end_due($13::bigint[], $14::bigint[], $15::bigint[], $16::integer[]) FROM fence),
 wait AS (
   INSERT INTO relay.due (event_seq, webhook_id, replay_id, version, kind, at, pos, key)
   SELECT w.event_seq, w.webhook_id, w.replay_id, w.version, w.kind::"char", w.at, CASE w.pos WHEN 0 THEN (c.commit << 20) + w.entry ELSE w.pos END, w.key
     FROM unnest($17::bigint[], $18::bigint[], $19::bigint[], $20::integer[], $21::text[], $22::timestamptz[], $23::bigint[], $24::bigint[], $25::bigint[])
-         AS w (event_seq, webhook_id, replay_id, version, kind, at, pos, key, entry), c)
+         AS w (event_seq, webhook_id, replay_id, version, kind, at, pos, key, entry), c),
+seal AS (
+  INSERT INTO relay.seals (chain, no, commit, relay_id, at, stretches, entries, digests, links, hash)
+  SELECT 'recorder', (SELECT s.no + 1 FROM relay.seals s WHERE s.chain = 'recorder' AND s.no = $27::bigint AND s.hash = $28::bytea), c.commit, $1::bigint,
+         $29::timestamptz, $30::bigint[], $31::integer[], $32::bytea, $33::bytea, $34::bytea
+    FROM c WHERE $34::bytea IS NOT NULL)
 SELECT c.commit FROM c, over`
 
-// recordColumns are the arguments $2 to $25 of recordStatement, in its order:
-// the entries, the due rows that end, those that begin.
+// recordColumns are the arguments $2 to $26 of recordStatement, in its order:
+// the entries, the due rows that end, those that begin, the entries' marks.
 type recordColumns struct {
 	entry struct{ seq, webhook, replay, account, at, version, event, delivery, kind, data, excerpt *column }
 	ends  struct{ seq, webhook, replay, version *column }
 	waits struct{ seq, webhook, replay, version, kind, at, pos, key, entry *column }
+	mark  *column
 	all   []*column
+
+	sealer domain.Sealer
+	seal   sealColumns
 }
 
 func newRecordColumns() *recordColumns {
-	c := &recordColumns{}
+	c := &recordColumns{seal: newSealColumns()}
 	add := func(element oid.Oid) *column {
 		one := newColumn(element, 0, 0)
 		c.all = append(c.all, one)
@@ -72,6 +91,7 @@ func newRecordColumns() *recordColumns {
 	w := &c.waits
 	w.seq, w.webhook, w.replay, w.version = add(oid.T_int8), add(oid.T_int8), add(oid.T_int8), add(oid.T_int4)
 	w.kind, w.at, w.pos, w.key, w.entry = add(oid.T_text), add(oid.T_timestamptz), add(oid.T_int8), add(oid.T_int8), add(oid.T_int8)
+	c.mark = add(oid.T_int4)
 	return c
 }
 
@@ -79,23 +99,59 @@ func newRecordColumns() *recordColumns {
 func (l *Log) Record(ctx context.Context, relayID int64, changes []relay.Change) (int64, error) {
 	c, _ := l.columns.Get().(*recordColumns)
 	defer l.columns.Put(c)
-	c.fill(changes)
-	args := make([]any, 1, 1+len(c.all))
+	c.fill(changes, relayID)
+	args := make([]any, 1, 9+len(c.all))
 	args[0] = relayID
 	for _, one := range c.all {
 		args = append(args, one)
 	}
-	var commit int64
-	switch err := l.db.QueryRowContext(ctx, recordStatement, args...).Scan(&commit); {
+	l.sealing.Lock()
+	defer l.sealing.Unlock()
+	const most = 3 // a chain whose head moved so often has another writer
+	for try := 1; ; try++ {
+		commit, err := l.record(ctx, args, c, relayID)
+		if !isStaleSeal(err) || try == most {
+			return commit, err
+		}
+	}
+}
+
+// record tries once. Where it is not known what came of it, the chain's head is
+// read again before the next.
+func (l *Log) record(ctx context.Context, args []any, c *recordColumns, relayID int64) (commit int64, err error) {
+	var seal domain.Seal
+	if c.sealer.Empty() {
+		args = append(args, nil, nil, nil, nil, nil, nil, nil, nil)
+	} else {
+		if !l.sealing.known {
+			if err := l.sealing.load(ctx, l.db); err != nil {
+				return 0, err
+			}
+		}
+		seal = l.sealing.seal(&c.sealer, relayID)
+		args = c.seal.appendArgs(args, l.sealing.head, &seal)
+	}
+	switch err = l.db.QueryRowContext(ctx, recordStatement, args...).Scan(&commit); {
 	case errors.Is(err, sql.ErrNoRows):
 		return 0, relay.ErrFenced
+	case isStaleSeal(err):
+		l.sealing.known = false
+		return 0, err
 	case err != nil:
-		return 0, classify(err)
+		err = classify(err)
+		if !errors.Is(err, relay.ErrConflict) && !errors.Is(err, relay.ErrRefused) {
+			l.sealing.known = false // it may be written
+		}
+		return 0, err
+	}
+	if seal.No != 0 {
+		l.sealing.written(&seal, commit)
 	}
 	return commit, nil
 }
 
-func (c *recordColumns) fill(changes []relay.Change) {
+func (c *recordColumns) fill(changes []relay.Change, relayID int64) {
+	c.sealer.Reset()
 	for _, one := range c.all {
 		one.reset()
 	}
@@ -135,12 +191,19 @@ func (c *recordColumns) fill(changes []relay.Change) {
 			} else {
 				e.excerpt.text(entry.Excerpt)
 			}
+			sealed := domain.SealedEntry{
+				EventSeq: change.Key.EventSeq, WebhookID: int64(change.Key.WebhookID), ReplayID: int64(change.Key.ReplayID), AccountID: int64(change.AccountID),
+				Ordinal: int32(ord), Writer: relayID, At: microseconds(entry.At), Version: int32(change.First + n), Type: []byte(entry.Type), Data: entry.Data, //nolint:gosec // both are small
+			}
 			if entry.Type == domain.TypeScheduled { // a replay's: else these two stay empty
+				delivery := domain.NewDeliveryID(domain.NewNotificationID(change.AccountID, change.EventID, change.Key.WebhookID), change.Key.EventSeq, change.Key.ReplayID)
 				e.event.fill(ord - 1)
 				e.event.uuid(change.EventID)
 				e.delivery.fill(ord - 1)
-				e.delivery.uuid(domain.NewDeliveryID(domain.NewNotificationID(change.AccountID, change.EventID, change.Key.WebhookID), change.Key.EventSeq, change.Key.ReplayID))
+				e.delivery.uuid(delivery)
+				sealed.EventID, sealed.Delivery = idBytes(&change.EventID), idBytes(&delivery)
 			}
+			c.mark.integer(int(c.sealer.Add(&sealed)))
 		}
 	}
 }

@@ -293,6 +293,13 @@ func isUniqueViolation(err error, constraints ...string) bool {
 	return pg != nil && (len(constraints) == 0 || slices.Contains(constraints, pg.Constraint))
 }
 
+// isStaleSeal reports a seal that does not go on where its chain ends: its
+// number is taken, or it has none, since the seal before it is not there.
+func isStaleSeal(err error) bool {
+	pg := pq.As(err, pqerror.NotNullViolation)
+	return isUniqueViolation(err, "seals_pkey") || pg != nil && pg.Table == "seals" && pg.Column == "no"
+}
+
 // isDenied reports a right that is missing.
 func isDenied(err error) bool { return isCode(err, "42501") }
 
