@@ -21,6 +21,7 @@ type Chain struct {
 	// link: each batch is sealed, and a batch that is not behind that link is
 	// not written.
 	sealing sealing
+	sealer  domain.Sealer
 }
 
 // NewChain gives the chain of a database.
@@ -112,8 +113,8 @@ func (c *Chain) Statement(batch *outbox.Batch) (string, []any) {
 	dID, dData := newColumn(oid.T_uuid, n, 16), newColumn(oid.T_json, n, 80)
 	mark, dMark := newColumn(oid.T_int4, n, 4), newColumn(oid.T_int4, n, 4)
 	at := batch.At.UTC().Truncate(time.Microsecond) // as it is kept
-	var sealer domain.Sealer
-	entry := domain.SealedEntry{Writer: batch.RelayID, At: microseconds(at), Version: 1}
+	c.sealer.Reset()
+	entry := domain.SealedEntry{Writer: batch.RelayID, At: microseconds(at), Version: 1, Type: []byte(domain.TypeRouted)}
 	for i, row := range batch.Rows {
 		seq.bigint(row.Seq)
 		account.bigint(int64(row.AccountID))
@@ -121,9 +122,9 @@ func (c *Chain) Statement(batch *outbox.Batch) (string, []any) {
 		routing.text(string(row.Routed.Kind))
 		salt.bytes(row.Salt)
 		entry.EventSeq, entry.AccountID, entry.Ordinal = row.Seq, int64(row.AccountID), entry.Ordinal+1
-		entry.Type, entry.Data, entry.Routing, entry.EventID = []byte(domain.TypeRouted), domain.EncodeRouted(row.Routed), []byte(row.Routed.Kind), idBytes(&row.ID)
+		entry.Data, entry.Routing, entry.EventID = domain.EncodeRouted(row.Routed), routing.last(len(row.Routed.Kind)), idBytes(&row.ID)
 		data.bytes(entry.Data)
-		mark.integer(int(sealer.Add(&entry)))
+		mark.integer(int(c.sealer.Add(&entry)))
 		for _, target := range row.Routed.Targets {
 			dRow.integer(i + 1)
 			dWebhook.bigint(int64(target.WebhookID))
@@ -137,11 +138,10 @@ func (c *Chain) Statement(batch *outbox.Batch) (string, []any) {
 			entry.Data = domain.EncodeDelivery(domain.Scheduled{
 				At: batch.At, Deadline: batch.At.Add(domain.Deadline(row.Name)), WebhookVersion: target.Version,
 			}).Data
-			delivery := domain.NewDeliveryID(notification, row.Seq, 0)
-			entry.EventID, entry.Delivery = idBytes(&row.ID), idBytes(&delivery)
-			dID.uuid(delivery)
+			dID.uuid(domain.NewDeliveryID(notification, row.Seq, 0))
+			entry.EventID, entry.Delivery = idBytes(&row.ID), dID.last(len(notification))
 			dData.bytes(entry.Data)
-			dMark.integer(int(sealer.Add(&entry)))
+			dMark.integer(int(c.sealer.Add(&entry)))
 		}
 	}
 	var target any
@@ -155,6 +155,6 @@ func (c *Chain) Statement(batch *outbox.Batch) (string, []any) {
 		n, dRow, dWebhook, dID, dData,
 		batch.Bound, mark, dMark,
 	}
-	seal := c.sealing.seal(&sealer, batch.RelayID)
+	seal := c.sealing.seal(&c.sealer, batch.RelayID)
 	return batchStatement, newSealColumns().appendArgs(args, c.sealing.head, &seal)
 }

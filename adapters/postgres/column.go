@@ -118,6 +118,9 @@ func (c *column) bytes(v []byte) {
 	c.data = append(c.data, v...)
 }
 
+// last gives the last size bytes of the last element, until the next one.
+func (c *column) last(size int) []byte { return c.data[len(c.data)-size:] }
+
 // commitShift makes room for the entries of a commit: pos is the commit's
 // number shifted by it, plus the ordinal.
 const commitShift = 20
