@@ -29,14 +29,18 @@ type VerifyRange struct {
 
 // Flaw is something that does not fit the seals.
 type Flaw struct {
-	Chain domain.Chain
+	Chain domain.Chain `json:"chain,omitempty"`
 	// Seal and Commit say which seal and group commit, 0 where that is not
 	// known.
-	Seal, Commit int64
+	Seal   int64 `json:"seal,omitempty"`
+	Commit int64 `json:"commit,omitempty"`
 	// EventSeq, WebhookID, ReplayID and Version are the entry, where it can be
 	// named; for a change only Version is set.
-	EventSeq, WebhookID, ReplayID, Version int64
-	Problem                                string
+	EventSeq  int64  `json:"event_seq,omitempty"`
+	WebhookID int64  `json:"webhook_id,omitempty"`
+	ReplayID  int64  `json:"replay_id,omitempty"`
+	Version   int64  `json:"version,omitempty"`
+	Problem   string `json:"problem"`
 }
 
 // Verification is what a verification found.
@@ -70,6 +74,7 @@ type verifier struct {
 	progress func(done, all int64)
 
 	genesis int64
+	last    int64 // the last commit that has a seal
 	heads   map[domain.Chain]*domain.SealHead
 	window  []sealedLeaf
 
@@ -101,6 +106,10 @@ func (a *Audit) Verify(ctx context.Context, selected VerifyRange, progress func(
 		if err := step(ctx, selected); err != nil {
 			return Verification{}, err
 		}
+	}
+	v.v.From = max(v.v.From, 1)
+	if v.v.To == allCommits {
+		v.v.To = v.last
 	}
 	return v.v, nil
 }
@@ -194,6 +203,7 @@ func (v *verifier) seals(ctx context.Context, _ VerifyRange) error {
 		s.At = int64Of(at)
 		copy(s.Hash[:], hash)
 		v.v.Seals++
+		v.last = commit
 		if len(stretches) != len(entries) || len(digests) != len(domain.Hash{})*len(stretches) {
 			v.flaw(Flaw{Chain: s.Chain, Seal: s.No, Commit: commit, Problem: "it is damaged: its leaves have no common number"})
 			v.heads[s.Chain] = &domain.SealHead{No: s.No, Hash: s.Hash, Commit: commit}

@@ -45,6 +45,8 @@ It takes a user with the role outrider_auditor. Lists are newest first.`,
 			read: (*postgres.Audit).Attempts,
 		}),
 		a.auditTrace(),
+		a.auditVerify(),
+		a.auditHeads(),
 	)
 	return cmd
 }

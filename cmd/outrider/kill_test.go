@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -276,6 +277,9 @@ SELECT count(*) FILTER (WHERE status <> 'succeeded'), count(*), (SELECT count(*)
 		}
 	}
 	checkRecord(t, db.SQL, receiver.all())
+	if out := newCLI(t, db.DSN).ok("audit", "verify"); !strings.Contains(out, "as they were written") { // also the seals of those that were killed
+		t.Errorf("audit verify says: %s", out)
+	}
 	var unknown int
 	if err := db.SQL.QueryRowContext(t.Context(), `SELECT count(*) FROM audit.attempts WHERE outcome = 'unknown'`).Scan(&unknown); err != nil {
 		t.Fatal(err)
