@@ -35,7 +35,7 @@ var ErrNotSigned = errors.New("the signature is not by this key, or the heads we
 // Signed is the text that the signature is of.
 func (h *Heads) Signed() []byte {
 	var b strings.Builder
-	fmt.Fprintf(&b, "outrider heads 1\ndatabase %q\nat %s\n", h.Database, h.At.UTC().Format(time.RFC3339))
+	fmt.Fprintf(&b, "outrider-heads-1\ndatabase %q\nat %s\n", h.Database, h.At.UTC().Format(time.RFC3339))
 	for _, head := range h.Heads {
 		fmt.Fprintf(&b, "%s %d %d %s\n", head.Chain, head.No, head.Commit, head.Hash)
 	}

@@ -60,6 +60,7 @@ func TestReadmeExamples(t *testing.T) {
 	s.doctor()
 	s.replay()
 	s.verify()
+	s.seals()
 	s.sizes()
 	relay.signal(syscall.SIGTERM)
 	if code := relay.ProcessState.ExitCode(); code != 0 {
@@ -541,6 +542,49 @@ func (s *readmeStory) verify() {
 	}
 	if !receive.Genuine(s.secret, last.header, last.body) || receive.Genuine(s.secret, last.header, append(last.body, ' ')) {
 		s.t.Error("the check of receivers.md takes what is not genuine, or refuses what is")
+	}
+}
+
+// seals: while a relay writes, all that it wrote is as it wrote it, with heads
+// that were exported a moment ago.
+func (s *readmeStory) seals() {
+	s.t.Helper()
+	dir := s.t.TempDir()
+	c := newCLI(s.t, s.dsn(readmeDatabase, "support"))
+	public, verified := "", 0
+	b := s.take("sh auditor heads", 1)[0]
+	for line := range strings.Lines(b.text) {
+		words := shellWords(line)[1:]
+		for i, word := range words {
+			switch {
+			case word == "heads.key" || word == "heads.json":
+				words[i] = filepath.Join(dir, word)
+			case i > 0 && words[i-1] == "--public-key":
+				words[i] = public
+			}
+		}
+		file := ""
+		if n := len(words); words[n-2] == ">" {
+			file, words = words[n-1], words[:n-2]
+		}
+		out := c.ok(words...)
+		switch {
+		case file != "":
+			if err := os.WriteFile(file, []byte(out), 0o600); err != nil {
+				s.t.Fatal(err)
+			}
+		case public == "":
+			public = strings.TrimSpace(out)
+		case strings.Contains(out, "are as they were written"):
+			verified++
+		}
+	}
+	if verified != 2 {
+		s.t.Errorf("%s: %d commands say that all is as it was written, want 2", b.name(), verified)
+	}
+	sql := s.take("auditor none", 1)[0]
+	if n := s.rows(s.open(readmeDatabase, "support"), sql); len(n) != 1 || n[0] != 0 {
+		s.t.Errorf("%s finds something wrong: %v", sql.name(), n)
 	}
 }
 
