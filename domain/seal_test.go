@@ -54,7 +54,7 @@ func TestTheSumCoversAllOfASeal(t *testing.T) {
 	t.Parallel()
 	var sealer domain.Sealer
 	for i := range int64(3) {
-		sealer.Add(&domain.SealedEntry{EventSeq: i * domain.StretchSize, Ordinal: int32(i), At: 5 - i, Data: []byte("{}")}) //nolint:gosec // small
+		sealer.Add(&domain.SealedEntry{EventSeq: i * domain.StretchSize, Ordinal: int32(i), At: 5 - i, Data: []byte("{}")})
 	}
 	prev := domain.SealHead{No: 6, Hash: domain.Hash{1}, Commit: 9}
 	seal := sealer.Seal(domain.ChainTail, prev, 4, []byte("links"))

@@ -133,7 +133,8 @@ UPDATE %[1]s x SET %[4]s = %[5]s FROM one WHERE x.ctid = one.place AND x.tableoi
 		"delivery_id": "CASE WHEN x.delivery_id IS NULL THEN '00000000-0000-0000-0000-000000000000'::uuid END",
 		"version":     "x.version + 1000", "webhook_id": "x.webhook_id + 1000", "replay_id": "x.replay_id + 1000", "pos": "x.pos + 100",
 	}, true)
-	update("relay.log", entry, "true", map[string]string{"event_seq": "x.event_seq + 1000000", "pos": "x.pos - ((x.pos >> 20) << 20)", "pos ": "x.pos + (1000::bigint << 20)"}, false)
+	update("relay.log", entry, "true", map[string]string{"event_seq": "x.event_seq + 1000000", "pos": "x.pos - ((x.pos >> 20) << 20)"}, false)
+	update("relay.log", entry, "true", map[string]string{"pos": "x.pos + (1000::bigint << 20)"}, false)
 	update("relay.seals", "x.chain, x.no", "x.no > 0", map[string]string{
 		"no": "x.no + 1000", "commit": "x.commit + 1000", "relay_id": "x.relay_id + 1", "at": "x.at + interval '1 microsecond'", "chain": "x.chain || 's'",
 		"stretches": "ARRAY[x.stretches[1] + 1] || x.stretches[2:]", "entries": "ARRAY[x.entries[1] + 1] || x.entries[2:]",
@@ -332,7 +333,7 @@ func (l *lossy) carry(client net.Conn) {
 	request := make([]byte, 64<<10)
 	for {
 		n, err := client.Read(request)
-		const long = 600 // as what writes entries is
+		const long = 600                                     // as what writes entries is
 		if n > long && rand.IntN(8) == 0 && !l.calm.Load() { //nolint:gosec // a random moment
 			lose.Store(true)
 		}

@@ -75,7 +75,7 @@ func int64Of(b []byte) int64 { return int64(binary.BigEndian.Uint64(b)) } //noli
 func int32Of(b []byte) int32 { return int32(binary.BigEndian.Uint32(b)) } //nolint:gosec // the same bits
 
 // ordinalOf is an entry's number within its commit.
-func ordinalOf(pos int64) int32 { return int32(pos & (1<<commitShift - 1)) } //nolint:gosec // 20 bits
+func ordinalOf(pos int64) int32 { return int32(pos & (1<<commitShift - 1)) }
 
 // openLeaf gathers the entries of a leaf. They come in about the order in which
 // they were written, so that few leaves have some and not all.

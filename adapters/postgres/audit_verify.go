@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/hex"
@@ -510,11 +511,11 @@ func (v *verifier) changes(ctx context.Context, _ VerifyRange) error {
 		switch sum := s.Sum(prevHash); {
 		case s.No != prev.No+1:
 			f.Problem = "the seal before it is missing"
-		case string(sum[:]) != string(hash):
+		case !bytes.Equal(sum[:], hash):
 			f.Problem = "it does not fit its hash: it was changed"
 		case s.No > 0 && found == nil:
 			f.Problem = fmt.Sprintf("the row of %s, of %d, is missing", s.Source, s.ID)
-		case s.No > 0 && string(found) != string(s.Digest):
+		case s.No > 0 && !bytes.Equal(found, s.Digest):
 			f.Problem = fmt.Sprintf("the row of %s, of %d, was changed", s.Source, s.ID)
 		}
 		if f.Problem != "" {

@@ -1,7 +1,6 @@
 package postgres_test
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -45,7 +44,7 @@ func BenchmarkVerify(b *testing.B) {
 			b.Fatal(err)
 		}
 		if found.Entries != commits*each || found.Found != 0 {
-			b.Fatal(fmt.Sprintf("%+v", found))
+			b.Fatalf("%+v", found)
 		}
 	}
 	b.ReportMetric(float64(commits*each)*float64(b.N)/b.Elapsed().Seconds(), "entries/s")

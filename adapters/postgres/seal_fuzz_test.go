@@ -26,11 +26,11 @@ func FuzzCanonicalEntry(f *testing.F) {
 	db := pgtest.New(f).SQL
 	f.Add(int64(1), int64(0), int64(7), int64(1_700_000_000_123_456), int32(1), "routed", "plain", "routed", []byte("0123456789abcdef"), []byte(nil))
 	f.Add(int64(math.MaxInt64-1), int64(math.MinInt64), int64(-1), int64(0), int32(1<<20-1), "", "", "", []byte(nil), []byte("0123456789abcdef"))
-	f.Add(int64(-99_999), int64(5), int64(0), int64(-1), int32(0), "attempt_failed", "quotes \" \\ \u0000 \u2028 \U0001F98A \ufffd", "a\x01b", bytes.Repeat([]byte{0}, 16), bytes.Repeat([]byte{255}, 16))
+	f.Add(int64(-99_999), int64(5), int64(0), int64(-1), int32(0), "attempt_failed", "quotes \" \\ \u0000 \u2028 \U0001F98A \ufffd", "a\x01b", make([]byte, 16), bytes.Repeat([]byte{255}, 16))
 	f.Add(int64(100_000), int64(5), int64(0), int64(999_999), int32(3), "dead", strings.Repeat("long", 50_000), "ü", []byte(nil), []byte(nil))
 	f.Fuzz(func(t *testing.T, seq, webhook, account, micros int64, ordinal int32, kind, content, routing string, event, delivery []byte) {
 		ordinal &= 1<<20 - 1
-		seq = min(seq, math.MaxInt64-1) // the query's bound
+		seq = min(seq, math.MaxInt64-1)   // the query's bound
 		micros %= 200_000_000_000_000_000 // PostgreSQL's years 4,300 BC to 8,300
 		clean := func(text string) string { return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "") }
 		quoted, err := json.Marshal(clean(content))
@@ -84,10 +84,10 @@ VALUES ($1, $2, $3, $4, $5, $6, timestamptz '2000-01-01 00:00:00+00' + make_inte
 // a verification makes of it.
 func canonicalBytes(ctx context.Context, t *testing.T, tx *sql.Tx) ([]byte, domain.Hash) {
 	t.Helper()
-	var bytes, raw []byte
+	var content, raw []byte
 	if err := tx.QueryRowContext(ctx, `
 SELECT audit.canonical_entry(l.event_seq, l.webhook_id, l.replay_id, l.account_id, (l.pos & 1048575)::integer, l.writer, l.at, l.version, l.type, l.data, l.routing, l.event_id, l.delivery_id)
-  FROM relay.log l`).Scan(&bytes); err != nil {
+  FROM relay.log l`).Scan(&content); err != nil {
 		t.Fatal(err)
 	}
 	if err := tx.QueryRowContext(ctx, postgres.EntriesQuery, int64(math.MinInt64), int64(math.MaxInt64), int64(0), int64(math.MaxInt64)).Scan(&raw); err != nil {
@@ -97,7 +97,7 @@ SELECT audit.canonical_entry(l.event_seq, l.webhook_id, l.replay_id, l.account_i
 	if err != nil {
 		t.Fatal(err)
 	}
-	return bytes, digest
+	return content, digest
 }
 
 // Times that a clock gives are hashed as PostgreSQL keeps them.

@@ -582,9 +582,9 @@ func (s *readmeStory) seals() {
 	if verified != 2 {
 		s.t.Errorf("%s: %d commands say that all is as it was written, want 2", b.name(), verified)
 	}
-	sql := s.take("auditor none", 1)[0]
-	if n := s.rows(s.open(readmeDatabase, "support"), sql); len(n) != 1 || n[0] != 0 {
-		s.t.Errorf("%s finds something wrong: %v", sql.name(), n)
+	b = s.take("auditor none", 1)[0]
+	if n := s.rows(s.open(readmeDatabase, "support"), b); len(n) != 1 || n[0] != 0 {
+		s.t.Errorf("%s finds something wrong: %v", b.name(), n)
 	}
 }
 
