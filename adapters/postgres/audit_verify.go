@@ -203,7 +203,9 @@ func (v *verifier) seals(ctx context.Context, _ VerifyRange) error {
 		}
 		s.At = int64Of(at)
 		copy(s.Hash[:], hash)
-		v.v.Seals++
+		if s.No > 0 { // not where a chain begins
+			v.v.Seals++
+		}
 		v.last = commit
 		if len(stretches) != len(entries) || len(digests) != len(domain.Hash{})*len(stretches) {
 			v.flaw(Flaw{Chain: s.Chain, Seal: s.No, Commit: commit, Problem: "it is damaged: its leaves have no common number"})
@@ -344,7 +346,8 @@ func (v *verifier) stretch(ctx context.Context, tx *sql.Tx, stretch int64, seale
 		for _, flaw := range leaf.take(&row) {
 			v.flaw(flaw)
 		}
-		if read++; read%often == 0 {
+		read++
+		if read%often == 0 {
 			v.tell(often)
 		}
 	}

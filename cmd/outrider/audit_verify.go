@@ -142,9 +142,13 @@ func (a *app) verifySeals(ctx context.Context, audit *postgres.Audit, selected p
 
 func (a *app) showSeals(r *sealsReport) error {
 	p := a.paint()
+	commits := ""
+	if r.Seals > 0 {
+		commits = fmt.Sprintf(", commits %d to %d", r.From, r.To)
+	}
 	if r.Found == 0 {
-		fmt.Fprintf(a.out, "%s %s in %s, commits %d to %d, and %s of webhooks and replays are as they were written.\n", p.as(good, succeeded),
-			count(r.Entries, "entry", "entries"), count(r.Seals, "seal", "seals"), r.From, r.To, count(r.Changes, "change", "changes"))
+		fmt.Fprintf(a.out, "%s %s in %s%s, and %s of webhooks and replays are as they were written.\n", p.as(good, succeeded),
+			count(r.Entries, "entry", "entries"), count(r.Seals, "seal", "seals"), commits, count(r.Changes, "change", "changes"))
 	} else {
 		if err := writeTable(a, flawColumns, r.Flaws); err != nil {
 			return err
@@ -152,7 +156,7 @@ func (a *app) showSeals(r *sealsReport) error {
 		if more := r.Found - len(r.Flaws); more > 0 {
 			fmt.Fprintf(a.out, "… and %d more.\n", more)
 		}
-		fmt.Fprintf(a.out, "\n%s in %s were read, commits %d to %d.\n", count(r.Entries, "entry", "entries"), count(r.Seals, "seal", "seals"), r.From, r.To)
+		fmt.Fprintf(a.out, "\n%s in %s were read%s.\n", count(r.Entries, "entry", "entries"), count(r.Seals, "seal", "seals"), commits)
 	}
 	if r.Dropped > 0 {
 		fmt.Fprintf(a.out, "  %s of the events %d to %d are gone with their partitions. Compare that with what is kept.\n", count(r.Dropped, "entry", "entries"), r.DroppedFrom, r.DroppedTo)
