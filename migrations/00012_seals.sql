@@ -34,10 +34,12 @@ AS $$
         || audit.measured(digests) || audit.measured(links) || audit.measured(prev_hash) || int8send(prev_commit)
 $$;
 
+-- The view audit.change_seals hands these two what its readers may not see:
+-- with a fixed search path nobody can put a function of theirs in between.
 CREATE FUNCTION audit.canonical_webhook_change(
     account_id bigint, version bigint, webhook_id bigint, type text, at timestamptz, actor text, before json, after json
 ) RETURNS bytea
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT int8send(account_id) || int8send(version) || int8send(webhook_id) || audit.measured(convert_to(type, 'UTF8')) || timestamptz_send(at)
         || audit.measured(convert_to(actor, 'UTF8')) || audit.measured(convert_to(before::text, 'UTF8')) || audit.measured(convert_to(after::text, 'UTF8'))
@@ -46,7 +48,7 @@ $$;
 CREATE FUNCTION audit.canonical_replay_change(
     replay_id bigint, version integer, account_id bigint, type text, at timestamptz, actor text, data json
 ) RETURNS bytea
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT int8send(replay_id) || int4send(version) || audit.measured(int8send(account_id)) || audit.measured(convert_to(type, 'UTF8')) || timestamptz_send(at)
         || audit.measured(convert_to(actor, 'UTF8')) || audit.measured(convert_to(data::text, 'UTF8'))

@@ -148,6 +148,27 @@ func TestTheAuditorReadsTheAuditOnly(t *testing.T) {
 	}
 }
 
+// An auditor who may make functions cannot have them called with what
+// audit.change_seals digests: the queries of URLs.
+func TestAFunctionOfAnAuditorSeesNoURL(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t).SQL
+	for _, statement := range []string{
+		`CREATE SCHEMA evil`, `GRANT USAGE ON SCHEMA evil TO outrider_auditor`,
+		`INSERT INTO relay.webhook_log (account_id, version, webhook_id, type, actor, after) VALUES (1, 1, 1, 'registered', 'me', '{"url":"https://example.com/?token=hidden"}')`,
+		`CREATE FUNCTION evil.convert_to(content text, encoding name) RETURNS bytea LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'seen: %', content; END $$`,
+		`CREATE FUNCTION evil.octet_length(content bytea) RETURNS integer LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'seen: %', content; END $$`,
+	} {
+		if _, err := db.ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const look = `SET LOCAL search_path = evil, pg_catalog; SELECT * FROM audit.change_seals`
+	if err := as(t, db, "outrider_auditor", look); err != nil {
+		t.Errorf("audit.change_seals calls a function of its reader: %v", err)
+	}
+}
+
 func TestUpInParallelAndWithoutSuperuser(t *testing.T) {
 	t.Parallel()
 	server := pgtest.NewServer(t, nil)
