@@ -133,7 +133,7 @@ func as(t *testing.T, db *sql.DB, role, statement string) error {
 func TestTheAuditorReadsTheAuditOnly(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t).SQL
-	for _, view := range []string{"events", "deliveries", "attempts", "timeline", "webhook_changes", "entries", "seals", "change_seals", "verify()"} {
+	for _, view := range []string{"events", "deliveries", "attempts", "timeline", "webhook_changes", "webhook_health", "webhook_stats", "entries", "seals", "change_seals", "verify()"} {
 		if err := as(t, db, "outrider_auditor", `SELECT * FROM audit.`+view); err != nil {
 			t.Errorf("audit.%s: %v", view, err)
 		}

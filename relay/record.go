@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/outrider-relay/outrider/domain"
 )
 
 // step is a change on its way to the log, and what it was for.
@@ -13,6 +15,8 @@ type step struct {
 	Change
 	item *item
 	kind stepKind
+	// events are what its entries encode.
+	events []domain.DeliveryEvent
 	// request is the POST to make once the step is on record.
 	request *Request
 	// scheduled hears that a replay's delivery is on record.

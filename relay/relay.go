@@ -30,7 +30,9 @@ type Config struct {
 	Webhooks Webhooks
 	Leases   Leases
 	Replays  Replays
-	Sender   Sender
+	// Projection keeps the statistics of webhooks.
+	Projection Projection
+	Sender     Sender
 	// Partitions does one step of keeping partitions ahead; done says that
 	// nothing is left to do.
 	Partitions func(ctx context.Context) (step string, done bool, err error)
@@ -103,7 +105,7 @@ type Relay struct {
 func New(config Config) (*Relay, error) {
 	switch {
 	case config.DB == nil, config.Chain == nil, config.Log == nil, config.Store == nil, config.Webhooks == nil,
-		config.Leases == nil, config.Replays == nil, config.Sender == nil, config.Partitions == nil:
+		config.Leases == nil, config.Replays == nil, config.Projection == nil, config.Sender == nil, config.Partitions == nil:
 		return nil, errors.New("invalid config: a port is missing")
 	}
 	if config.Policy.Delays == nil {
@@ -203,12 +205,21 @@ func (r *Relay) work(ctx context.Context, id int64, place Place, logger *slog.Lo
 	group.Go(func() error {
 		return lease.keep(inner, meteredLeases{r.config.Leases, r.config.Meter}, id, position.get, logger)
 	})
+	statistics, err := newProjector(inner, r.config.Projection, id, func() int64 { return position.get().Low }, logger)
+	if err != nil {
+		cancel()
+		return errors.Join(err, group.Wait())
+	}
+	d.recorder.done = func(group []*step) {
+		statistics.recorded(group) // first: see projector.add
+		d.recorded(group)
+	}
 	if err := restore(); err != nil {
 		cancel()
 		return errors.Join(err, group.Wait())
 	}
 
-	tail, err := r.tail(id, d, logger)
+	tail, err := r.tail(id, d, statistics, logger)
 	if err != nil {
 		cancel()
 		return errors.Join(err, group.Wait())
@@ -230,6 +241,7 @@ func (r *Relay) work(ctx context.Context, id int64, place Place, logger *slog.Lo
 	} else {
 		close(dispatched)
 	}
+	group.Go(func() error { return statistics.run(inner) })
 	group.Go(func() error { r.keepPartitions(inner, logger); return nil })
 
 	select {
@@ -266,7 +278,7 @@ func (r *Relay) work(ctx context.Context, id int64, place Place, logger *slog.Lo
 }
 
 // tail makes the reader of the outbox.
-func (r *Relay) tail(id int64, d *dispatcher, logger *slog.Logger) (*outbox.Tail, error) {
+func (r *Relay) tail(id int64, d *dispatcher, statistics *projector, logger *slog.Logger) (*outbox.Tail, error) {
 	config := outbox.TailConfig{
 		Chain: r.config.Chain, RelayID: id, Wake: r.config.Notices.Inserted,
 		BatchRows: r.config.BatchRows, MaxBody: r.config.MaxBody, Now: r.config.Now,
@@ -276,9 +288,11 @@ func (r *Relay) tail(id int64, d *dispatcher, logger *slog.Logger) (*outbox.Tail
 			}
 		},
 	}
-	config.Confirmed = r.confirmed(nil)
+	config.Confirmed, config.Reloaded = r.confirmed(statistics.confirmed), statistics.reloaded
 	if !r.config.NoSend {
-		config.Confirmed, config.Reloaded, config.Ready = r.confirmed(d.confirmed), d.reloaded, d.ready
+		config.Confirmed = r.confirmed(func(batch *outbox.Batch) { statistics.confirmed(batch); d.confirmed(batch) })
+		config.Reloaded = func(no int64) { statistics.reloaded(no); d.reloaded(no) }
+		config.Ready = d.ready
 	}
 	return outbox.NewTail(r.config.DB, config)
 }

@@ -188,7 +188,7 @@ func (b *bench) start(change func(*relay.Config)) *running {
 	logger := slog.New(slog.NewTextHandler(b.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	config := relay.Config{
 		Name: "test", Version: "test", DB: db, Chain: postgres.NewChain(db), Log: postgres.NewLog(db), Store: store,
-		Webhooks: postgres.NewWebhooks(db), Leases: postgres.NewLeases(db), Replays: postgres.NewReplays(db), Sender: sender,
+		Webhooks: postgres.NewWebhooks(db), Leases: postgres.NewLeases(db), Replays: postgres.NewReplays(db), Projection: postgres.NewProjection(db), Sender: sender,
 		Partitions: store.ExtendPartitions, Policy: quick, Logger: logger, Notices: relay.NewNotices(),
 	}
 	if change != nil {

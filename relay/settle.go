@@ -50,7 +50,7 @@ func (d *dispatcher) endAttempt(q *queue, it *item, command domain.DeliveryComma
 		if reason, cancels := q.hook.Cancels(it.State.WebhookVersion); cancels {
 			cancelled := domain.Cancelled{At: d.now(), Reason: reason}
 			it.State = domain.Evolve(it.State, cancelled)
-			s.Entries = append(s.Entries, domain.EncodeDelivery(cancelled))
+			s.Entries, s.events = append(s.Entries, domain.EncodeDelivery(cancelled)), append(s.events, cancelled)
 		} else {
 			d.wait(s, it, DueRetry, it.State.NextAttemptAt)
 		}

@@ -85,7 +85,7 @@ func deliveryID(it *item) domain.DeliveryID {
 
 // step turns events into the change that records them, and folds them.
 func (d *dispatcher) step(kind stepKind, it *item, events []domain.DeliveryEvent) *step {
-	s := &step{kind: kind, item: it, Change: Change{Key: it.Key, AccountID: it.AccountID, First: it.State.Version + 1, Ends: it.Due.Version}}
+	s := &step{kind: kind, item: it, events: events, Change: Change{Key: it.Key, AccountID: it.AccountID, First: it.State.Version + 1, Ends: it.Due.Version}}
 	for _, event := range events {
 		it.State = domain.Evolve(it.State, event)
 		s.Entries = append(s.Entries, domain.EncodeDelivery(event))

@@ -67,7 +67,7 @@ func assemble(o relayOptions) (*assembly, error) {
 	config := relay.Config{
 		Name: o.name, Version: o.version, DB: db,
 		Chain: postgres.NewChain(db), Log: postgres.NewLog(db), Store: store, Webhooks: postgres.NewWebhooks(db),
-		Leases: postgres.NewLeases(db), Replays: postgres.NewReplays(db), Sender: sender,
+		Leases: postgres.NewLeases(db), Replays: postgres.NewReplays(db), Projection: postgres.NewProjection(db), Sender: sender,
 		Partitions: store.ExtendPartitions, Notices: notices, NoSend: o.noSend, Meter: a.metrics, Logger: o.logger,
 	}
 	if o.tracer != nil {
