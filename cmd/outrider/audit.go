@@ -47,6 +47,8 @@ It takes a user with the role outrider_auditor. Lists are newest first.`,
 		a.auditTrace(),
 		a.auditVerify(),
 		a.auditHeads(),
+		a.auditHealth(),
+		a.auditStats(),
 	)
 	return cmd
 }
