@@ -58,6 +58,7 @@ func TestReadmeExamples(t *testing.T) {
 	relay := s.killInMidPOST()
 	s.lookBack()
 	s.doctor()
+	s.rebuild()
 	s.replay()
 	s.verify()
 	s.seals()
@@ -453,6 +454,11 @@ SELECT 1, 'message_created', json_build_object('id', i, 'conversation', json_bui
 			s.t.Errorf("%s finds nothing: %v", b.name(), n)
 		}
 	}
+	s.until("statistics of the failed attempt", 1, `SELECT count(*) FROM audit.webhook_health WHERE consecutive_failures > 0`)
+	statistics := s.take("auditor statistics", 1)[0]
+	if n := s.rows(support, statistics); len(n) != 2 || n[0] == 0 || n[1] == 0 {
+		s.t.Errorf("%s finds nothing: %v", statistics.name(), n)
+	}
 	b := s.take("sh auditor", 1)[0]
 	for i, printed := range s.shell(b, "support") {
 		if strings.TrimSpace(printed) == "" || strings.Contains(printed, "Nothing found") {
@@ -471,6 +477,16 @@ func (s *readmeStory) doctor() {
 		r := c.run(shellWords(line)[1:]...)
 		if r.code != exitFailed || r.err != "outrider: doctor found 1 problem\n" || !strings.Contains(r.out, "fsync = off") || !strings.Contains(r.out, " is at work since ") {
 			s.t.Errorf("%s: exit %d: %s%s", b.name(), r.code, r.out, r.err)
+		}
+	}
+}
+
+// rebuild: while a relay works nothing differs.
+func (s *readmeStory) rebuild() {
+	s.t.Helper()
+	for i, printed := range s.shell(s.take("sh relay rebuild", 1)[0], "relay_app") {
+		if !strings.Contains(printed, "webhook_stats") || !strings.Contains(printed, "due") {
+			s.t.Errorf("command %d: %q", i+1, printed)
 		}
 	}
 }
