@@ -15,6 +15,7 @@
 //	  readback.go  brings back what waited, when its time has come, but what
 //	               cannot be read (unreadable.go) or has moved on (staleness.go)
 //	replay.go    schedules new deliveries of old events
+//	project.go   adds up what was recorded: the statistics of webhooks
 //	lease.go     lets one relay work, and another take over (restore.go)
 //	relay.go     joins the stages
 //

@@ -93,18 +93,20 @@ type Projection interface {
 	// Unfolded lists the dead relays that did not fold all they recorded.
 	Unfolded(ctx context.Context) ([]int64, error)
 	// Rest reads what a dead relay recorded and did not fold, in the order of
-	// the log. It reads what was open then, never history.
+	// the log. It reads what was open then, never history. What cannot be read is
+	// left out.
 	Rest(ctx context.Context, writer int64) ([]LogEntry, error)
 	// Finish adds the rest of a dead relay, up to a group commit; it has none
 	// from then on. Where another one was faster it adds nothing. ErrFenced as of
 	// Log.
 	Finish(ctx context.Context, relayID, writer, commit int64, rest Tally) error
 	// Scheduled counts the deliveries that a batch of the chain began, in the
-	// standings of a tally.
+	// standings of a tally. A batch that the chain has no more began none.
 	Scheduled(ctx context.Context, batch int64) (Tally, error)
 	// Merge makes few rows of the many of these webhooks, and forgets the
-	// relay's older places. ErrFenced as of Log.
-	Merge(ctx context.Context, relayID int64, webhooks []domain.WebhookID, now time.Time) error
+	// relay's older places. It is false while a rebuild is at work, and nothing
+	// is merged. ErrFenced as of Log.
+	Merge(ctx context.Context, relayID int64, webhooks []domain.WebhookID, now time.Time) (merged bool, err error)
 }
 
 // The pace of the projection.
@@ -239,10 +241,7 @@ func (p *projector) run(ctx context.Context) error {
 		if behind {
 			behind = !p.told(ctx, "the rest of a dead relay", p.finishOthers(ctx))
 		}
-		err := p.catchUp(ctx)
-		if err == nil {
-			err = p.add(ctx, false)
-		}
+		err := errors.Join(p.catchUp(ctx), p.add(ctx, false))
 		if errors.Is(err, ErrFenced) {
 			return err
 		}
@@ -362,9 +361,9 @@ func (p *projector) merge(ctx context.Context) error {
 	for id := range p.touched {
 		webhooks = append(webhooks, id)
 	}
-	if err := p.projection.Merge(ctx, p.relayID, webhooks, p.merged); err != nil {
-		return err
+	merged, err := p.projection.Merge(ctx, p.relayID, webhooks, p.merged)
+	if merged {
+		clear(p.touched)
 	}
-	clear(p.touched)
-	return nil
+	return err
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -175,7 +174,7 @@ SELECT e.event_seq, e.webhook_id, e.replay_id, e.account_id, e.pos, e.type, e.at
    CROSS JOIN LATERAL (
          SELECT n.event_seq, n.webhook_id, n.replay_id, n.account_id, n.pos, n.writer, n.type, n.at, n.data FROM relay.log n
           WHERE n.event_seq = a.event_seq AND n.webhook_id = a.webhook_id AND n.replay_id = a.replay_id AND n.version = a.version + 1 LIMIT 1) o
-   WHERE a.pos >= $2 AND a.type = 'attempt_started'
+   WHERE a.pos >= $2 AND a.type = 'attempt_started' AND o.type IN ('attempt_succeeded', 'attempt_failed', 'attempt_unknown')
   UNION ALL
   SELECT n.event_seq, n.webhook_id, n.replay_id, n.account_id, n.pos, n.writer, n.type, n.at, n.data FROM relay.log n
    WHERE n.pos >= $3 AND (n.type IN ('expired', 'dead', 'cancelled') OR n.type = 'scheduled' AND n.replay_id > 0)) e
@@ -192,7 +191,8 @@ func (p *Projection) Rest(ctx context.Context, writer int64) ([]relay.LogEntry, 
 	if err != nil {
 		return nil, err
 	}
-	return list(ctx, p.db, scanLogEntry, restQuery, writer, low, (commit+1)<<commitShift)
+	entries, err := list(ctx, p.db, scanLogEntry, restQuery, writer, low, (commit+1)<<commitShift)
+	return slices.DeleteFunc(entries, func(e relay.LogEntry) bool { return e.Event == nil }), err
 }
 
 func scanLogEntry(row scanner) (relay.LogEntry, error) {
@@ -204,10 +204,7 @@ func scanLogEntry(row scanner) (relay.LogEntry, error) {
 		return e, err
 	}
 	e.Commit = pos >> commitShift
-	var err error
-	if e.Event, err = domain.DecodeDelivery(domain.Entry{Type: kind, At: e.At, Data: data}); err != nil {
-		return e, fmt.Errorf("event_seq %d, webhook %d, replay %d: %w", e.Key.EventSeq, e.Key.WebhookID, e.Key.ReplayID, err)
-	}
+	e.Event, _ = domain.DecodeDelivery(domain.Entry{Type: kind, At: e.At, Data: data}) // nil where its data are damaged
 	return e, nil
 }
 
@@ -239,7 +236,7 @@ func (p *Projection) Scheduled(ctx context.Context, batch int64) (relay.Tally, e
 	var commit, low, high int64
 	err := p.db.QueryRowContext(ctx, `SELECT commit, seq_min, seq_max FROM relay.batches WHERE no = $1`, batch).Scan(&commit, &low, &high)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, fmt.Errorf("batch %d is not in the chain", batch)
+		return relay.Tally{}, nil
 	}
 	if err != nil {
 		return nil, err
@@ -318,25 +315,24 @@ gone AS (
    WHERE s.webhook_id = v.webhook_id AND s.hour = v.hour AND s.epoch >= 0 AND CASE WHEN s.hour < $3::timestamptz THEN -1 ELSE s.slot END = v.target
   RETURNING s.*, v.target, v.epoch AS new_epoch),` + summed
 
-// Merge implements relay.Projection. While a rebuild is at work nothing is
-// merged.
-func (p *Projection) Merge(ctx context.Context, relayID int64, webhooks []domain.WebhookID, now time.Time) error {
+// Merge implements relay.Projection.
+func (p *Projection) Merge(ctx context.Context, relayID int64, webhooks []domain.WebhookID, now time.Time) (bool, error) {
 	tx, err := p.db.BeginTx(ctx, nil)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func() { _ = tx.Rollback() }()
 	// A relay that is fenced must not merge: its own rest may not be in yet.
 	var held int
 	if err := tx.QueryRowContext(ctx, `WITH `+fenced+` SELECT count(*) FROM fence`, relayID).Scan(&held); err != nil {
-		return err
+		return false, err
 	}
 	if held == 0 {
-		return relay.ErrFenced
+		return false, relay.ErrFenced
 	}
 	var free bool
 	if err := tx.QueryRowContext(ctx, `SELECT pg_try_advisory_xact_lock(`+mergeLock+`)`).Scan(&free); err != nil || !free {
-		return err
+		return false, err
 	}
 	hour := now.UTC().Truncate(time.Hour)
 	for _, statement := range []struct {
@@ -349,8 +345,8 @@ func (p *Projection) Merge(ctx context.Context, relayID int64, webhooks []domain
 		     AND (commit, batch) < (SELECT p.commit, p.batch FROM relay.projected p WHERE p.writer = $1 ORDER BY p.commit DESC, p.batch DESC LIMIT 1)`, []any{relayID}},
 	} {
 		if _, err := tx.ExecContext(ctx, statement.query, statement.args...); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return tx.Commit()
+	return true, tx.Commit()
 }

@@ -60,7 +60,9 @@ func (r *Rebuilt) differs(mended bool, format string, args ...any) {
 	}
 }
 
-// Run folds and compares, and says what became of each projection.
+// Run folds and compares, and says what became of each projection. Entries of
+// the log that cannot be read are left out, and told of as differences of one
+// named log.
 func (r *Rebuild) Run(ctx context.Context) ([]Rebuilt, error) {
 	conn, err := r.DB.Conn(ctx)
 	if err != nil {
@@ -100,7 +102,12 @@ func (r *Rebuild) Run(ctx context.Context) ([]Rebuilt, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fold the webhooks' history: %w", err)
 	}
-	return []Rebuilt{statistics, standings, webhooks, accounts, due}, nil
+	rebuilt := []Rebuilt{statistics, standings, webhooks, accounts, due}
+	if f.unreadable.Differences > 0 {
+		f.unreadable.Projection, f.unreadable.Rows = "log", f.entries
+		rebuilt = append(rebuilt, f.unreadable)
+	}
+	return rebuilt, nil
 }
 
 // lockMerges keeps rows from being merged, and other rebuilds out. A merge is
@@ -145,6 +152,8 @@ type folding struct {
 	slots     relay.Tally
 	standings map[domain.WebhookID]*foldedStanding
 	open      []openDelivery
+	// unreadable tells of entries that are damaged, or a newer version's.
+	unreadable Rebuilt
 }
 
 // stagedEpoch marks rows that nobody reads yet.
@@ -326,12 +335,13 @@ func (f *folding) foldRange(ctx context.Context, from, to int64) error {
 		if err := rows.Scan(&e.Key.EventSeq, &e.Key.WebhookID, &e.Key.ReplayID, &e.AccountID, &pos, &writer, &kind, &e.At, &data); err != nil {
 			return err
 		}
-		if e.Event, err = domain.DecodeDelivery(domain.Entry{Type: kind, At: e.At, Data: data}); err != nil {
-			return fmt.Errorf("event_seq %d, webhook %d, replay %d: %w", e.Key.EventSeq, e.Key.WebhookID, e.Key.ReplayID, err)
-		}
 		if e.Key != key {
 			end()
 			key, state = e.Key, domain.Delivery{}
+		}
+		if e.Event, err = domain.DecodeDelivery(domain.Entry{Type: kind, At: e.At, Data: data}); err != nil {
+			f.unreadable.differs(false, "event_seq %d, webhook %d, replay %d: %v", e.Key.EventSeq, e.Key.WebhookID, e.Key.ReplayID, err)
+			continue
 		}
 		state = domain.Evolve(state, e.Event)
 		f.entries++
