@@ -142,6 +142,7 @@ type projector struct {
 	head   int64 // the newest batch heard of
 
 	unsent  *addition // whose answer was lost
+	placed  int64     // the batch up to which the last one went
 	added   time.Time
 	merged  time.Time
 	touched map[domain.WebhookID]struct{} // since rows were merged
@@ -165,7 +166,7 @@ func newProjector(ctx context.Context, projection Projection, relayID int64, low
 	if err != nil {
 		return nil, fmt.Errorf("begin the statistics: %w", err)
 	}
-	p.to.Batch, p.head = batch, batch
+	p.to.Batch, p.head, p.placed = batch, batch, batch
 	return p, nil
 }
 
@@ -332,7 +333,10 @@ func (p *projector) add(ctx context.Context, now bool) error {
 		p.mu.Lock()
 		rows := len(p.tally)
 		late := now || rows <= projectFew || time.Since(p.added) >= projectPatience
-		if rows == 0 || p.unsure || !late && p.entries < projectWorth*rows {
+		// Where nothing happened to webhooks, the place moves all the same, so
+		// that a successor need not look at what was routed.
+		nothing := rows == 0 && (p.to.Batch == p.placed || !now && time.Since(p.added) < projectPatience)
+		if nothing || p.unsure || !late && p.entries < projectWorth*rows {
 			p.mu.Unlock()
 			return nil
 		}
@@ -347,7 +351,8 @@ func (p *projector) add(ctx context.Context, now bool) error {
 	for id := range p.unsent.tally {
 		p.touched[id] = struct{}{}
 	}
-	p.unsent, p.added = nil, time.Now()
+	p.placed, p.added = p.unsent.to.Batch, time.Now()
+	p.unsent = nil
 	return nil
 }
 
