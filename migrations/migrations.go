@@ -24,14 +24,14 @@ var files embed.FS
 const table = "relay.schema_migrations"
 
 // Version is the newest migration of this binary.
-const Version int64 = 14
+const Version int64 = 15
 
 // ErrNewer is the error of a database whose schema is newer than the binary.
 var ErrNewer = errors.New("the database's schema is newer than this binary")
 
 // Up applies what is missing. It needs a role that owns what earlier
 // migrations made, may create schemas in the database, and may create roles or
-// finds the four outrider_* roles made.
+// finds the outrider_* roles made and is a member of outrider_views.
 func Up(ctx context.Context, db *sql.DB) error {
 	current, err := Current(ctx, db)
 	if err != nil {

@@ -194,7 +194,7 @@ func (p place) explainRights(err *pq.Error) (problem, advice string) {
 	role := "outrider_relay"
 	switch {
 	case strings.Contains(err.Message, "to create role"), strings.Contains(err.Message, "CREATEROLE"):
-		return problem, "let an administrator create them: CREATE ROLE outrider_producer; CREATE ROLE outrider_relay; CREATE ROLE outrider_operator; CREATE ROLE outrider_auditor"
+		return problem, "let an administrator create them: CREATE ROLE " + strings.Join(migrations.Roles, "; CREATE ROLE ") + "; GRANT outrider_views TO " + roleName(p.user)
 	case strings.Contains(err.Message, "for database"):
 		return problem, fmt.Sprintf("as the database's owner: GRANT CREATE ON DATABASE name TO %s", roleName(p.user))
 	case strings.Contains(err.Message, "must be owner"), strings.Contains(err.Message, "must be member"), strings.Contains(err.Message, "must be able to SET ROLE"):

@@ -16,11 +16,12 @@ func (a *app) migrateCommand() *cobra.Command {
 		GroupID: groupRun,
 		Long: `Bring the database to the schema that this version needs: the schemas outbox,
 relay and audit, and the roles outrider_producer, outrider_relay,
-outrider_operator and outrider_auditor, which are groups without login.
+outrider_operator, outrider_auditor and outrider_tenant, which are groups without
+login, and outrider_views, which the views of the history belong to.
 
 It takes a user that may create schemas in the database and roles, or finds the
-four roles made; no superuser. Running it again, or several times at once, does
-no harm. The schema only goes forward.`,
+roles made and is a member of outrider_views; no superuser. Running it again, or
+several times at once, does no harm. The schema only goes forward.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			conf, c := a.check(cmd)

@@ -20,7 +20,7 @@ func (a *app) uninstallCommand() *cobra.Command {
 		Short:   "Drop Outrider's schemas and roles from the database",
 		GroupID: groupRun,
 		Long: `Drop what outrider migrate made: the schemas outbox, relay and audit with the whole
-history, and the four group roles where nothing else in the cluster uses them. It
+history, and the group roles where nothing else in the cluster uses them. It
 shows what that is and what would never be delivered, and asks for the database's
 name before it drops anything. It is all or nothing; outrider migrate makes it anew,
 empty.

@@ -1,0 +1,336 @@
+-- +goose Up
+-- Tenants: roles that see the history of one account. outrider_tenant is the
+-- group that they are in, outrider_views owns what they read. The owner of the
+-- schema has to be a member of outrider_views: else it could neither give it
+-- the views nor replace them.
+-- +goose StatementBegin
+DO $$
+DECLARE
+    role_name text;
+BEGIN
+    FOREACH role_name IN ARRAY ARRAY['outrider_tenant', 'outrider_views'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = role_name) THEN
+            BEGIN
+                EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
+            EXCEPTION
+                WHEN duplicate_object OR unique_violation THEN NULL; -- another migration was faster
+            END;
+        END IF;
+    END LOOP;
+    IF NOT pg_has_role('outrider_views', 'USAGE') THEN
+        BEGIN
+            EXECUTE format('GRANT outrider_views TO %I', current_user);
+        EXCEPTION
+            WHEN insufficient_privilege THEN
+                RAISE EXCEPTION '% is not a member of outrider_views, which the views of the schema audit are to belong to', current_user
+                    USING ERRCODE = 'insufficient_privilege', HINT = format('As an administrator: GRANT outrider_views TO %I', current_user);
+            WHEN OTHERS THEN
+                -- The migration of another database of this owner was faster.
+                IF NOT pg_has_role('outrider_views', 'USAGE') THEN
+                    RAISE;
+                END IF;
+        END;
+    END IF;
+END
+$$;
+-- +goose StatementEnd
+
+GRANT USAGE ON SCHEMA audit TO outrider_tenant;
+
+-- Which account a role may see. By name, so a role that is dropped and made
+-- anew is the same here: a binding is taken back before its role is dropped.
+CREATE TABLE relay.tenant_roles (
+    role       name   PRIMARY KEY,
+    account_id bigint NOT NULL
+);
+GRANT SELECT, INSERT, DELETE ON relay.tenant_roles TO outrider_operator;
+
+-- Who looks is whoever logged in, whatever SET ROLE and the owners of functions
+-- say. sees_all() is for those who may read all accounts; seen_account() is the
+-- one that others may, NULL for none. The setting outrider.account_id narrows
+-- both and widens neither. They are functions since a query over the views asks
+-- several times, and planning subqueries anew takes longer than asking.
+-- +goose StatementBegin
+CREATE FUNCTION relay.may_see_all() RETURNS boolean
+    LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN pg_has_role(session_user, 'outrider_auditor', 'MEMBER')
+        OR pg_has_role(session_user, 'outrider_operator', 'MEMBER')
+        OR pg_has_role(session_user, 'outrider_relay', 'MEMBER')
+        OR pg_has_role(session_user, (SELECT c.relowner FROM pg_class c WHERE c.oid = 'relay.log'::regclass), 'MEMBER');
+END
+$$;
+
+CREATE FUNCTION relay.narrowed_to() RETURNS bigint
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN nullif(current_setting('outrider.account_id', true), '')::bigint;
+
+CREATE FUNCTION relay.sees_all() RETURNS boolean
+    LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN relay.may_see_all() AND relay.narrowed_to() IS NULL;
+END
+$$;
+
+CREATE FUNCTION relay.seen_account() RETURNS bigint
+    LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF relay.may_see_all() THEN
+        RETURN relay.narrowed_to();
+    END IF;
+    RETURN (SELECT t.account_id FROM relay.tenant_roles t
+             WHERE t.role = session_user AND t.account_id = coalesce(relay.narrowed_to(), t.account_id));
+END
+$$;
+-- +goose StatementEnd
+REVOKE ALL ON FUNCTION relay.may_see_all(), relay.narrowed_to() FROM PUBLIC;
+-- sees_all and seen_account run with the rights of whoever reads a view, and
+-- tell only what concerns that session: PUBLIC keeps its right to them.
+
+-- A table that a view of the schema audit reads is given to this function, once,
+-- by the migration that makes it: that is its whole share of the tenants'
+-- boundary. The table needs a column account_id. Only outrider_views reads it
+-- for the views, and sees the rows that the session may; those who read it
+-- directly are decided by GRANT, and by the first policy, as good as free: a
+-- constant, of which nothing is left in a plan.
+-- +goose StatementBegin
+CREATE FUNCTION relay.guard(tbl regclass) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = tbl AND a.attname = 'account_id') THEN
+        RAISE EXCEPTION '% has no column account_id to tell whose its rows are', tbl;
+    END IF;
+    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', tbl);
+    EXECUTE format('CREATE POLICY direct ON %s TO outrider_relay, outrider_operator USING (true) WITH CHECK (true)', tbl);
+    EXECUTE format('CREATE POLICY views ON %s FOR SELECT TO outrider_views USING ((SELECT relay.sees_all()) OR account_id = (SELECT relay.seen_account()))', tbl);
+    EXECUTE format('GRANT SELECT ON %s TO outrider_views', tbl);
+    PERFORM relay.hide_statistics(tbl);
+END
+$$;
+
+-- EXPLAIN answers from the statistics of all rows, whosever they are: asked
+-- often enough, it would tell which values are common and, by halving, the very
+-- bounds of the histograms. So none are kept of what tells one account from
+-- another, or of anybody's words. What is left tells of all accounts together.
+-- Ids keep one value, for how many different ones there are.
+CREATE FUNCTION relay.hide_statistics(tbl regclass) RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    col record;
+BEGIN
+    FOR col IN
+        SELECT a.attname, CASE WHEN a.atttypid = 'uuid'::regtype THEN 1 ELSE 0 END AS target
+          FROM pg_attribute a
+         WHERE a.attrelid = tbl AND a.attnum > 0 AND NOT a.attisdropped
+           AND (a.attname IN ('account_id', 'webhook_id') OR a.atttypid IN ('uuid'::regtype, 'text'::regtype, 'bytea'::regtype, 'inet'::regtype))
+           AND a.attname NOT IN ('type', 'routing', 'state') -- words of ours
+    LOOP
+        EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET STATISTICS %s', tbl, col.attname, col.target);
+    END LOOP;
+END
+$$;
+
+-- A new partition is made LIKE its parent, which leaves the targets out.
+CREATE FUNCTION relay.keep_targets() RETURNS trigger
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    parent    text := CASE WHEN NEW.log_done AND NOT OLD.log_done THEN 'relay.log' ELSE 'outbox.events' END;
+    partition regclass := to_regclass(format('%s_%s', parent, NEW.lower));
+    col       record;
+BEGIN
+    FOR col IN
+        SELECT a.attname, a.attstattarget AS target FROM pg_attribute a
+         WHERE a.attrelid = parent::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attstattarget >= 0 AND partition IS NOT NULL
+    LOOP
+        EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET STATISTICS %s', partition, col.attname, col.target);
+    END LOOP;
+    RETURN NULL;
+END
+$$;
+-- +goose StatementEnd
+REVOKE ALL ON FUNCTION relay.guard(regclass), relay.hide_statistics(regclass), relay.keep_targets() FROM PUBLIC;
+
+CREATE TRIGGER keep_targets AFTER UPDATE OF events_done, log_done ON relay.partitions
+    FOR EACH ROW WHEN (OLD.events_done <> NEW.events_done OR OLD.log_done <> NEW.log_done) EXECUTE FUNCTION relay.keep_targets();
+
+SELECT relay.guard('relay.log');
+SELECT relay.guard('relay.webhook_log');
+SELECT relay.guard('relay.replay_log');
+
+-- webhook_id is 0 in a quarter of the log: that one value has to be known.
+ALTER TABLE relay.log ALTER COLUMN webhook_id SET STATISTICS 1;
+
+-- Belongs to no account, and is not shown: where the position is.
+GRANT SELECT ON relay.batches TO outrider_views;
+
+-- outbox.events has no row-level security: PostgreSQL refuses COPY into a table
+-- that has it, and producers may use that. So the views read it through this
+-- one, a security barrier: what a query asks for is judged behind it, unless it
+-- can tell nothing. It has no payload, which no view may show.
+CREATE VIEW relay.shown_events WITH (security_barrier) AS
+SELECT e.xid, e.seq, e.account_id, e.id, e.event, e.ordering_key, e.occurred_at, e.inserted_at, e.metadata
+  FROM outbox.events e
+ WHERE (SELECT relay.sees_all()) OR e.account_id = (SELECT relay.seen_account());
+GRANT SELECT ON relay.shown_events TO outrider_views;
+SELECT relay.hide_statistics('outbox.events');
+
+-- The functions of the views were looked up by the search_path of whoever reads
+-- them, and so could have been somebody else's, who would have seen whole URLs.
+-- A body that is not a string is looked up once, here.
+CREATE OR REPLACE FUNCTION audit.derived_id(prefix uuid, input bytea) RETURNS uuid
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (SELECT encode(
+        set_byte(set_byte(b.raw, 6, get_byte(b.raw, 6) & 15 | 128), 8, get_byte(b.raw, 8) & 63 | 128), 'hex')::uuid
+      FROM (SELECT substring(uuid_send(prefix) FOR 6) || substring(sha256(input) FOR 10) AS raw) b);
+CREATE OR REPLACE FUNCTION audit.notification_id(account_id bigint, event_id uuid, webhook_id bigint) RETURNS uuid
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN audit.derived_id(event_id, 'n'::bytea || int8send(account_id) || uuid_send(event_id) || int8send(webhook_id));
+CREATE OR REPLACE FUNCTION audit.shown_url(url text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN regexp_replace(url, '[?#].*$', '');
+
+-- As before, but that the outbox is read through relay.shown_events. A barrier
+-- is no longer one where its rows are joined, so each row of it is looked up by
+-- itself: OFFSET 0.
+CREATE OR REPLACE VIEW audit.events AS
+SELECT x.event_id,
+       x.seq,
+       x.account_id,
+       CASE WHEN x.data IS NULL THEN e.event ELSE x.data ->> 'event' END AS event,
+       CASE WHEN x.data IS NULL THEN e.ordering_key ELSE coalesce(x.data ->> 'ordering_key', '') END AS ordering_key,
+       e.occurred_at,
+       e.inserted_at,
+       x.routed_at,
+       x.routing,
+       x.data ->> 'reason'                             AS reason,
+       CASE WHEN x.data IS NOT NULL THEN coalesce((x.data ->> 'config_version')::bigint, 0) END AS config_version,
+       CASE WHEN x.data IS NOT NULL THEN coalesce((x.data ->> 'body_bytes')::integer, 0) END AS body_bytes,
+       coalesce((x.data ->> 'deliveries')::integer, 0) AS delivery_count,
+       e.metadata
+  FROM (SELECT r.event_seq AS seq, r.webhook_id, r.type, r.event_id, r.account_id, r.at AS routed_at, r.routing, r.data
+          FROM relay.log r
+         UNION ALL
+        SELECT w.seq, 0::bigint, 'routed'::text, w.id, w.account_id, NULL::timestamptz, 'waiting'::text, NULL::json
+          FROM (SELECT pg_snapshot_xip(b.consumed) AS xid, b.low
+                  FROM (SELECT * FROM relay.batches ORDER BY no DESC LIMIT 1) b) t
+         CROSS JOIN LATERAL (
+               SELECT o.seq, o.id, o.account_id FROM relay.shown_events o WHERE o.xid = t.xid AND o.seq + 0 > t.low OFFSET 0) w
+         WHERE (SELECT true FROM relay.log r WHERE r.event_seq = w.seq AND r.webhook_id = 0 AND r.replay_id = 0 AND r.version = 1 LIMIT 1) IS NULL
+         UNION ALL
+        SELECT w.seq, 0::bigint, 'routed'::text, w.id, w.account_id, NULL::timestamptz, 'waiting'::text, NULL::json
+          FROM relay.shown_events w
+         WHERE w.xid >= (SELECT pg_snapshot_xmax(b.consumed) FROM relay.batches b ORDER BY b.no DESC LIMIT 1)
+           AND w.seq > (SELECT b.floor FROM relay.batches b ORDER BY b.no DESC LIMIT 1)
+           AND (SELECT true FROM relay.log r WHERE r.event_seq = w.seq AND r.webhook_id = 0 AND r.replay_id = 0 AND r.version = 1 LIMIT 1) IS NULL) x
+  LEFT JOIN LATERAL (
+       SELECT o.event, o.ordering_key, o.occurred_at, o.inserted_at, o.metadata FROM relay.shown_events o WHERE o.seq = x.seq OFFSET 0) e ON true
+ WHERE x.webhook_id = 0 AND x.type = 'routed';
+
+-- As before, with event_seq at the end: the log is in the order of event_seq,
+-- so that a stretch of it is what a query over a time reads.
+CREATE OR REPLACE VIEW audit.attempts AS
+SELECT s.delivery_id,
+       audit.notification_id(r.account_id, r.event_id, s.webhook_id) AS notification_id,
+       (a.data ->> 'attempt')::integer                 AS attempt,
+       r.event_id,
+       r.account_id,
+       s.webhook_id,
+       (a.data ->> 'webhook_version')::bigint          AS webhook_version,
+       audit.shown_url(w.after ->> 'url')              AS url,
+       a.at                                            AS started_at,
+       o.at                                            AS finished_at,
+       CASE o.type WHEN 'attempt_succeeded' THEN 'succeeded' WHEN 'attempt_failed' THEN 'failed'
+                   WHEN 'attempt_unknown' THEN 'unknown' ELSE 'started' END AS outcome,
+       a.data ->> 'previous_outcome'                   AS previous_outcome,
+       (o.data ->> 'status_code')::integer             AS status_code,
+       o.data ->> 'error_class'                        AS error_class,
+       coalesce(o.data ->> 'error_detail', o.data ->> 'reason') AS error_detail,
+       round((o.data ->> 'duration_us')::numeric / 1000, 3) AS duration_ms,
+       (o.data ->> 'remote_ip')::inet                  AS remote_ip,
+       o.excerpt                                       AS response_excerpt,
+       a.writer                                        AS relay_id,
+       s.event_seq
+  FROM relay.log s
+  JOIN relay.log r ON r.event_seq = s.event_seq AND r.webhook_id = 0 AND r.replay_id = 0 AND r.version = 1 AND r.type = 'routed'
+  JOIN relay.log a ON a.event_seq = s.event_seq AND a.webhook_id = s.webhook_id AND a.replay_id = s.replay_id AND a.type = 'attempt_started'
+  -- While an attempt is open nothing else enters its stream, so its outcome is
+  -- the next entry.
+  LEFT JOIN relay.log o ON o.event_seq = a.event_seq AND o.webhook_id = a.webhook_id AND o.replay_id = a.replay_id AND o.version = a.version + 1
+  LEFT JOIN relay.webhook_log w ON w.webhook_id = s.webhook_id AND w.version = (a.data ->> 'webhook_version')::bigint
+ WHERE s.delivery_id IS NOT NULL;
+
+CREATE OR REPLACE VIEW audit.timeline AS
+SELECT l.pos                                           AS seq,
+       l.at,
+       r.account_id,
+       CASE l.webhook_id WHEN 0 THEN 'event' ELSE 'delivery' END AS stream,
+       coalesce(s.delivery_id, s.event_id)::text       AS stream_id,
+       l.version,
+       l.type,
+       r.event_id,
+       s.delivery_id,
+       l.data,
+       l.event_seq
+  FROM relay.log l
+  JOIN relay.log s ON s.event_seq = l.event_seq AND s.webhook_id = l.webhook_id AND s.replay_id = l.replay_id AND s.version = 1
+  JOIN relay.log r ON r.event_seq = l.event_seq AND r.webhook_id = 0 AND r.replay_id = 0 AND r.version = 1 AND r.type = 'routed'
+UNION ALL
+SELECT NULL, w.at, w.account_id, 'webhook', w.webhook_id::text, w.version, w.type, NULL, NULL,
+       json_build_object('actor', w.actor, 'url', audit.shown_url(w.after ->> 'url'), 'state', w.after ->> 'state'), NULL::bigint
+  FROM relay.webhook_log w
+UNION ALL
+SELECT NULL, p.at, p.account_id, 'replay', p.replay_id::text, p.version, p.type, NULL, NULL, p.data, NULL::bigint
+  FROM relay.replay_log p;
+
+-- What was routed in a time lies in a stretch of the log, which the chain tells:
+-- whatever is routed after a link lies above its low (see relay.decided_up_to),
+-- and what was routed up to it at or below its high. It costs the hot path
+-- nothing, where an index on the time of each entry would.
+-- +goose StatementBegin
+CREATE FUNCTION audit.seq_from(since timestamptz) RETURNS bigint
+    LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$ SELECT 1 + coalesce((SELECT b.low FROM relay.batches b WHERE b.at < since ORDER BY b.at DESC LIMIT 1), 0) $$;
+CREATE FUNCTION audit.seq_to(until timestamptz) RETURNS bigint
+    LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce((SELECT b.high FROM relay.batches b WHERE b.at < until ORDER BY b.at DESC LIMIT 1),
+                    (SELECT b.high FROM relay.batches b ORDER BY b.no LIMIT 1))
+$$;
+-- +goose StatementEnd
+REVOKE ALL ON FUNCTION audit.seq_from(timestamptz), audit.seq_to(timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION audit.seq_from(timestamptz), audit.seq_to(timestamptz) TO outrider_auditor, outrider_tenant, outrider_relay, outrider_operator;
+
+-- Every migration that makes a view in the schema audit ends with this: it
+-- gives the view to outrider_views, through whom it sees what the session may,
+-- and lets read it who may read the history.
+-- +goose StatementBegin
+CREATE FUNCTION relay.guard_views() RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v regclass;
+BEGIN
+    GRANT CREATE ON SCHEMA audit TO outrider_views; -- which an owner must have at the time
+    FOR v IN SELECT c.oid FROM pg_class c WHERE c.relnamespace = 'audit'::regnamespace AND c.relkind IN ('v', 'm') ORDER BY c.relname LOOP
+        EXECUTE format('ALTER TABLE %s OWNER TO outrider_views', v);
+        EXECUTE format('GRANT SELECT ON %s TO outrider_auditor, outrider_tenant, outrider_relay, outrider_operator', v);
+    END LOOP;
+    REVOKE CREATE ON SCHEMA audit FROM outrider_views;
+END
+$$;
+-- +goose StatementEnd
+REVOKE ALL ON FUNCTION relay.guard_views() FROM PUBLIC;
+
+SELECT relay.guard_views();
+
+COMMENT ON SCHEMA audit IS 'What happened, for reading: role outrider_auditor, and outrider_tenant for one account.';
+COMMENT ON COLUMN audit.attempts.event_seq IS 'The chat event''s place in the outbox.';
+COMMENT ON COLUMN audit.timeline.event_seq IS 'The chat event''s place in the outbox, where there is one.';
+COMMENT ON FUNCTION audit.seq_from(timestamptz) IS 'Where in the log to begin: what was routed at or after this time has an event_seq at or above it.';
+COMMENT ON FUNCTION audit.seq_to(timestamptz) IS 'Where in the log to end: what was routed before this time has an event_seq at or below it.';
