@@ -291,7 +291,8 @@ SELECT NULL, p.at, p.account_id, 'replay', p.replay_id::text, p.version, p.type,
 -- What was routed in a time lies in a stretch of the log, which the chain tells:
 -- whatever is routed after a link lies above its low (see relay.decided_up_to),
 -- and what was routed up to it at or below its high. It costs the hot path
--- nothing, where an index on the time of each entry would.
+-- nothing; an index on the time of each entry took a tenth of an insert's CPU
+-- as a BRIN, and a quarter as a btree.
 -- +goose StatementBegin
 CREATE FUNCTION audit.seq_from(since timestamptz) RETURNS bigint
     LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -48,7 +48,17 @@ type node struct {
 func explain(t *testing.T, db *sql.DB, tail *outbox.Tail, position outbox.Position, newest uint64) plan {
 	t.Helper()
 	query, args := tail.Query(position, newest)
-	return parsePlan(t, scan[string](t, db, explainJSON+query, args...))
+	tx, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	exec(t, tx, `SET LOCAL ROLE outrider_relay`) // under row-level security, which a superuser is not
+	var text string
+	if err := tx.QueryRowContext(t.Context(), explainJSON+query, args...).Scan(&text); err != nil {
+		t.Fatal(err)
+	}
+	return parsePlan(t, text)
 }
 
 const explainJSON = `EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) `
@@ -70,7 +80,7 @@ func explainFew(t *testing.T, db *sql.DB, tail *outbox.Tail, position outbox.Pos
 			values[i] = fmt.Sprintf("'%v'", arg)
 		}
 	}
-	if _, err := conn.ExecContext(t.Context(), `SET plan_cache_mode = force_generic_plan; DEALLOCATE ALL; PREPARE few AS `+query); err != nil {
+	if _, err := conn.ExecContext(t.Context(), `SET plan_cache_mode = force_generic_plan; SET ROLE outrider_relay; DEALLOCATE ALL; PREPARE few AS `+query); err != nil {
 		t.Fatal(err)
 	}
 	execute := `EXECUTE few (` + strings.Join(values, ", ") + `)`
@@ -81,6 +91,7 @@ func explainFew(t *testing.T, db *sql.DB, tail *outbox.Tail, position outbox.Pos
 	if err := conn.QueryRowContext(t.Context(), explainJSON+execute).Scan(&text); err != nil {
 		t.Fatal(err)
 	}
+	exec(t, conn, `RESET ROLE`)
 	return parsePlan(t, text)
 }
 

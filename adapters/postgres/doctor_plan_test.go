@@ -74,6 +74,10 @@ SELECT i, i - 1, (1000000 + 100 * i)::text::xid8, (1000001 + 100 * i || ':' || 1
 	look := func(stats string) {
 		t.Helper()
 		err := p.reading(t.Context(), func(tx *sql.Tx) error {
+			// Under row-level security, which a superuser is not.
+			if _, err := tx.ExecContext(t.Context(), `SET LOCAL SESSION AUTHORIZATION outrider_operator`); err != nil {
+				return err
+			}
 			pos, err := readPosition(t.Context(), tx)
 			if err != nil {
 				return err
@@ -155,6 +159,9 @@ SELECT 1, 0, $2::text::xid8, ('1000000:' || $2 || ':1000000')::pg_snapshot, $1, 
 			t.Fatal(err)
 		}
 		defer func() { _ = tx.Rollback() }()
+		if _, err := tx.ExecContext(t.Context(), `SET LOCAL SESSION AUTHORIZATION outrider_auditor`); err != nil {
+			t.Fatal(err)
+		}
 		for _, q := range []struct {
 			name, query string
 			rows        int

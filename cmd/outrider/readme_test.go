@@ -248,6 +248,8 @@ func (s *readmeStory) install() {
 		s.t.Fatalf("migrate made nothing: %s", printed)
 	}
 	s.run(s.admin, blocks[1])
+	s.run(s.admin, s.take("admin tenant", 1)[0])
+	s.run(s.open(readmeDatabase, "ops"), s.take("operator tenant", 1)[0])
 }
 
 // registerWebhooks: of the two webhooks that the README registers, the first is
@@ -445,13 +447,14 @@ SELECT 1, 'message_created', json_build_object('id', i, 'conversation', json_bui
 	s.until("a failed delivery", 1, `SELECT count(*) FROM audit.deliveries WHERE status = 'pending' AND last_outcome = 'failed' AND last_status_code = 500`)
 	s.until("those that it holds", 2, `SELECT count(*) FROM audit.deliveries WHERE status = 'held' AND reason = 'order'`)
 
-	support := s.open(readmeDatabase, "support")
-	for _, b := range s.take("auditor rows", 0) {
-		if strings.Contains(b.text, "replay_id =") {
-			continue // there is none yet
-		}
-		if n := s.rows(support, b); len(n) != 1 || n[0] == 0 {
-			s.t.Errorf("%s finds nothing: %v", b.name(), n)
+	for run, role := range map[string]string{"auditor rows": "support", "tenant rows": "acme"} {
+		for _, b := range s.take(run, 0) {
+			if strings.Contains(b.text, "replay_id =") {
+				continue // there is none yet
+			}
+			if n := s.rows(s.open(readmeDatabase, role), b); len(n) != 1 || n[0] == 0 {
+				s.t.Errorf("%s finds nothing: %v", b.name(), n)
+			}
 		}
 	}
 	s.until("statistics of the failed attempt", 1, `SELECT count(*) FROM audit.webhook_health WHERE consecutive_failures > 0`)
