@@ -77,7 +77,8 @@ func TestTheViewsAreGuarded(t *testing.T) {
 		t.Error(wrong)
 	}
 	exec(t, db, `SELECT setval('outbox.events_seq_seq', 1500000)`)
-	for column[string](t, db, `SELECT relay.extend_partitions()`)[0] != "nothing to do" {
+	for step := ""; step != "nothing to do"; {
+		step = column[string](t, db, `SELECT relay.extend_partitions()`)[0]
 	}
 	if n := column[int](t, db, `SELECT count(*) FROM relay.partitions WHERE events_done AND log_done`)[0]; n < 4 {
 		t.Errorf("%d partitions are attached", n)

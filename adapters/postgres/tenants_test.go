@@ -243,7 +243,8 @@ func TestATenantReadsNoTable(t *testing.T) {
 	t.Parallel()
 	s := newTenancy(t)
 	do(t, s.root, `SELECT setval('outbox.events_seq_seq', 1500000)`)
-	for texts(t, s.root, `SELECT relay.extend_partitions()`)[0] != "nothing to do" {
+	for step := ""; step != "nothing to do"; {
+		step = texts(t, s.root, `SELECT relay.extend_partitions()`)[0]
 	}
 	acme := s.open("chat", "acme")
 	relations := texts(t, s.root, `SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname IN ('outbox', 'relay') AND c.relkind IN ('r', 'p', 'v', 'S')`)
@@ -295,7 +296,8 @@ func TestATenantLearnsNothingOfOthers(t *testing.T) {
 		asked++
 		var told strings.Builder
 		err := conn.Raw(func(c any) error {
-			pq.SetNoticeHandler(c.(driver.Conn), func(n *pq.Error) { told.WriteString(n.Message + "\n" + n.Detail + "\n") }) //nolint:forcetypeassert // it is one
+			raw, _ := c.(driver.Conn) // which it is
+			pq.SetNoticeHandler(raw, func(n *pq.Error) { told.WriteString(n.Message + "\n" + n.Detail + "\n") })
 			return nil
 		})
 		if err != nil {
