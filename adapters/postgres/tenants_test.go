@@ -62,7 +62,7 @@ func newTenancy(t *testing.T) *tenancy {
 	for _, role := range []string{"acme", "beta", "unbound", "auditor", "careful", "twofold", "operator", "relayer", "producer", "nobody"} {
 		do(t, admin, `CREATE ROLE `+role+` LOGIN PASSWORD 'p'`)
 	}
-	do(t, admin, `GRANT outrider_tenant TO acme, beta, unbound, twofold`, `GRANT outrider_auditor TO auditor, careful, twofold`, `ALTER ROLE careful NOINHERIT`,
+	do(t, admin, `ALTER ROLE careful NOINHERIT`, `GRANT outrider_tenant TO acme, beta, unbound, twofold`, `GRANT outrider_auditor TO auditor, careful, twofold`,
 		`GRANT outrider_operator TO operator`, `GRANT outrider_relay TO relayer`, `GRANT outrider_producer TO producer`)
 	owner := s.open("chat", "dbowner")
 	if err := migrations.Up(t.Context(), owner); err == nil || !strings.Contains(fmt.Sprint(err), "not a member of outrider_views") {
