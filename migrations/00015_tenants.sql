@@ -50,6 +50,11 @@ GRANT SELECT, INSERT, DELETE ON relay.tenant_roles TO outrider_operator;
 -- one that others may, NULL for none. The setting outrider.account_id narrows
 -- both and widens neither. They are functions since a query over the views asks
 -- several times, and planning subqueries anew takes longer than asking.
+--
+-- sees_all() is true or NULL, and the policies ask whether it is NOT NULL: that
+-- is estimated as nearly always so. A boolean would be taken for half of the
+-- rows, of each of the four places where a view reads the log: a sixteenth in
+-- all, and a page would be sorted instead of read by its index.
 -- +goose StatementBegin
 CREATE FUNCTION relay.may_see_all() RETURNS boolean
     LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -70,7 +75,7 @@ CREATE FUNCTION relay.sees_all() RETURNS boolean
     LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN relay.may_see_all() AND relay.narrowed_to() IS NULL;
+    RETURN CASE WHEN relay.may_see_all() AND relay.narrowed_to() IS NULL THEN true END;
 END
 $$;
 
@@ -106,7 +111,7 @@ BEGIN
     END IF;
     EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', tbl);
     EXECUTE format('CREATE POLICY direct ON %s TO outrider_relay, outrider_operator USING (true) WITH CHECK (true)', tbl);
-    EXECUTE format('CREATE POLICY views ON %s FOR SELECT TO outrider_views USING ((SELECT relay.sees_all()) OR account_id = (SELECT relay.seen_account()))', tbl);
+    EXECUTE format('CREATE POLICY views ON %s FOR SELECT TO outrider_views USING ((SELECT relay.sees_all()) IS NOT NULL OR account_id = (SELECT relay.seen_account()))', tbl);
     EXECUTE format('GRANT SELECT ON %s TO outrider_views', tbl);
     PERFORM relay.hide_statistics(tbl);
 END
@@ -176,7 +181,7 @@ GRANT SELECT ON relay.batches TO outrider_views;
 CREATE VIEW relay.shown_events WITH (security_barrier) AS
 SELECT e.xid, e.seq, e.account_id, e.id, e.event, e.ordering_key, e.occurred_at, e.inserted_at, e.metadata
   FROM outbox.events e
- WHERE (SELECT relay.sees_all()) OR e.account_id = (SELECT relay.seen_account());
+ WHERE (SELECT relay.sees_all()) IS NOT NULL OR e.account_id = (SELECT relay.seen_account());
 GRANT SELECT ON relay.shown_events TO outrider_views;
 SELECT relay.hide_statistics('outbox.events');
 

@@ -36,7 +36,7 @@ SELECT r.oid::regclass || ' can be read by the views, whosever its rows are: SEL
    AND NOT (r.relrowsecurity AND EXISTS (SELECT FROM policies p WHERE p.polrelid = r.oid))
 UNION ALL
 SELECT p.polname || ' on ' || p.polrelid::regclass || ' shows the views more than one account: ' || p.qual
-  FROM policies p WHERE p.qual <> '(( SELECT relay.sees_all() AS sees_all) OR (account_id = ( SELECT relay.seen_account() AS seen_account)))'
+  FROM policies p WHERE p.qual <> '((( SELECT relay.sees_all() AS sees_all) IS NOT NULL) OR (account_id = ( SELECT relay.seen_account() AS seen_account)))'
 UNION ALL
 SELECT r.oid::regclass || ' can be read by the views and is no security barrier that asks relay.seen_account()'
   FROM readable r WHERE r.relkind = 'v'
