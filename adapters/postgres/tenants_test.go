@@ -256,8 +256,53 @@ func TestATenantReadsNoTable(t *testing.T) {
 			t.Errorf("a tenant reads %s: %v", relation, err)
 		}
 	}
+	// Rights that somebody gives by mistake show nothing of the log.
+	do(t, s.root, `GRANT USAGE ON SCHEMA relay TO acme`, `GRANT SELECT ON relay.log, relay.webhook_log, relay.replay_log TO acme`)
+	for _, table := range []string{"relay.log", "relay.webhook_log", "relay.replay_log"} {
+		if seen := texts(t, acme, `SELECT x::text FROM `+table+` x`); len(seen) > 0 {
+			t.Errorf("a tenant with rights on %s reads %d rows", table, len(seen))
+		}
+	}
 	if seen := texts(t, acme, `SELECT format('%s.%s.%s', schemaname, tablename, attname) FROM pg_stats WHERE schemaname IN ('outbox', 'relay', 'audit') UNION ALL SELECT statistics_name FROM pg_stats_ext`); len(seen) > 0 {
 		t.Errorf("a tenant sees statistics of %v", seen)
+	}
+}
+
+// TestTheOutboxTakesCopy: PostgreSQL refuses it where a table has row-level
+// security, which is why the outbox has none.
+func TestTheOutboxTakesCopy(t *testing.T) {
+	t.Parallel()
+	db, err := sql.Open("postgres", pgtest.New(t).DSN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	tx, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	if _, err := tx.ExecContext(t.Context(), `SET LOCAL ROLE outrider_producer`); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := tx.PrepareContext(t.Context(), `COPY outbox.events (account_id, event, payload) FROM STDIN`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = rows.Close() }()
+	for range 3 {
+		if _, err := rows.ExecContext(t.Context(), 1, "message_created", "{}"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := rows.ExecContext(t.Context()); err != nil { // no values: the end
+		t.Fatal(err)
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if n := texts(t, db, `SELECT count(*)::text FROM outbox.events`); n[0] != "3" {
+		t.Errorf("%s rows were copied, want 3", n[0])
 	}
 }
 
