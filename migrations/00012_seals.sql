@@ -7,32 +7,28 @@
 -- +goose StatementBegin
 CREATE FUNCTION audit.measured(bytes bytea) RETURNS bytea
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS $$ SELECT coalesce(int4send(octet_length(bytes)) || bytes, int4send(-1)) $$;
+    RETURN coalesce(int4send(octet_length(bytes)) || bytes, int4send(-1));
 
 CREATE FUNCTION audit.canonical_entry(
     event_seq bigint, webhook_id bigint, replay_id bigint, account_id bigint, ordinal integer, writer bigint, at timestamptz, version integer,
     type text, data json, routing text, event_id uuid, delivery_id uuid
 ) RETURNS bytea
     LANGUAGE sql STABLE PARALLEL SAFE
-AS $$
-    SELECT int8send(event_seq) || int8send(webhook_id) || int8send(replay_id) || int8send(account_id)
+    RETURN int8send(event_seq) || int8send(webhook_id) || int8send(replay_id) || int8send(account_id)
         || int4send(ordinal) || int8send(writer) || timestamptz_send(at) || int4send(version)
         || audit.measured(convert_to(type, 'UTF8')) || audit.measured(convert_to(data::text, 'UTF8')) || audit.measured(convert_to(routing, 'UTF8'))
-        || audit.measured(uuid_send(event_id)) || audit.measured(uuid_send(delivery_id))
-$$;
+        || audit.measured(uuid_send(event_id)) || audit.measured(uuid_send(delivery_id));
 
 CREATE FUNCTION audit.canonical_seal(
     chain text, no bigint, relay_id bigint, at timestamptz, stretches bigint[], entries integer[], digests bytea, links bytea,
     prev_hash bytea, prev_commit bigint
 ) RETURNS bytea
     LANGUAGE sql STABLE PARALLEL SAFE
-AS $$
-    SELECT audit.measured(convert_to(chain, 'UTF8')) || int8send(no) || int8send(relay_id) || timestamptz_send(at)
+    RETURN audit.measured(convert_to(chain, 'UTF8')) || int8send(no) || int8send(relay_id) || timestamptz_send(at)
         || int4send(cardinality(stretches))
         || coalesce((SELECT string_agg(int8send(u.stretch) || int4send(u.entries), ''::bytea ORDER BY u.ord)
                        FROM unnest(stretches, entries) WITH ORDINALITY AS u (stretch, entries, ord)), ''::bytea)
-        || audit.measured(digests) || audit.measured(links) || audit.measured(prev_hash) || int8send(prev_commit)
-$$;
+        || audit.measured(digests) || audit.measured(links) || audit.measured(prev_hash) || int8send(prev_commit);
 
 -- The view audit.change_seals hands these two what its readers may not see:
 -- with a fixed search path nobody can put a function of theirs in between.
@@ -58,10 +54,8 @@ CREATE FUNCTION audit.canonical_change_seal(
     no bigint, source text, id bigint, version bigint, at timestamptz, digest bytea, links bytea, prev_hash bytea
 ) RETURNS bytea
     LANGUAGE sql STABLE PARALLEL SAFE
-AS $$
-    SELECT int8send(no) || audit.measured(convert_to(source, 'UTF8')) || int8send(id) || int8send(version) || timestamptz_send(at)
-        || audit.measured(digest) || audit.measured(links) || audit.measured(prev_hash)
-$$;
+    RETURN int8send(no) || audit.measured(convert_to(source, 'UTF8')) || int8send(id) || int8send(version) || timestamptz_send(at)
+        || audit.measured(digest) || audit.measured(links) || audit.measured(prev_hash);
 -- +goose StatementEnd
 COMMENT ON FUNCTION audit.measured(bytea) IS 'Bytes behind their length in four bytes; -1 alone for NULL.';
 COMMENT ON FUNCTION audit.canonical_entry(bigint, bigint, bigint, bigint, integer, bigint, timestamptz, integer, text, json, text, uuid, uuid) IS 'The bytes of a row of audit.entries that its digest, SHA-256, is of. ordinal is pos & 1048575.';

@@ -167,6 +167,12 @@ CREATE TRIGGER keep_targets AFTER UPDATE OF events_done, log_done ON relay.parti
 SELECT relay.guard('relay.log');
 SELECT relay.guard('relay.webhook_log');
 SELECT relay.guard('relay.replay_log');
+SELECT relay.guard('relay.webhook_stats');
+SELECT relay.guard('relay.webhook_standings');
+SELECT relay.guard('relay.webhooks');
+-- Of these no view shows a secret, and none can.
+REVOKE SELECT ON relay.webhooks FROM outrider_views;
+GRANT SELECT (id, account_id, state) ON relay.webhooks TO outrider_views;
 
 -- webhook_id is 0 in a quarter of the log: that one value has to be known.
 ALTER TABLE relay.log ALTER COLUMN webhook_id SET STATISTICS 1;
@@ -314,7 +320,8 @@ GRANT EXECUTE ON FUNCTION audit.seq_from(timestamptz), audit.seq_to(timestamptz)
 
 -- Every migration that makes a view in the schema audit ends with this: it
 -- gives the view to outrider_views, through whom it sees what the session may,
--- and lets read it who may read the history.
+-- and lets read it who may read the history. Not so the views of the seals: a
+-- seal is of entries of all accounts, so they are an auditor's alone.
 -- +goose StatementBegin
 CREATE FUNCTION relay.guard_views() RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -323,7 +330,8 @@ DECLARE
     v regclass;
 BEGIN
     GRANT CREATE ON SCHEMA audit TO outrider_views; -- which an owner must have at the time
-    FOR v IN SELECT c.oid FROM pg_class c WHERE c.relnamespace = 'audit'::regnamespace AND c.relkind IN ('v', 'm') ORDER BY c.relname LOOP
+    FOR v IN SELECT c.oid FROM pg_class c WHERE c.relnamespace = 'audit'::regnamespace AND c.relkind IN ('v', 'm')
+               AND c.relname NOT IN ('entries', 'seals', 'change_seals') ORDER BY c.relname LOOP
         EXECUTE format('ALTER TABLE %s OWNER TO outrider_views', v);
         EXECUTE format('GRANT SELECT ON %s TO outrider_auditor, outrider_tenant, outrider_relay, outrider_operator', v);
     END LOOP;

@@ -22,12 +22,21 @@ policies AS (
      AND (p.polroles = '{0}' OR 'outrider_views'::regrole::oid = ANY (p.polroles)))
 SELECT c.oid::regclass || ' does not belong to outrider_views: end the migration with SELECT relay.guard_views()'
   FROM pg_class c WHERE c.relnamespace = 'audit'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relowner <> 'outrider_views'::regrole
+   AND c.relname NOT IN ('entries', 'seals', 'change_seals')
+UNION ALL
+-- Seals are of all accounts.
+SELECT c.oid::regclass || ' can be read by ' || r.rolname
+  FROM pg_class c, pg_roles r WHERE c.relnamespace = 'audit'::regnamespace AND c.relname IN ('entries', 'seals', 'change_seals')
+   AND r.rolname IN ('outrider_tenant', 'outrider_views') AND has_table_privilege(r.oid, c.oid, 'SELECT')
+UNION ALL
+SELECT 'audit.verify() can be called by outrider_tenant' WHERE has_function_privilege('outrider_tenant', 'audit.verify(bigint, bigint, json)', 'EXECUTE')
+    OR has_function_privilege('outrider_tenant', 'audit.stretch_dropped(bigint)', 'EXECUTE')
 UNION ALL
 SELECT v.oid::regclass || ' is not a plain view' FROM pg_class v WHERE v.relnamespace = 'audit'::regnamespace AND v.relkind IN ('r', 'p', 'm', 'f')
 UNION ALL
 SELECT v.oid::regclass || ' cannot be read by ' || r.name
   FROM pg_class v, (VALUES ('outrider_tenant'), ('outrider_auditor'), ('outrider_operator'), ('outrider_relay')) r (name)
- WHERE v.relnamespace = 'audit'::regnamespace AND v.relkind = 'v' AND NOT has_table_privilege(r.name, v.oid, 'SELECT')
+ WHERE v.relnamespace = 'audit'::regnamespace AND v.relkind = 'v' AND v.relname NOT IN ('entries', 'seals', 'change_seals') AND NOT has_table_privilege(r.name, v.oid, 'SELECT')
 UNION ALL
 -- relay.batches belongs to no account.
 SELECT r.oid::regclass || ' can be read by the views, whosever its rows are: SELECT relay.guard(''' || r.oid::regclass || ''')'
@@ -54,7 +63,7 @@ UNION ALL
 SELECT p.oid::regprocedure || ' can be called by outrider_tenant'
   FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
  WHERE n.nspname IN ('outbox', 'relay') AND has_function_privilege('outrider_tenant', p.oid, 'EXECUTE')
-   AND p.oid::regprocedure::text NOT IN ('relay.sees_all()', 'relay.seen_account()', 'outbox.new_event_id()', 'outbox.contract_version()')
+   AND p.oid::regprocedure::text NOT IN ('relay.sees_all()', 'relay.seen_account()', 'relay.latency_ms(integer)', 'outbox.new_event_id()', 'outbox.contract_version()')
 UNION ALL
 SELECT p.oid::regprocedure || ' looks names up by the search_path of whoever reads a view: give it a body without quotes'
   FROM pg_proc p WHERE p.pronamespace = 'audit'::regnamespace
