@@ -459,7 +459,7 @@ SELECT 1, 'message_created', json_build_object('id', i, 'conversation', json_bui
 	}
 	s.until("statistics of the failed attempt", 1, `SELECT count(*) FROM audit.webhook_health WHERE consecutive_failures > 0`)
 	statistics := s.take("auditor statistics", 1)[0]
-	if n := s.rows(support, statistics); len(n) != 2 || n[0] == 0 || n[1] == 0 {
+	if n := s.rows(s.open(readmeDatabase, "support"), statistics); len(n) != 2 || n[0] == 0 || n[1] == 0 {
 		s.t.Errorf("%s finds nothing: %v", statistics.name(), n)
 	}
 	b := s.take("sh auditor", 1)[0]
