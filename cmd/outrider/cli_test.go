@@ -56,7 +56,7 @@ func (c *cli) run(args ...string) result {
 	var out, err bytes.Buffer
 	a := &app{
 		in: strings.NewReader(c.in), out: &out, err: &err, env: func(name string) string { return c.env[name] },
-		now: c.now, width: func() int { return c.width }, asks: c.asks,
+		now: c.now, width: func() int { return c.width }, errWidth: func() int { return 0 }, asks: c.asks,
 	}
 	code := a.run(c.t.Context(), args)
 	return result{out.String(), err.String(), code}

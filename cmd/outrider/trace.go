@@ -21,11 +21,14 @@ func (a *app) auditTrace() *cobra.Command {
 	var account domain.AccountID
 	var format string
 	cmd := &cobra.Command{
-		Use:   "trace EVENT_ID",
+		Use:   "trace ID",
 		Short: "Show one event's whole life as a timeline",
 		Long: `Show one event's whole life as a timeline: when it was inserted, where it was routed,
 each attempt with its outcome, why one was repeated, and what comes next. Times on
-the left count from the insert.`,
+the left count from the insert.
+
+ID is the event's, or that of one of its deliveries, or what a receiver saw as
+webhook-id or Outrider-Delivery.`,
 		Args: cobra.ArbitraryArgs,
 	}
 	flagOf(cmd.Flags(), &account, "account", "N", "", "of this account, where several use the same ids", parseID[domain.AccountID])
@@ -45,12 +48,24 @@ the left count from the insert.`,
 
 // trace writes the lives of the events with an id.
 func (a *app) trace(ctx context.Context, db *sql.DB, account domain.AccountID, event uuid.UUID, format string) error {
-	traces, err := postgres.NewAudit(db).Trace(ctx, account, event)
+	audit := postgres.NewAudit(db)
+	traces, err := audit.Trace(ctx, account, event)
 	if err != nil {
 		return err
 	}
 	if len(traces) == 0 {
-		return &failure{fmt.Sprintf("there is no event %s", event), "outrider audit events lists those there are"}
+		owner, of, found, err := audit.EventOf(ctx, event)
+		if err != nil {
+			return err
+		}
+		if found && (account == 0 || account == owner) {
+			if traces, err = audit.Trace(ctx, owner, of); err != nil {
+				return err
+			}
+		}
+	}
+	if len(traces) == 0 {
+		return &failure{fmt.Sprintf("there is no event %s, nor a delivery or notification", event), "outrider audit events lists those there are"}
 	}
 	for i := range traces {
 		if format == formatJSON {

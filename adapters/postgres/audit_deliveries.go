@@ -1,0 +1,183 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/lib/pq"
+
+	"github.com/outrider-relay/outrider/domain"
+)
+
+// DeliveryRecord is a row of audit.deliveries.
+type DeliveryRecord struct {
+	DeliveryID     domain.DeliveryID
+	NotificationID domain.NotificationID
+	EventID        uuid.UUID
+	EventSeq       int64
+	AccountID      domain.AccountID
+	Event          string
+	OrderingKey    string
+	WebhookID      domain.WebhookID
+	WebhookVersion int64
+	URL            string
+	Status         domain.DeliveryStatus
+	Reason         string
+	AttemptCount   int
+	ScheduledAt    time.Time
+	FirstAttemptAt time.Time
+	LastAttemptAt  time.Time
+	NextAttemptAt  time.Time
+	CompletedAt    time.Time
+	LastOutcome    domain.OutcomeKind
+	LastStatusCode int
+	ReplayID       domain.ReplayID
+}
+
+const deliveryColumns = `delivery_id::text, notification_id::text, event_id::text, event_seq, account_id, coalesce(event, ''), coalesce(ordering_key, ''),
+       webhook_id, coalesce(webhook_version, 0), coalesce(url, ''), status, coalesce(reason, ''), attempt_count, scheduled_at, first_attempt_at,
+       last_attempt_at, next_attempt_at, completed_at, coalesce(last_outcome, ''), coalesce(last_status_code, 0), replay_id`
+
+func (f *AuditFilter) keepsDelivery(d *DeliveryRecord) bool {
+	return f.of(d.AccountID, d.EventID) && f.named(d.Event) && f.ordered(d.OrderingKey) && f.during(d.ScheduledAt) &&
+		(f.WebhookID == 0 || f.WebhookID == d.WebhookID) && (f.ReplayID == 0 || f.ReplayID == d.ReplayID) &&
+		(f.Status == "" || string(d.Status) == f.Status)
+}
+
+// Deliveries reads deliveries behind a cursor.
+func (a *Audit) Deliveries(ctx context.Context, f AuditFilter, after *AuditCursor) (Page[DeliveryRecord], error) {
+	places, err := a.places(ctx, f.Since, f.Until)
+	if err != nil {
+		return Page[DeliveryRecord]{}, err
+	}
+	at := func(d *DeliveryRecord) AuditCursor {
+		return AuditCursor{List: DeliveryList, Seq: d.EventSeq, WebhookID: d.WebhookID, ReplayID: d.ReplayID}
+	}
+	walk := deliveryWalk{audit: a, filter: &f, places: places, list: DeliveryList, entry: rareStatus[domain.DeliveryStatus(f.Status)]}
+	read := func(after *AuditCursor, n int) (found chunk[DeliveryRecord], err error) {
+		stretch, err := walk.next(ctx, after, n)
+		if err != nil {
+			return found, err
+		}
+		found.records, err = list(ctx, a.db, scanDeliveryRecord, `SELECT `+deliveryColumns+` FROM audit.deliveries`+stretch.from, stretch.args...)
+		found.looked = len(found.records)
+		found.end = endOf(found.records, n, at)
+		stretch.close(&found.looked, &found.end)
+		return found, err
+	}
+	keep := func(d *DeliveryRecord) bool { return f.keepsDelivery(d) }
+	return search(f.Limit, after, read, keep, at)
+}
+
+// rareStatus gives the log entry that a delivery with the status has, and few
+// others: it finds them without reading what went well.
+var rareStatus = map[domain.DeliveryStatus]string{
+	domain.DeliveryHeld:      domain.TypeHeld,
+	domain.DeliveryDead:      domain.TypeDead,
+	domain.DeliveryCancelled: domain.TypeCancelled,
+	domain.DeliveryExpired:   domain.TypeExpired,
+}
+
+// deliveryWalk goes through deliveries, newest first.
+//
+// With a range of time it goes through the places of that time, and then, below
+// them, through what replays scheduled in it: those are found by their replays.
+type deliveryWalk struct {
+	audit  *Audit
+	filter *AuditFilter
+	places places
+	list   AuditList
+	// entry is a rare entry that what is wanted has, "" for none.
+	entry string
+}
+
+// stretch is the next part of a walk: what follows the name of the view.
+type stretch struct {
+	from string
+	args []any
+	// rare are the places of a stretch that was found by rare entries.
+	rare []int64
+	n    int
+	// below is where the walk goes on behind the places of the range, nil
+	// where it ends there.
+	below *AuditCursor
+	list  AuditList
+}
+
+const newestDeliveries = ` ORDER BY event_seq DESC, webhook_id DESC, replay_id DESC`
+
+// next gives the stretch behind a cursor, of n deliveries; one of rare entries
+// has those of n entries.
+func (w *deliveryWalk) next(ctx context.Context, after *AuditCursor, n int) (stretch, error) {
+	s := stretch{n: n, list: w.list}
+	var c conditions
+	f := w.filter
+	c.common(f)
+	if f.WebhookID != 0 {
+		c.add("webhook_id = ?", int64(f.WebhookID))
+	}
+	if f.ReplayID != 0 {
+		c.add("replay_id = ?", int64(f.ReplayID))
+		c.add("replay_id > 0") // says the index
+	}
+	within := w.places
+	if below := (AuditCursor{List: w.list, Seq: within.above + 1}); len(within.replays) > 0 {
+		switch {
+		case after == nil || after.beyond(below):
+			s.below = &below
+		default:
+			c.add("replay_id = ANY (?::bigint[])", pq.Array(within.replays))
+			c.add("replay_id > 0")
+			within.upTo, within.above = within.above, 0
+		}
+	}
+	if after != nil {
+		operator := "<"
+		if after.Attempt > 0 {
+			operator = "<=" // some attempts of it are still to come
+		}
+		within.upTo = min(within.upTo, after.lastSeq()) // follows from the next one, but only this prunes partitions
+		c.add("(event_seq, webhook_id, replay_id) "+operator+" (?, ?, ?)", after.Seq, int64(after.WebhookID), int64(after.ReplayID))
+	}
+	if w.entry != "" && f.EventID == uuid.Nil {
+		var err error
+		s.rare, err = list(ctx, w.audit.db, scanPlace, `SELECT audit.places($1, $2, $3, $4)`, w.entry, within.above, within.upTo, n)
+		if err != nil {
+			return s, err
+		}
+		c.add("event_seq = ANY (?::bigint[])", pq.Array(slices.Compact(slices.Clone(s.rare))))
+		s.from, s.args = c.where()+newestDeliveries, c.args
+		return s, nil
+	}
+	within.bound(&c, "event_seq")
+	s.from, s.args = c.where()+newestDeliveries+` LIMIT `+strconv.Itoa(n), c.args
+	return s, nil
+}
+
+// close corrects what was looked at and where the stretch ends.
+func (s *stretch) close(looked *int, end **AuditCursor) {
+	if s.rare != nil {
+		*looked, *end = len(s.rare), nil
+		if len(s.rare) == s.n {
+			*end = &AuditCursor{List: s.list, Seq: s.rare[s.n-1]}
+		}
+	}
+	if *end == nil {
+		*end = s.below
+	}
+}
+
+func scanDeliveryRecord(row scanner) (DeliveryRecord, error) {
+	var d DeliveryRecord
+	var first, last, next, completed sql.NullTime
+	err := row.Scan(&d.DeliveryID, &d.NotificationID, &d.EventID, &d.EventSeq, &d.AccountID, &d.Event, &d.OrderingKey,
+		&d.WebhookID, &d.WebhookVersion, &d.URL, &d.Status, &d.Reason, &d.AttemptCount, &d.ScheduledAt, &first,
+		&last, &next, &completed, &d.LastOutcome, &d.LastStatusCode, &d.ReplayID)
+	d.ScheduledAt = d.ScheduledAt.UTC()
+	d.FirstAttemptAt, d.LastAttemptAt, d.NextAttemptAt, d.CompletedAt = first.Time.UTC(), last.Time.UTC(), next.Time.UTC(), completed.Time.UTC()
+	return d, err
+}

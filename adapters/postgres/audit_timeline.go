@@ -1,0 +1,113 @@
+package postgres
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/lib/pq"
+
+	"github.com/outrider-relay/outrider/domain"
+)
+
+// TimelineRecord is a row of audit.timeline about a chat event or a delivery.
+type TimelineRecord struct {
+	Seq        int64
+	At         time.Time
+	AccountID  domain.AccountID
+	Stream     string
+	StreamID   string
+	Version    int64
+	Type       string
+	EventID    uuid.UUID
+	DeliveryID uuid.NullUUID
+	Data       json.RawMessage
+}
+
+// timelineEvents is how many chat events' entries are read at once: few enough
+// for the planner to look each up.
+const timelineEvents = 200
+
+const timelineColumns = `seq, at, account_id, stream, stream_id, version, type, event_id::text, delivery_id::text, data::text FROM audit.timeline`
+
+// Timeline reads all entries about the chat events that a filter selects, and
+// about their deliveries: the newest events first, the entries of each in
+// their order. Limit counts events.
+func (a *Audit) Timeline(ctx context.Context, f AuditFilter, after *AuditCursor) (Page[TimelineRecord], error) {
+	f.Limit = min(f.Limit, timelineEvents)
+	if after != nil {
+		after = &AuditCursor{List: EventList, Seq: after.Seq}
+	}
+	events, err := a.Events(ctx, f, after)
+	if err != nil {
+		return Page[TimelineRecord]{}, err
+	}
+	page := Page[TimelineRecord]{Searched: events.Searched}
+	if events.Next != nil {
+		page.Next = &AuditCursor{List: TimelineList, Seq: events.Next.Seq}
+	}
+	var seqs []int64
+	var ids []string
+	for i := range events.Records {
+		if e := &events.Records[i]; e.Routing != domain.RoutingWaiting {
+			seqs, ids = append(seqs, e.Seq), append(ids, e.EventID.String())
+		}
+	}
+	if len(seqs) == 0 {
+		return page, nil
+	}
+	type place struct {
+		id  uuid.UUID
+		seq int64
+	}
+	deliveries, err := list(ctx, a.db, func(row scanner) (p place, err error) {
+		err = row.Scan(&p.id, &p.seq)
+		return p, err
+	}, `SELECT delivery_id::text, event_seq FROM audit.deliveries WHERE event_seq = ANY ($1::bigint[])`, pq.Array(seqs))
+	if err != nil {
+		return page, err
+	}
+	of := make(map[uuid.UUID]int64, len(deliveries))
+	deliveryIDs := make([]string, len(deliveries))
+	for i, d := range deliveries {
+		of[d.id], deliveryIDs[i] = d.seq, d.id.String()
+	}
+	entries, err := list(ctx, a.db, scanTimelineRecord, `SELECT `+timelineColumns+` WHERE delivery_id = ANY ($1::uuid[]) ORDER BY seq`, pq.Array(deliveryIDs))
+	if err != nil {
+		return page, err
+	}
+	routed, err := list(ctx, a.db, scanTimelineRecord, `SELECT `+timelineColumns+` WHERE event_id = ANY ($1::uuid[]) AND type = 'routed' ORDER BY seq`, pq.Array(ids))
+	if err != nil {
+		return page, err
+	}
+	bySeq := make(map[int64][]TimelineRecord, len(seqs))
+	for i := range events.Records {
+		e := &events.Records[i]
+		for j := range routed {
+			// Of the event's own routing: an id may have come twice.
+			if r := &routed[j]; r.EventID == e.EventID && r.AccountID == e.AccountID && r.At.Equal(e.RoutedAt) {
+				bySeq[e.Seq] = append(bySeq[e.Seq], *r)
+			}
+		}
+	}
+	for i := range entries {
+		seq := of[entries[i].DeliveryID.UUID]
+		bySeq[seq] = append(bySeq[seq], entries[i])
+	}
+	for _, seq := range seqs {
+		own := bySeq[seq]
+		slices.SortStableFunc(own, func(a, b TimelineRecord) int { return cmp.Compare(a.Seq, b.Seq) })
+		page.Records = append(page.Records, own...)
+	}
+	return page, nil
+}
+
+func scanTimelineRecord(row scanner) (r TimelineRecord, err error) {
+	var data string
+	err = row.Scan(&r.Seq, &r.At, &r.AccountID, &r.Stream, &r.StreamID, &r.Version, &r.Type, &r.EventID, &r.DeliveryID, &data)
+	r.At, r.Data = r.At.UTC(), json.RawMessage(data)
+	return r, err
+}

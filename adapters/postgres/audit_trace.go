@@ -1,0 +1,176 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/lib/pq"
+
+	"github.com/outrider-relay/outrider/domain"
+)
+
+// Trace is all that is on record about one chat event.
+type Trace struct {
+	Event EventRecord
+	// Skips are the webhooks that were passed over.
+	Skips      []domain.Skip
+	Deliveries []DeliveryTrace
+}
+
+// DeliveryTrace is one delivery of a chat event.
+type DeliveryTrace struct {
+	DeliveryRecord
+	// WebhookName is what people call the webhook, at the version used.
+	WebhookName string
+	Attempts    []AttemptRecord
+	Entries     []TimelineEntry
+}
+
+// TimelineEntry is one entry of a stream.
+type TimelineEntry struct {
+	Version int
+	At      time.Time
+	Type    string
+	Data    json.RawMessage
+}
+
+// Decode gives the event of a delivery's entry.
+func (e TimelineEntry) Decode() (domain.DeliveryEvent, error) {
+	return domain.DecodeDelivery(domain.Entry{Type: e.Type, At: e.At, Data: e.Data})
+}
+
+// Trace reads the lives of the chat events with an id, oldest first: several
+// where accounts use the same ids, or where one was inserted again. account 0
+// means any. Nothing is found of an id that is not there.
+func (a *Audit) Trace(ctx context.Context, account domain.AccountID, event uuid.UUID) ([]Trace, error) {
+	// One snapshot for all: attempts go on meanwhile.
+	tx, err := a.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = tx.Rollback() }()
+	var c conditions
+	c.common(&AuditFilter{AccountID: account, EventID: event})
+	events, err := list(ctx, tx, scanEventRecord, `SELECT `+eventColumns+` FROM audit.events`+c.where()+` ORDER BY seq`, c.args...)
+	if err != nil {
+		return nil, fmt.Errorf("read events: %w", err)
+	}
+	deliveries, err := list(ctx, tx, scanDeliveryRecord, `SELECT `+deliveryColumns+` FROM audit.deliveries`+c.where()+` ORDER BY event_seq, replay_id, webhook_id`, c.args...)
+	if err != nil {
+		return nil, fmt.Errorf("read deliveries: %w", err)
+	}
+	attempts, err := list(ctx, tx, scanAttemptRecord, `SELECT `+attemptColumns+` FROM audit.attempts a`+c.where()+` ORDER BY a.delivery_id, a.attempt`, c.args...)
+	if err != nil {
+		return nil, fmt.Errorf("read attempts: %w", err)
+	}
+	type entry struct {
+		TimelineEntry
+		account  domain.AccountID
+		delivery uuid.NullUUID
+	}
+	entries, err := list(ctx, tx, func(row scanner) (e entry, err error) {
+		var data string
+		err = row.Scan(&e.account, &e.delivery, &e.Version, &e.At, &e.Type, &data)
+		e.At, e.Data = e.At.UTC(), json.RawMessage(data)
+		return e, err
+	}, `SELECT account_id, delivery_id::text, version, at, type, data::text FROM audit.timeline`+c.where()+` ORDER BY seq`, c.args...)
+	if err != nil {
+		return nil, fmt.Errorf("read the timeline: %w", err)
+	}
+	names, err := webhookNames(ctx, tx, deliveries)
+	if err != nil {
+		return nil, fmt.Errorf("read webhooks' names: %w", err)
+	}
+
+	traces := make([]Trace, 0, len(events))
+	for _, e := range events {
+		t := Trace{Event: e}
+		for _, d := range deliveries {
+			if d.EventSeq != e.Seq {
+				continue
+			}
+			delivery := DeliveryTrace{DeliveryRecord: d, WebhookName: names[domain.Target{WebhookID: d.WebhookID, Version: d.WebhookVersion}]}
+			for i := range attempts {
+				if attempts[i].DeliveryID == d.DeliveryID {
+					delivery.Attempts = append(delivery.Attempts, attempts[i])
+				}
+			}
+			for i := range entries {
+				if entries[i].delivery.Valid && entries[i].delivery.UUID == d.DeliveryID {
+					delivery.Entries = append(delivery.Entries, entries[i].TimelineEntry)
+				}
+			}
+			t.Deliveries = append(t.Deliveries, delivery)
+		}
+		for i := range entries {
+			// Of the event's own routing, for an id may have come twice.
+			s := &entries[i]
+			own := s.Type == domain.TypeRouted && s.account == e.AccountID && s.At.Equal(e.RoutedAt)
+			if own && e.Routing != domain.RoutingDuplicate {
+				var routed struct{ Skips []domain.Skip }
+				if err := json.Unmarshal(s.Data, &routed); err != nil {
+					return nil, fmt.Errorf("routing of event %s: %w", e.EventID, err)
+				}
+				t.Skips = append(t.Skips, routed.Skips...)
+			}
+		}
+		traces = append(traces, t)
+	}
+	return traces, nil
+}
+
+// webhookNames reads the names that webhooks had at the versions that were used.
+func webhookNames(ctx context.Context, db querier, deliveries []DeliveryRecord) (map[domain.Target]string, error) {
+	ids, versions := make([]domain.WebhookID, len(deliveries)), make([]int64, len(deliveries))
+	for i := range deliveries {
+		ids[i], versions[i] = deliveries[i].WebhookID, deliveries[i].WebhookVersion
+	}
+	names := map[domain.Target]string{}
+	_, err := list(ctx, db, func(row scanner) (struct{}, error) {
+		var used domain.Target
+		var name string
+		err := row.Scan(&used.WebhookID, &used.Version, &name)
+		names[used] = name
+		return struct{}{}, err
+	}, `SELECT webhook_id, webhook_version, coalesce(after ->> 'name', '') FROM audit.webhook_changes
+ WHERE webhook_id = ANY ($1::bigint[]) AND webhook_version = ANY ($2::bigint[])`, pq.Array(ids), pq.Array(versions))
+	return names, err
+}
+
+// EventOf tells which chat event a delivery, or a notification, is of: ids that
+// receivers see. found is false where there is none.
+func (a *Audit) EventOf(ctx context.Context, id uuid.UUID) (account domain.AccountID, event uuid.UUID, found bool, err error) {
+	for _, look := range []struct {
+		query string
+		args  []any
+	}{
+		{`SELECT account_id, event_id::text FROM audit.deliveries WHERE delivery_id = $1::uuid`, []any{id.String()}},
+		{eventOfNotification, []any{id.String(), withPrefixOf(id, 0).String(), withPrefixOf(id, 0xff).String()}},
+	} {
+		err := a.db.QueryRowContext(ctx, look.query, look.args...).Scan(&account, &event)
+		if !errors.Is(err, sql.ErrNoRows) {
+			return account, event, err == nil, err
+		}
+	}
+	return 0, uuid.Nil, false, nil
+}
+
+// eventOfNotification finds a notification among the chat events whose ids
+// begin as it does: it is derived, and has no index of its own.
+const eventOfNotification = `
+SELECT account_id, event_id::text FROM audit.deliveries
+ WHERE event_id BETWEEN $2::uuid AND $3::uuid AND notification_id = $1::uuid LIMIT 1`
+
+// withPrefixOf keeps the 48 bits that derived ids take over, and fills the rest.
+func withPrefixOf(id uuid.UUID, fill byte) uuid.UUID {
+	const prefix = 6
+	for i := prefix; i < len(id); i++ {
+		id[i] = fill
+	}
+	return id
+}
