@@ -69,8 +69,7 @@ func (a *Audit) Deliveries(ctx context.Context, f AuditFilter, after *AuditCurso
 		stretch.close(&found.looked, &found.end)
 		return found, err
 	}
-	keep := func(d *DeliveryRecord) bool { return f.keepsDelivery(d) }
-	return search(f.Limit, after, read, keep, at)
+	return search(f.Limit, after, read, f.keepsDelivery, at)
 }
 
 // rareStatus gives the log entry that a delivery with the status has, and few

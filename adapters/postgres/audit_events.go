@@ -54,7 +54,6 @@ func (a *Audit) Events(ctx context.Context, f AuditFilter, after *AuditCursor) (
 		return Page[EventRecord]{}, err
 	}
 	at := func(e *EventRecord) AuditCursor { return AuditCursor{List: EventList, Seq: e.Seq} }
-	keep := func(e *EventRecord) bool { return f.keepsEvent(e) }
 	read := func(after *AuditCursor, n int) (chunk[EventRecord], error) {
 		var c conditions
 		c.common(&f)
@@ -89,7 +88,7 @@ func (a *Audit) Events(ctx context.Context, f AuditFilter, after *AuditCursor) (
 		}
 		return found, err
 	}
-	return search(f.Limit, after, read, keep, at)
+	return search(f.Limit, after, read, f.keepsEvent, at)
 }
 
 // eventsOf lists the places of the newest events with a delivery to a webhook.

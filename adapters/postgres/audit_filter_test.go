@@ -358,7 +358,9 @@ func eventKey(e *postgres.EventRecord) string { return fmt.Sprint(e.Seq) }
 
 func deliveryKey(d *postgres.DeliveryRecord) string { return d.DeliveryID.String() }
 
-func attemptKey(r *postgres.AttemptRecord) string { return fmt.Sprintf("%s/%d", r.DeliveryID, r.Attempt) }
+func attemptKey(r *postgres.AttemptRecord) string {
+	return fmt.Sprintf("%s/%d", r.DeliveryID, r.Attempt)
+}
 
 // TestFiltersSelectWhatTheViewsSay: each filter, and each combination, gives
 // what a condition on the view gives, by whatever pages.

@@ -26,7 +26,7 @@ const (
 // FollowEvents gives chat events as they are routed. The chain tells them: its
 // links have no gaps and become visible in their order.
 func (a *Audit) FollowEvents(ctx context.Context, f AuditFilter) (Following[EventRecord], error) {
-	head, _, err := a.head(ctx)
+	head, err := a.head(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -59,10 +59,10 @@ func (a *Audit) FollowEvents(ctx context.Context, f AuditFilter) (Following[Even
 	}, nil
 }
 
-// head gives the newest link, and the last number of a group commit.
-func (a *Audit) head(ctx context.Context) (batch, commit int64, err error) {
-	err = a.db.QueryRowContext(ctx, `SELECT h.batch, h.commit FROM audit.head() h`).Scan(&batch, &commit)
-	return batch, commit, err
+// head gives the newest link.
+func (a *Audit) head(ctx context.Context) (batch int64, err error) {
+	err = a.db.QueryRowContext(ctx, `SELECT h.batch FROM audit.head() h`).Scan(&batch)
+	return batch, err
 }
 
 // routedAfter gives the places that the links behind one have routed, and the
@@ -222,7 +222,7 @@ func (r *logReader) fresh(ctx context.Context, l look) ([]logEntry, error) {
 // FollowDeliveries gives deliveries as they are scheduled: first ones by the
 // chain, those of replays by the log.
 func (a *Audit) FollowDeliveries(ctx context.Context, f AuditFilter) (Following[DeliveryRecord], error) {
-	head, _, err := a.head(ctx)
+	head, err := a.head(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -211,7 +211,8 @@ func (a *app) exportTo(name string, resumed bool) (*exportFile, error) {
 		return nil, fmt.Errorf("--output: %w", err)
 	}
 	f := &exportFile{Writer: file, file: file, name: name}
-	return f, f.keep()
+	err = f.keep()
+	return f, err
 }
 
 // keep notes that all up to here is of whole pages.

@@ -47,10 +47,10 @@ func followList[T any](ctx context.Context, a *app, audit *postgres.Audit, l lis
 
 // orStopped gives nil where somebody ended it: that is how following ends.
 func orStopped(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 // followWriter gives what writes new records: a line each, at once.

@@ -51,7 +51,8 @@ Exit code 1 says that there are some.`,
 			var gaps []postgres.GapRecord
 			n := 0
 			search, err := postgres.NewAudit(db).Gaps(cmd.Context(), account, look, func(g postgres.GapRecord) error {
-				if n++; n <= maxLimit {
+				n++
+				if n <= maxLimit {
 					gaps = append(gaps, g)
 				}
 				return nil
