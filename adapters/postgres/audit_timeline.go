@@ -83,15 +83,9 @@ func (a *Audit) Timeline(ctx context.Context, f AuditFilter, after *AuditCursor)
 	if err != nil {
 		return page, err
 	}
-	bySeq := make(map[int64][]TimelineRecord, len(seqs))
-	for i := range events.Records {
-		e := &events.Records[i]
-		for j := range routed {
-			// Of the event's own routing: an id may have come twice.
-			if r := &routed[j]; r.EventID == e.EventID && r.AccountID == e.AccountID && r.At.Equal(e.RoutedAt) {
-				bySeq[e.Seq] = append(bySeq[e.Seq], *r)
-			}
-		}
+	bySeq, err := a.ownRouting(ctx, events.Records, routed)
+	if err != nil {
+		return page, err
 	}
 	for i := range entries {
 		seq := of[entries[i].DeliveryID.UUID]
@@ -103,6 +97,41 @@ func (a *Audit) Timeline(ctx context.Context, f AuditFilter, after *AuditCursor)
 		page.Records = append(page.Records, own...)
 	}
 	return page, nil
+}
+
+// ownRouting gives each chat event the entry of its routing. An id may have come
+// more than once, and within one batch at the same time: then the entries have
+// the order of the places.
+func (a *Audit) ownRouting(ctx context.Context, events []EventRecord, routed []TimelineRecord) (map[int64][]TimelineRecord, error) {
+	type key struct {
+		account domain.AccountID
+		id      uuid.UUID
+		at      int64
+	}
+	entries := map[key][]TimelineRecord{}
+	for i := range routed {
+		k := key{routed[i].AccountID, routed[i].EventID, routed[i].At.UnixMicro()}
+		entries[k] = append(entries[k], routed[i])
+	}
+	bySeq := make(map[int64][]TimelineRecord, len(events))
+	for i := range events {
+		e := &events[i]
+		same := entries[key{e.AccountID, e.EventID, e.RoutedAt.UnixMicro()}]
+		rank := 0
+		if len(same) > 1 {
+			seqs, err := list(ctx, a.db, scanPlace, `
+SELECT seq FROM audit.events WHERE account_id = $1 AND event_id = $2::uuid AND routed_at = $3::timestamptz ORDER BY seq`,
+				int64(e.AccountID), e.EventID.String(), e.RoutedAt)
+			if err != nil {
+				return nil, err
+			}
+			rank = slices.Index(seqs, e.Seq)
+		}
+		if rank >= 0 && rank < len(same) { // it waits, or was routed since
+			bySeq[e.Seq] = []TimelineRecord{same[rank]}
+		}
+	}
+	return bySeq, nil
 }
 
 func scanTimelineRecord(row scanner) (r TimelineRecord, err error) {

@@ -86,6 +86,14 @@ func TestTrace(t *testing.T) {
 	}
 
 	traced := c.object("audit", "trace", tracedID.String())
+	// The ids that a receiver sees lead to the same.
+	notification := domain.NewNotificationID(1, tracedID, 2)
+	for _, id := range []string{notification.String(), domain.NewDeliveryID(notification, 1, 0).String()} {
+		if got := c.ok("audit", "trace", id); !strings.HasPrefix(got, "message_created  "+tracedID.String()) {
+			t.Errorf("the trace of %s is\n%s", id, got)
+		}
+		c.fails(exitFailed, []string{"there is no event " + id}, "audit", "trace", id, "--account", "2")
+	}
 	deliveries, _ := traced["deliveries"].([]any)
 	if members(traced) != "deliveries event skips" || len(deliveries) != 3 {
 		t.Fatalf("the object is %v", traced)
