@@ -98,9 +98,9 @@ type deliveryWalk struct {
 type stretch struct {
 	from string
 	args []any
-	// rare are the places of a stretch that was found by rare entries.
-	rare []int64
-	n    int
+	// found are the places of a stretch whose chat events were found before.
+	found []int64
+	n     int
 	// below is where the walk goes on behind the places of the range, nil
 	// where it ends there.
 	below *AuditCursor
@@ -109,8 +109,8 @@ type stretch struct {
 
 const newestDeliveries = ` ORDER BY event_seq DESC, webhook_id DESC, replay_id DESC`
 
-// next gives the stretch behind a cursor, of n deliveries; one of rare entries
-// has those of n entries.
+// next gives the stretch behind a cursor, of n deliveries, or of those of n
+// rare entries or of n chat events.
 func (w *deliveryWalk) next(ctx context.Context, after *AuditCursor, n int) (stretch, error) {
 	s := stretch{n: n, list: w.list}
 	var c conditions
@@ -123,7 +123,7 @@ func (w *deliveryWalk) next(ctx context.Context, after *AuditCursor, n int) (str
 		c.add("replay_id = ?", int64(f.ReplayID))
 		c.add("replay_id > 0") // says the index
 	}
-	within := w.places
+	within, byReplay := w.places, false
 	if below := (AuditCursor{List: w.list, Seq: within.above + 1}); len(within.replays) > 0 {
 		switch {
 		case after == nil || after.beyond(below):
@@ -131,7 +131,7 @@ func (w *deliveryWalk) next(ctx context.Context, after *AuditCursor, n int) (str
 		default:
 			c.add("replay_id = ANY (?::bigint[])", pq.Array(within.replays))
 			c.add("replay_id > 0")
-			within.upTo, within.above = within.above, 0
+			within.upTo, within.above, byReplay = within.above, 0, true
 		}
 	}
 	if after != nil {
@@ -142,13 +142,22 @@ func (w *deliveryWalk) next(ctx context.Context, after *AuditCursor, n int) (str
 		within.upTo = min(within.upTo, after.lastSeq()) // follows from the next one, but only this prunes partitions
 		c.add("(event_seq, webhook_id, replay_id) "+operator+" (?, ?, ?)", after.Seq, int64(after.WebhookID), int64(after.ReplayID))
 	}
-	if w.entry != "" && f.EventID == uuid.Nil {
+	var seqs func() ([]int64, error)
+	switch {
+	case f.EventID != uuid.Nil:
+	case w.entry != "":
+		seqs = func() ([]int64, error) {
+			return list(ctx, w.audit.db, scanPlace, `SELECT audit.places($1, $2, $3, $4)`, w.entry, within.above, within.upTo, n)
+		}
+	case f.AccountID != 0 && f.WebhookID == 0 && f.ReplayID == 0 && !byReplay:
+		seqs = func() ([]int64, error) { return w.audit.eventsOfAccount(ctx, f.AccountID, within, n) }
+	}
+	if seqs != nil {
 		var err error
-		s.rare, err = list(ctx, w.audit.db, scanPlace, `SELECT audit.places($1, $2, $3, $4)`, w.entry, within.above, within.upTo, n)
-		if err != nil {
+		if s.found, err = seqs(); err != nil {
 			return s, err
 		}
-		c.add("event_seq = ANY (?::bigint[])", pq.Array(slices.Compact(slices.Clone(s.rare))))
+		c.add("event_seq = ANY (?::bigint[])", pq.Array(slices.Compact(slices.Clone(s.found))))
 		s.from, s.args = c.where()+newestDeliveries, c.args
 		return s, nil
 	}
@@ -157,12 +166,22 @@ func (w *deliveryWalk) next(ctx context.Context, after *AuditCursor, n int) (str
 	return s, nil
 }
 
+// eventsOfAccount lists the newest places of an account's chat events. In the
+// view of deliveries a bound reaches only the deliveries' places, and the index
+// of accounts is of the chat events'.
+func (a *Audit) eventsOfAccount(ctx context.Context, account domain.AccountID, within places, n int) ([]int64, error) {
+	var c conditions
+	c.add("account_id = ?", int64(account))
+	within.bound(&c, "seq")
+	return list(ctx, a.db, scanPlace, `SELECT seq FROM audit.events`+c.where()+` AND routed_at IS NOT NULL ORDER BY seq DESC LIMIT `+strconv.Itoa(n), c.args...)
+}
+
 // close corrects what was looked at and where the stretch ends.
 func (s *stretch) close(looked *int, end **AuditCursor) {
-	if s.rare != nil {
-		*looked, *end = len(s.rare), nil
-		if len(s.rare) == s.n {
-			*end = &AuditCursor{List: s.list, Seq: s.rare[s.n-1]}
+	if s.found != nil {
+		*looked, *end = len(s.found), nil
+		if len(s.found) == s.n {
+			*end = &AuditCursor{List: s.list, Seq: s.found[s.n-1]}
 		}
 	}
 	if *end == nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"testing"
 	"time"
 
@@ -44,7 +43,9 @@ func TestAPageReadsAPage(t *testing.T) {
 		}
 	}
 	base := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
-	exec(`INSERT INTO outbox.events (account_id, event, payload, inserted_at) SELECT i % 50 + 1, 'message_created', '{}', $2::timestamptz + i * interval '1 second' FROM generate_series(1, $1::integer) i`, events, base)
+	// A transaction each, as chat systems have: the planner knows few that are alike.
+	exec(`INSERT INTO outbox.events (xid, account_id, event, payload, inserted_at)
+SELECT (1000000 + i)::text::xid8, i % 50 + 1, 'message_created', '{}', $2::timestamptz + i * interval '1 second' FROM generate_series(1, $1::integer) i`, events, base)
 	exec(`
 INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, routing, event_id, delivery_id)
 SELECT e.seq, CASE k.version WHEN 0 THEN 0 ELSE e.account_id END, 0, e.account_id, (e.seq << 20) + k.version, 1, e.inserted_at, greatest(k.version, 1),
@@ -60,8 +61,8 @@ INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer
 SELECT e.seq, e.account_id, 3, e.account_id, (60000 << 20) + e.seq, 1, $1, 1, 'scheduled', '{}', e.id, gen_random_uuid() FROM outbox.events e WHERE e.seq <= 100`, base.Add(10*time.Hour))
 	exec(`INSERT INTO relay.replays (requested_by, requested_at, finished_at) SELECT 'somebody', $1::timestamptz + i * interval '1 hour', $1::timestamptz + i * interval '1 hour' FROM generate_series(1, 5) i`, base)
 	exec(`
-INSERT INTO relay.batches (no, prev, consumed, cursor, floor, window_floor, high, low, seq_min, seq_max, commit, relay_id, at)
-SELECT i, i - 1, pg_current_snapshot(), 0, 10 * i, 10 * i, 10 * i, 10 * i, 10 * i - 9, 10 * i, 10 * i, 1, $2::timestamptz + i * 10 * interval '1 second'
+INSERT INTO relay.batches (no, prev, xid, consumed, cursor, floor, window_floor, high, low, seq_min, seq_max, commit, relay_id, at)
+SELECT i, i - 1, (1000000 + 10 * i)::text::xid8, (1000001 + 10 * i || ':' || 1000001 + 10 * i || ':')::pg_snapshot, 0, 10 * i, 10 * i, 10 * i, 10 * i, 10 * i - 9, 10 * i, 10 * i, 1, $2::timestamptz + i * 10 * interval '1 second'
   FROM generate_series(1, $1::integer / 10) i`, events, base)
 	exec(`UPDATE relay.batches SET at = $1 WHERE no = 0`, base)
 	var id uuid.UUID
@@ -69,7 +70,7 @@ SELECT i, i - 1, pg_current_snapshot(), 0, 10 * i, 10 * i, 10 * i, 10 * i, 10 * 
 		t.Fatal(err)
 	}
 
-	const limit, most = 20, 2500
+	const limit, most = 20, 2200
 	filters := map[string]AuditFilter{
 		"nothing":          {},
 		"an account":       {AccountID: 7},
@@ -121,7 +122,6 @@ SELECT i, i - 1, pg_current_snapshot(), 0, 10 * i, 10 * i, 10 * i, 10 * i, 10 * 
 						t.Fatalf("%s statistics, %s with %s: %v", stats, list, name, err)
 					}
 					rows := rowsRead(t, tx) - before
-					fmt.Println(time.Now().Format("15:04:05"), stats, list, name, from, rows, n)
 					if err := tx.Rollback(); err != nil {
 						t.Fatal(err)
 					}
@@ -138,4 +138,6 @@ SELECT i, i - 1, pg_current_snapshot(), 0, 10 * i, 10 * i, 10 * i, 10 * i, 10 * 
 
 	exec(`ANALYZE`)
 	look("fresh")
+	exec(`INSERT INTO outbox.events (xid, account_id, event, payload) SELECT (2000000 + i)::text::xid8, i % 50 + 1, 'message_created', '{}' FROM generate_series(1, 500) i`)
+	look("stale")
 }
