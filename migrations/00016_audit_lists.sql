@@ -111,7 +111,7 @@ GRANT EXECUTE ON FUNCTION audit.seq_range(timestamptz, timestamptz), audit.place
 -- decisions and the rows are of one snapshot, so none is just being routed.
 CREATE VIEW audit.gaps AS
 SELECT e.seq, e.account_id, e.id AS event_id, e.event, e.inserted_at
-  FROM outbox.events e
+  FROM relay.shown_events e
  WHERE e.seq <= (SELECT CASE WHEN b.bound > 0 THEN b.cursor ELSE b.low END FROM relay.batches b ORDER BY b.no DESC LIMIT 1)
    AND (SELECT true FROM relay.log r WHERE r.event_seq = e.seq AND r.webhook_id = 0 AND r.replay_id = 0 AND r.version = 1 LIMIT 1) IS NULL;
 COMMENT ON VIEW audit.gaps IS 'Chat events that are committed and were never routed, though the position is past them: none, unless rows were restored or the position was moved by hand. Bound it by seq: it looks up each row.';
@@ -120,4 +120,4 @@ COMMENT ON COLUMN audit.gaps.account_id IS 'The account.';
 COMMENT ON COLUMN audit.gaps.event_id IS 'The idempotency key; NULL where it was inserted with NULL.';
 COMMENT ON COLUMN audit.gaps.event IS 'The event''s name.';
 COMMENT ON COLUMN audit.gaps.inserted_at IS 'When the row was inserted, by the database''s clock.';
-GRANT SELECT ON audit.gaps TO outrider_auditor, outrider_relay, outrider_operator;
+SELECT relay.guard_views();

@@ -69,7 +69,7 @@ const allCommits = math.MaxInt64>>commitShift - 1
 
 // verifier is one verification, in one snapshot.
 type verifier struct {
-	db       *sql.DB
+	db       database
 	tx       *sql.Tx
 	snapshot string
 	progress func(done, all int64)
