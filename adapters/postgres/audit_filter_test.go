@@ -399,7 +399,7 @@ func TestFiltersSelectWhatTheViewsSay(t *testing.T) {
 				return audit.Attempts(t.Context(), w.AuditFilter, after)
 			}, attemptKey, nothing), l.expect(`
 SELECT delivery_id || '/' || attempt FROM (
-SELECT a.*, d.event_seq, d.replay_id FROM (SELECT * FROM audit.attempts`+w.where()+`) a JOIN audit.deliveries d USING (delivery_id)) a
+SELECT a.*, d.replay_id FROM (SELECT * FROM audit.attempts`+w.where()+`) a JOIN audit.deliveries d USING (delivery_id)) a
  ORDER BY event_seq DESC, webhook_id DESC, replay_id DESC, attempt DESC`, w.args))
 		}
 	}
