@@ -89,6 +89,9 @@ func TestReadmeQueriesReadWhatTheyName(t *testing.T) {
 		if run != "auditor" && run != "tenant" || b.lang != "sql" || strings.Contains(b.text, "replay_id =") {
 			continue
 		}
+		if b.run == "auditor statistics" || b.run == "auditor none" {
+			continue // statistics read no log, which a test of their plans shows; verifying reads all of it
+		}
 		name := ""
 		for known := range most {
 			if strings.HasPrefix(lines[b.line-4], known) {
