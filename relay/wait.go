@@ -26,6 +26,9 @@ func (d *dispatcher) hold(q *queue, it *item, reason domain.HoldReason) {
 		// It is held already: this hold goes on.
 		d.leave(q, it)
 		delete(d.parked, it.Key)
+		if kind == DuePaused && it.order != 0 {
+			d.nextOf(q, q.conversation(it.order))
+		}
 		return
 	}
 	s := d.step(stepWait, it, events)
@@ -35,7 +38,7 @@ func (d *dispatcher) hold(q *queue, it *item, reason domain.HoldReason) {
 	}
 	d.wait(s, it, kind, until)
 	d.out = append(d.out, s)
-	if reason == domain.HoldPaused && it.order != 0 {
+	if kind == DuePaused && it.order != 0 {
 		d.nextOf(q, q.conversation(it.order))
 	}
 }
