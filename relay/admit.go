@@ -146,6 +146,9 @@ func (d *dispatcher) nextOf(q *queue, c *conversation) {
 			d.hold(q, it, domain.HoldOrder)
 		}
 	}
+	if c.offered {
+		d.mark(q) // nobody else may: what a read was to bring had come another way
+	}
 	if b := q.blocked[c.order]; !c.busy && !c.loading && len(c.waiting) == 0 && b.failed == 0 && b.held > 0 {
 		d.readHeld(q, c)
 		return

@@ -126,3 +126,53 @@ func TestAnEnabledWebhookGetsWhatIsRoutedToIt(t *testing.T) {
 	b.publish(1, "c", 3, 1)
 	b.awaitStatus("succeeded", 3)
 }
+
+// slowHeld takes its time to tell what a conversation holds, and says when a
+// webhook's held rows came another way.
+type slowHeld struct {
+	relay.Store
+	asked, brought, goOn chan struct{}
+}
+
+func (s slowHeld) Held(ctx context.Context, webhook domain.WebhookID, order int64, limit, room int) ([]relay.Delivery, error) {
+	found, err := s.Store.Held(ctx, webhook, order, limit, room)
+	s.asked <- struct{}{}
+	<-s.goOn
+	return found, err
+}
+
+func (s slowHeld) DueOf(ctx context.Context, webhook domain.WebhookID, replays bool, cursor relay.Cursor, now time.Time, limit, room int) ([]relay.Delivery, error) {
+	found, err := s.Store.DueOf(ctx, webhook, replays, cursor, now, limit, room)
+	if len(found) > 0 && found[0].Due.Kind == relay.DueHold {
+		s.brought <- struct{}{}
+	}
+	return found, err
+}
+
+// TestWhatADisablingBringsBackBesideTheTurnIsCancelled: a webhook is disabled
+// while what its conversation holds is being read, since the failed delivery in
+// front of it has succeeded. Nothing else would look at the webhook again.
+func TestWhatADisablingBringsBackBesideTheTurnIsCancelled(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	hook := b.webhook(1, "/hook", nil)
+	b.webhook(2, "/other", nil)
+	var status atomic.Int32
+	status.Store(http.StatusInternalServerError)
+	b.receiver.on("/hook", failing(&status))
+	slow := slowHeld{asked: make(chan struct{}, 10), brought: make(chan struct{}, 10), goOn: make(chan struct{})}
+	b.start(func(c *relay.Config) {
+		slow.Store = c.Store
+		c.Store = slow
+	})
+	b.publish(1, "c", 1, 3)
+	b.awaitStatus("held", 2)
+	status.Store(http.StatusNoContent)
+	<-slow.asked
+	b.command(hook, domain.DisableWebhook{Reason: "for the test"})
+	<-slow.brought
+	b.publish(2, "d", 1, 1) // by when this is sent, what was brought is in memory
+	b.awaitStatus("succeeded", 2)
+	close(slow.goOn)
+	b.awaitStatus("cancelled", 2)
+}
