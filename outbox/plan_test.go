@@ -189,7 +189,7 @@ func TestPollsReadOnlyWhatIsNew(t *testing.T) {
 		check(stats, "10 rows wait", at(last-10), xidOf(last-10)+1, 10, 50, 600)
 		checkFew(stats, "nothing waits", idle, 0, 10, 100)
 		checkFew(stats, "10 rows wait", at(last-10), 10, 50, 600)
-		checkFew(stats, "50,000 rows wait", at(last-50_000), 64, 300, 3000)
+		checkFew(stats, "50,000 rows wait", at(last-50_000), 16, 100, 1000)
 		check(stats, "50,000 rows wait", at(last-50_000), xidOf(last-50_000)+1, batch, full, fullPages)
 
 		// In the middle of a window, and behind it.

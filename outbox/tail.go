@@ -147,9 +147,10 @@ func (c *TailConfig) setDefaults() {
 	}
 }
 
-// few is the most rows of a poll by a tail that has little to do: some of what
-// comes in while the batch before is written, at a thousand events a second.
-func (c *TailConfig) few() int { return min(c.BatchRows, 64) }
+// few is the most rows of a poll by a tail that has little to do. Where more
+// come at a time, planning is a small part, and looking up duplicates one by one
+// a larger one.
+func (c *TailConfig) few() int { return min(c.BatchRows, 16) }
 
 // Tail is the relay's end of the outbox: a Watermill subscriber, and the rows
 // behind its messages.
