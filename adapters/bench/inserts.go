@@ -11,10 +11,11 @@ import (
 
 // bareTable has the columns and defaults of the outbox and their primary key,
 // as any table of a chat system has one, and nothing else: no other index, no
-// trigger, no partitions.
+// wake-up, no partitions.
 const bareTable = `
 CREATE SCHEMA IF NOT EXISTS outrider_bench;
-CREATE TABLE IF NOT EXISTS outrider_bench.events (LIKE outbox.events INCLUDING DEFAULTS INCLUDING IDENTITY, PRIMARY KEY (seq))`
+CREATE TABLE IF NOT EXISTS outrider_bench.events (LIKE outbox.events INCLUDING DEFAULTS INCLUDING IDENTITY, PRIMARY KEY (seq));
+ALTER TABLE outrider_bench.events ALTER inserted_at SET DEFAULT clock_timestamp()`
 
 // insertBare is insertEvent for it.
 const insertBare = `INSERT INTO outrider_bench.events (account_id, event, payload) VALUES ($1::bigint, $2::text, $3::json)`

@@ -75,7 +75,8 @@ func TestMetricsOfARelay(t *testing.T) {
 	db := pgtest.New(t)
 	receiver := newCatcher(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/down" {
-			w.WriteHeader(http.StatusInternalServerError)
+			w.Header().Set("Retry-After", "3600") // however slow the machine is, one attempt
+			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
 		w.WriteHeader(http.StatusNoContent)

@@ -107,7 +107,7 @@ CREATE FUNCTION chat.note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NU
 		{`CREATE MATERIALIZED VIEW chat.report AS SELECT id FROM outbox.events`, "materialized view chat.report", `DROP MATERIALIZED VIEW chat.report`},
 		{`ALTER TABLE chat.messages ADD CONSTRAINT hook FOREIGN KEY (webhook_id) REFERENCES relay.webhooks`, "constraint hook on table chat.messages", `ALTER TABLE chat.messages DROP CONSTRAINT hook`},
 		{`ALTER TABLE chat.messages ALTER event_id SET DEFAULT outbox.new_event_id()`, "default value for column event_id of table chat.messages", `ALTER TABLE chat.messages ALTER event_id DROP DEFAULT`},
-		{`CREATE TRIGGER wake AFTER INSERT ON chat.messages EXECUTE FUNCTION outbox.wake_relay()`, "trigger wake on table chat.messages", `DROP TRIGGER wake ON chat.messages`},
+		{`CREATE TRIGGER wake AFTER INSERT ON chat.messages EXECUTE FUNCTION relay.align_partition()`, "trigger wake on table chat.messages", `DROP TRIGGER wake ON chat.messages`},
 		{`CREATE TRIGGER theirs AFTER INSERT ON outbox.events EXECUTE FUNCTION chat.note()`, "trigger theirs on table outbox.events", `DROP TRIGGER theirs ON outbox.events`},
 		{`CREATE FUNCTION chat.id() RETURNS uuid BEGIN ATOMIC SELECT outbox.new_event_id(); END`, "function chat.id()", `DROP FUNCTION chat.id()`},
 		{`CREATE TABLE audit.report (id bigint)`, "table audit.report", `DROP TABLE audit.report`},
@@ -223,7 +223,7 @@ func TestObjectsAreAllThatMigrationsMake(t *testing.T) {
 	for _, o := range migrations.Objects() {
 		known = append(known, o.Kind+" "+o.Schema+"."+o.Name)
 	}
-	if !slices.Contains(known, "trigger outbox.wake_relay") || !slices.Contains(known, "table outbox.events_net") || !slices.Contains(known, "view audit.events") {
+	if !slices.Contains(known, "trigger relay.align") || !slices.Contains(known, "table outbox.events_net") || !slices.Contains(known, "view audit.events") {
 		t.Errorf("%q", known)
 	}
 	roles := query[string](t, db.SQL, `SELECT string_agg(rolname, ' ' ORDER BY rolname) FROM pg_roles WHERE rolname ~ '^outrider_' AND NOT rolcanlogin`)
