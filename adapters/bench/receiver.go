@@ -23,8 +23,7 @@ import (
 // The path of a POST is the number of its account: /7.
 type Receiver struct {
 	run         atomic.Pointer[receiverRun]
-	behaviour   atomic.Pointer[Behaviour]
-	released    atomic.Pointer[chan struct{}] // closed when hanging POSTs are to be answered
+	behaviour   atomic.Pointer[behaving]
 	connections atomic.Int64
 	peak        atomic.Int64
 	buffers     sync.Pool
@@ -45,6 +44,12 @@ type Behaviour struct {
 	// HangFor, or until the behaviour changes.
 	Hang    []int         `json:"hang,omitempty"`
 	HangFor time.Duration `json:"hang_for,omitempty"`
+}
+
+// behaving is a Behaviour for as long as it lasts.
+type behaving struct {
+	Behaviour
+	over chan struct{} // closed then: what hangs is answered
 }
 
 // Arrived is what a receiver counted of a run.
@@ -106,19 +111,19 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	if len(behaviour.Hang) > 0 {
 		account, _ := strconv.Atoi(strings.TrimPrefix(request.URL.Path, "/"))
 		if slices.Contains(behaviour.Hang, account) {
-			r.hang(request.Context(), behaviour.HangFor)
+			behaviour.hang(request.Context())
 		}
 	}
 	w.WriteHeader(http.StatusNoContent)
 }
 
 // hang waits as long as a POST is not to be answered.
-func (r *Receiver) hang(ctx context.Context, most time.Duration) {
-	timer := time.NewTimer(most)
+func (b *behaving) hang(ctx context.Context) {
+	timer := time.NewTimer(b.HangFor)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-*r.released.Load():
+	case <-b.over:
 	case <-ctx.Done():
 	}
 }
@@ -148,10 +153,8 @@ func (r *Receiver) receive(from io.Reader) {
 }
 
 func (r *Receiver) behave(b Behaviour) {
-	released := make(chan struct{})
-	r.behaviour.Store(&b)
-	if before := r.released.Swap(&released); before != nil {
-		close(*before)
+	if before := r.behaviour.Swap(&behaving{b, make(chan struct{})}); before != nil {
+		close(before.over)
 	}
 }
 
