@@ -109,24 +109,6 @@ CREATE INDEX log_rare ON relay.log (type, event_seq)
 CREATE INDEX log_not_routed ON relay.log (event_seq) WHERE routing <> 'routed';
 CREATE TABLE relay.log_net PARTITION OF relay.log DEFAULT;
 
--- The first event of an account with this id, between two places in the outbox:
--- the tail's look-up of duplicates where it has few rows. Its statement is
--- planned once in a session and prunes partitions when it runs; with the values
--- known it would be planned each time, which takes longer than the look-up.
--- +goose StatementBegin
-CREATE FUNCTION relay.first_seen(id uuid, account bigint, seq bigint, above bigint, through bigint) RETURNS bigint
-    LANGUAGE plpgsql STABLE
-    SET plan_cache_mode = force_generic_plan
-AS $$
-BEGIN
-    RETURN (SELECT min(l.event_seq + 0) FROM relay.log l
-             WHERE l.event_id = id AND l.webhook_id = 0 AND l.event_seq > above AND l.event_seq <= through AND l.account_id + 0 = account
-               AND l.event_seq <> seq AND l.routing <> 'quarantined');
-END
-$$;
--- +goose StatementEnd
-REVOKE ALL ON FUNCTION relay.first_seen(uuid, bigint, bigint, bigint, bigint) FROM PUBLIC;
-
 -- What must wait: retries, holds, overflow. Small, and read from the time last
 -- read, so that the dead rows behind are not walked.
 CREATE TABLE relay.due (
@@ -205,4 +187,3 @@ GRANT UPDATE (at) ON relay.due TO outrider_relay;
 GRANT UPDATE ON relay.accounts, relay.webhooks TO outrider_relay;
 GRANT DELETE ON relay.heartbeats, relay.due, relay.batches TO outrider_relay;
 GRANT USAGE ON SEQUENCE relay.commits TO outrider_relay;
-GRANT EXECUTE ON FUNCTION relay.first_seen(uuid, bigint, bigint, bigint, bigint) TO outrider_relay;

@@ -59,6 +59,7 @@ SELECT c.oid::regclass || ' can be read by outrider_tenant'
  WHERE n.nspname IN ('outbox', 'relay') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
    AND CASE c.relkind WHEN 'S' THEN has_sequence_privilege('outrider_tenant', c.oid, 'SELECT') OR has_sequence_privilege('outrider_tenant', c.oid, 'USAGE')
        ELSE has_table_privilege('outrider_tenant', c.oid, 'SELECT') OR has_any_column_privilege('outrider_tenant', c.oid, 'SELECT') END
+   AND c.oid <> 'outbox.wake'::regclass -- is the relay asleep: whoever inserts reads it
 UNION ALL
 SELECT p.oid::regprocedure || ' can be called by outrider_tenant'
   FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace

@@ -5,7 +5,7 @@ import "strings"
 // QueryFew gives the statement with which the tail polls where it has little to
 // do, without the mark, and its arguments.
 func (t *Tail) QueryFew(position Position, newest uint64) (query string, args []any) {
-	r := &reader{config: t.reader.config, position: position, lows: []link{{newest, position.High}}, selectFew: t.reader.selectFew}
+	r := &reader{config: t.reader.config, position: position, lows: []link{{newest, position.High}}, selectFew: t.reader.selectFew, selectAbove: t.reader.selectAbove}
 	r.fetch.started = true // and gave no row
 	q := r.SelectQuery(Topic, "", nil)
 	return strings.TrimPrefix(q.Query, PreparedMark), q.Args

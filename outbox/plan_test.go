@@ -2,6 +2,7 @@ package outbox_test
 
 import (
 	"database/sql"
+	"database/sql/driver"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -77,6 +78,11 @@ func explainFew(t *testing.T, db *sql.DB, tail *outbox.Tail, position outbox.Pos
 	for i, arg := range args {
 		values[i] = "NULL"
 		if arg != nil {
+			if valuer, ok := arg.(driver.Valuer); ok {
+				if arg, err = valuer.Value(); err != nil {
+					t.Fatal(err)
+				}
+			}
 			values[i] = fmt.Sprintf("'%v'", arg)
 		}
 	}
@@ -175,9 +181,9 @@ func TestPollsReadOnlyWhatIsNew(t *testing.T) {
 		t.Helper()
 		judge(stats, what, explain(t, db, tail, p, newest), rows, read, pages)
 	}
-	checkFew := func(stats, what string, p outbox.Position, rows, read, pages int) {
+	checkFew := func(stats, what string, p outbox.Position, newest uint64, rows, read, pages int) {
 		t.Helper()
-		judge(stats, "by few, "+what, explainFew(t, db, tail, p, xidOf(p.High)+1), rows, read, pages)
+		judge(stats, "by few, "+what, explainFew(t, db, tail, p, newest), rows, read, pages)
 	}
 	// Each row is read, and its id looked up in each partition; each partition
 	// gives one row more than asked for.
@@ -187,9 +193,9 @@ func TestPollsReadOnlyWhatIsNew(t *testing.T) {
 		idle := at(last)
 		check(stats, "nothing waits", idle, xidOf(last)+1, 0, 10, 100)
 		check(stats, "10 rows wait", at(last-10), xidOf(last-10)+1, 10, 50, 600)
-		checkFew(stats, "nothing waits", idle, 0, 10, 100)
-		checkFew(stats, "10 rows wait", at(last-10), 10, 50, 600)
-		checkFew(stats, "50,000 rows wait", at(last-50_000), 16, 100, 1000)
+		checkFew(stats, "nothing waits", idle, xidOf(last)+1, 0, 10, 100)
+		checkFew(stats, "10 rows wait", at(last-10), xidOf(last-10)+1, 10, 50, 600)
+		checkFew(stats, "50,000 rows wait", at(last-50_000), xidOf(last-50_000)+1, 128, 500, 5000)
 		check(stats, "50,000 rows wait", at(last-50_000), xidOf(last-50_000)+1, batch, full, fullPages)
 
 		// In the middle of a window, and behind it.
@@ -206,6 +212,9 @@ func TestPollsReadOnlyWhatIsNew(t *testing.T) {
 			under.Consumed.InProgress = append(under.Consumed.InProgress, xidOf(10+i)) // which have no row there
 		}
 		check(stats, "20 transactions are under way", under, xidOf(last)+1, 0, 50, 1000)
+		checkFew(stats, "20 transactions are under way", under, xidOf(last)+1, 0, 50, 1000)
+		under.Floor, under.Consumed.Xmax = last-1000, xidOf(last)-1000
+		checkFew(stats, "20 transactions are under way, and 1,000 rows ended at once", under, xidOf(last)+1, 128, 1500, 3000)
 	}
 
 	exec(t, db, fillEvents, 1, routed)
@@ -224,6 +233,7 @@ func TestPollsReadOnlyWhatIsNew(t *testing.T) {
 	check("stale", "a straggler has 50,000 rows", bulk, xidOf(all)+1, batch, full, fullPages)
 	exec(t, db, `ANALYZE`)
 	check("fresh", "a straggler has 50,000 rows", bulk, xidOf(all)+1, batch, full, fullPages)
+	checkFew("fresh", "a straggler has 50,000 rows", bulk, xidOf(all)+1, 128, 500, 5000)
 }
 
 // xidOf is the transaction of a row that fillEvents inserted.

@@ -31,48 +31,54 @@ import (
 // $1 limit of a body and of metadata, $2 limit of them all, $3 and $4 bounds
 // for duplicates: High is above all that is routed, and with it the planner
 // leaves the partitions that are kept ahead alone; $5 lower bound above H,
-// $6 consumed, $7 the open window's snapshot or NULL, $8 rows to fetch,
-// $9 transactions in progress in consumed, $10 lower bound of their rows,
-// $11 xmax of consumed, $12 lower bound of rows from there on, $13 W, $14 H.
-var selectRows = poll("$8", duplicateByJoin, `
-                 (SELECT s.* FROM unnest($9::xid8[]) AS x (xid) CROSS JOIN LATERAL (
-                     SELECT `+rowColumns+` FROM outbox.events e
-                      WHERE (e.xid, seq) > (x.xid, $10::bigint) AND (e.xid, seq) <= (x.xid, $14::bigint) AND seq > $10 AND seq <= $14
-                        AND ($7::pg_snapshot IS NULL OR pg_visible_in_snapshot(x.xid, $7::pg_snapshot))
-                      ORDER BY e.xid, seq LIMIT $8) s
-                   ORDER BY seq LIMIT $8)
-                 UNION ALL
-                 (SELECT `+rowColumns+` FROM outbox.events
-                   WHERE xid >= $11::xid8 AND xid <= $13::xid8 AND seq > $12 AND seq <= $14 AND $12 < $14 AND `+inWindow+`
-                   ORDER BY seq LIMIT $8)
-                 UNION ALL
-`+rowsAbove)
+// $6 consumed, $7 the open window's snapshot or NULL, $8 transactions in
+// progress in consumed, $9 lower bound of their rows, $10 xmax of consumed,
+// $11 lower bound of rows from there on, $12 W, $13 H, $14 rows to fetch.
+var selectRows = poll("$14", stragglers+overlapping+rowsAbove)
 
-// selectAbove is selectRows where the first two paths lead to nothing, since no
-// transaction was under way and the floor has come up to H: that is so when an
-// event meets a tail that was idle. PostgreSQL takes longer to plan a path than
-// to find it empty.
-var selectAbove = poll("$8", duplicateByJoin, rowsAbove)
-
-// selectFew is selectAbove for a tail that has little to do, and takes no
-// argument for the rows to fetch. Each connection plans it once: one that is
-// planned anew takes a millisecond, which is most of what a single event would
-// wait for. Such a plan knows no values, so the text has what the planner would
-// go wrong without: the limit, and duplicates looked for by a function, since a
-// join would seem to read each partition.
+// A tail that has little to do polls by a statement that each connection plans
+// once: one that is planned anew takes a millisecond or two, which is most of
+// what a single event would wait for. Such a plan knows no values, so its text
+// has what the planner would go wrong without: the limit.
+//
+// selectFew takes the place of selectRows where so little lies between $11 and
+// $13 that it does not matter by which index it is found. selectAbove does where
+// the first two paths lead to nothing, since no transaction was under way and
+// the floor has come up to H: that is so when an event meets a tail that was
+// idle.
 func selectFew(limit int) string {
-	return PreparedMark + poll(strconv.Itoa(limit), duplicateByFunction, rowsAbove)
+	return PreparedMark + poll(strconv.Itoa(limit), stragglers+overlapping+rowsAbove)
+}
+
+func selectAbove(limit int) string {
+	return PreparedMark + poll(strconv.Itoa(limit), rowsAbove)
 }
 
 // PreparedMark is what the text of a statement begins with that connections
-// prepare when it comes for the first time, and plan once. The relay's pool
-// does so; elsewhere it is a comment.
+// prepare when it comes for the first time, and plan once, knowing no values.
+// The relay's pool does so; elsewhere it is a comment.
 const PreparedMark = "/* prepared */"
 
-const rowsAbove = `
+// The paths to a window's rows.
+const (
+	stragglers = `
+                 (SELECT s.* FROM unnest($8::xid8[]) AS x (xid) CROSS JOIN LATERAL (
+                     SELECT ` + rowColumns + ` FROM outbox.events e
+                      WHERE (e.xid, seq) > (x.xid, $9::bigint) AND (e.xid, seq) <= (x.xid, $13::bigint) AND seq > $9
+                        AND ($7::pg_snapshot IS NULL OR pg_visible_in_snapshot(x.xid, $7::pg_snapshot))
+                      ORDER BY e.xid, seq LIMIT :limit) s
+                   ORDER BY seq LIMIT :limit)
+                 UNION ALL`
+	overlapping = `
+                 (SELECT ` + rowColumns + ` FROM outbox.events
+                   WHERE xid >= $10::xid8 AND xid <= $12::xid8 AND seq > $11 AND seq <= $13 AND $11 < $13 AND ` + inWindow + `
+                   ORDER BY seq LIMIT :limit)
+                 UNION ALL`
+	rowsAbove = `
                  (SELECT ` + rowColumns + ` FROM outbox.events
                    WHERE seq > $5 AND CASE WHEN ` + inWindow + ` THEN 1 END IS NOT NULL
                    ORDER BY seq LIMIT :limit)`
+)
 
 // selectAdopted reads the next rows of those that an adoption found: what has
 // no decision, by place alone. LATERAL with LIMIT makes each a look-up by key,
@@ -80,43 +86,35 @@ const rowsAbove = `
 // each row's decision is looked for once.
 //
 // $1 to $4 as in selectRows, $5 cursor, $6 bound, $7 rows to fetch.
-var selectAdopted = poll("$7", duplicateByJoin, `
+var selectAdopted = poll("$7", `
                  SELECT `+rowColumns+` FROM outbox.events e
                    LEFT JOIN LATERAL (
                         SELECT true AS decided FROM relay.log l
                          WHERE l.event_seq = e.seq AND l.webhook_id = 0 AND l.replay_id = 0 AND l.version = 1 LIMIT 1) l ON true
                   WHERE seq > $5 AND seq <= $6 AND l.decided IS NULL`)
 
-// poll gives the statement of a poll: rows finds those of the window, duplicate
-// an earlier event with a row's id.
-func poll(limit, duplicate, rows string) string {
+// poll gives the statement of a poll: rows finds those of the window. An earlier
+// event of the account with a row's id is looked up for each; "+ 0" leaves the
+// planner no index but the one on event_id.
+func poll(limit, rows string) string {
 	return strings.ReplaceAll(`
+WITH w AS MATERIALIZED (
+     SELECT u.*, lead(u.seq) OVER r IS NOT NULL AS more, row_number() OVER r AS rn,
+            sum(CASE WHEN u.bytes <= $1 THEN u.bytes ELSE 0 END + coalesce(octet_length(u.metadata), 0)) OVER r AS running
+       FROM (SELECT * FROM (`+rows+`) p ORDER BY seq LIMIT :limit) u
+     WINDOW r AS (ORDER BY u.seq ROWS UNBOUNDED PRECEDING))
 SELECT CASE WHEN e.rn IS NULL OR e.rn = 1 THEN m.snap::text END, m.no, m.xid::text,
        e.seq, e.account_id, e.event, CASE WHEN e.bytes <= $1 THEN e.payload END, e.bytes,
        e.id, e.ordering_key, e.metadata, e.inserted_at, e.more, coalesce(a.version, 0), coalesce(d.event_seq, 0)
   FROM (SELECT pg_current_snapshot() AS snap, b.no, b.xid FROM relay.batches b ORDER BY b.no DESC LIMIT 1) m
-  LEFT JOIN (
-       SELECT w.*, lead(w.seq) OVER r IS NOT NULL AS more, row_number() OVER r AS rn,
-              sum(CASE WHEN w.bytes <= $1 THEN w.bytes ELSE 0 END + coalesce(octet_length(w.metadata), 0)) OVER r AS running
-         FROM (
-              SELECT * FROM (`+rows+`) u
-               ORDER BY seq LIMIT :limit) w
-       WINDOW r AS (ORDER BY w.seq ROWS UNBOUNDED PRECEDING)
-       ) e ON e.rn < :limit AND (e.running <= $2 OR e.rn = 1)
+  LEFT JOIN w e ON e.rn < :limit AND (e.running <= $2 OR e.rn = 1)
   LEFT JOIN relay.accounts a ON a.account_id = e.account_id
-  LEFT JOIN LATERAL (`+duplicate+`) d ON true
- ORDER BY e.seq`, ":limit", limit)
-}
-
-// Each finds an earlier event of the account with a row's id. "+ 0" leaves the
-// planner no index but the one on event_id.
-const (
-	duplicateByJoin = `
+  LEFT JOIN LATERAL (
        SELECT min(l.event_seq + 0) AS event_seq FROM relay.log l
         WHERE l.event_id = e.id AND l.webhook_id = 0 AND l.event_seq > $3 AND l.event_seq <= $4 AND l.account_id + 0 = e.account_id
-          AND l.event_seq <> e.seq AND l.routing <> 'quarantined'`
-	duplicateByFunction = `SELECT relay.first_seen(e.id, e.account_id, e.seq, $3, $4) AS event_seq`
-)
+          AND l.event_seq <> e.seq AND l.routing <> 'quarantined') d ON true
+ ORDER BY e.seq`, ":limit", limit)
+}
 
 // rowColumns are read of each row. A payload that is not compressed tells its
 // size without being read.

@@ -148,9 +148,12 @@ func (c *TailConfig) setDefaults() {
 }
 
 // few is the most rows of a poll by a tail that has little to do. Where more
-// come at a time, planning is a small part, and looking up duplicates one by one
-// a larger one.
-func (c *TailConfig) few() int { return min(c.BatchRows, 16) }
+// come at a time, planning is a small part.
+func (c *TailConfig) few() int { return min(c.BatchRows, 128) }
+
+// near is how many rows may lie between the floor and the High where it does not
+// matter by which index they are found.
+const near = 1000
 
 // Tail is the relay's end of the outbox: a Watermill subscriber, and the rows
 // behind its messages.
@@ -188,7 +191,7 @@ type reader struct {
 	dupFloor   int64
 	dupFloorAt time.Time
 
-	selectFew string
+	selectFew, selectAbove string
 
 	fetch fetch
 	scan  scanned
@@ -225,7 +228,7 @@ func NewTail(db *sql.DB, config TailConfig) (*Tail, error) {
 	config.setDefaults()
 	stop := make(chan struct{})
 	r := &reader{DB: db, config: config}
-	r.selectFew = selectFew(config.few() + 1)
+	r.selectFew, r.selectAbove = selectFew(config.few()+1), selectAbove(config.few()+1)
 	r.sleep = sleeper{db: db, wake: config.Wake, stop: stop, poll: config.PollInterval}
 	r.index.bySeq = map[string]*Row{}
 	subscriber, err := wsql.NewSubscriber(r, wsql.SubscriberConfig{
@@ -363,15 +366,15 @@ func (r *reader) SelectQuery(string, string, wsql.OffsetsAdapter) wsql.Query {
 	high := max(newest.high, p.Low)
 	args = append(args, max(p.Cursor, high), p.Consumed.String(), target)
 	floor := max(p.Cursor, p.Floor)
-	switch above := len(p.Consumed.InProgress) == 0 && floor >= high; {
-	case above && few:
-		return wsql.Query{Query: r.selectFew, Args: args}
-	case above:
-		return wsql.Query{Query: selectAbove, Args: append(args, limit)}
+	if few && len(p.Consumed.InProgress) == 0 && floor >= high {
+		return wsql.Query{Query: r.selectAbove, Args: args}
 	}
-	return wsql.Query{Query: selectRows, Args: append(args, limit,
-		p.Consumed.array(), max(p.Cursor, p.Low), strconv.FormatUint(p.Consumed.Xmax, 10), floor, strconv.FormatUint(newest.xid, 10), high,
-	)}
+	args = append(args,
+		p.Consumed.array(), max(p.Cursor, p.Low), strconv.FormatUint(p.Consumed.Xmax, 10), floor, strconv.FormatUint(newest.xid, 10), high)
+	if few && high-floor <= near {
+		return wsql.Query{Query: r.selectFew, Args: args}
+	}
+	return wsql.Query{Query: selectRows, Args: append(args, limit)}
 }
 
 // UnmarshalMessage implements watermill-sql's SchemaAdapter. It fails on no
@@ -510,7 +513,8 @@ func (r *reader) HandleError(_ watermill.LoggerAdapter, noMsg bool, err error) t
 	case noMsg:
 		err = r.sleep.afterNothing()
 	default:
-		err = r.sleep.afterRows(len(r.fetch.rows) >= r.config.BatchRows)
+		found := len(r.fetch.rows)
+		err = r.sleep.afterRows(found <= r.config.few()/2, found >= r.config.BatchRows, r.config.Now().Sub(r.began))
 		r.config.Ready(r.sleep.stop)
 	}
 	if err != nil {

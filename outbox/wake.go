@@ -40,6 +40,10 @@ const (
 	longestWait = 50 * time.Millisecond
 	// busyPolls in a row with rows make the tail lower the sequence.
 	busyPolls = 64
+	// After steadyPolls in a row with rows, of which the last found few, polls
+	// begin gatherTime apart: each costs as much as some ten rows do.
+	steadyPolls = 8
+	gatherTime  = 5 * time.Millisecond
 	// firstRetry and longestRetry bound the back-off after an error.
 	firstRetry   = 50 * time.Millisecond
 	longestRetry = 2 * time.Second
@@ -63,13 +67,23 @@ func (s *sleeper) afterNothing() error {
 	return nil
 }
 
-// afterRows notes a poll that found rows. full says that it found as many as
-// it asked for.
-func (s *sleeper) afterRows(full bool) error {
+// afterRows notes a poll that found rows, few or as many as it asked for, and
+// that began so long ago.
+func (s *sleeper) afterRows(few, full bool, ago time.Duration) error {
 	s.wait = 0
 	s.busy++
 	if s.raised && (full || s.busy >= busyPolls) {
-		return s.lower()
+		if err := s.lower(); err != nil {
+			return err
+		}
+	}
+	if few && s.busy >= steadyPolls && ago < gatherTime {
+		timer := time.NewTimer(gatherTime - max(0, ago))
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-s.stop:
+		}
 	}
 	return nil
 }

@@ -136,7 +136,7 @@ func (c checkedConnector) check(ctx context.Context, conn driver.Conn, life int)
 	if err := c.identity.check(ctx, whole, life); err != nil {
 		return nil, err
 	}
-	return checkedConn{preparing{whole, map[string]pqStatement{}}, c.identity, life}, nil
+	return checkedConn{&preparing{pqConn: whole, statements: map[string]pqStatement{}}, c.identity, life}, nil
 }
 
 // pqConn is all that database/sql looks for in a connection of lib/pq.
@@ -154,7 +154,7 @@ type pqConn interface {
 
 // checkedConn is a connection of one life of a relay.
 type checkedConn struct {
-	preparing
+	*preparing
 	identity *Identity
 	life     int
 }

@@ -13,14 +13,67 @@ import (
 // comes for the first time, and keeps it: so the server parses and plans once
 // what a relay runs for every few events. database/sql can do the same for a
 // *sql.Stmt, but Watermill runs the tail's statements by their text.
+//
+// PostgreSQL would plan some of them anew in spite of that, since a plan that
+// knows the values always seems cheaper. So plan_cache_mode leaves it no choice
+// while marked statements run, and is back for any other with arguments. A
+// connection of the tail or of the recorder runs the ones for long stretches.
 type preparing struct {
 	pqConn
 	statements map[string]pqStatement
+	// mode is what plan_cache_mode is set to, empty where that is not known.
+	mode string
+}
+
+const (
+	planOnce   = `SET plan_cache_mode = force_generic_plan`
+	planValues = `SET plan_cache_mode = auto`
+)
+
+// set sets how statements are planned from here on.
+func (c *preparing) set(ctx context.Context, mode string) error {
+	if c.mode == mode {
+		return nil
+	}
+	c.mode = ""
+	if _, err := c.pqConn.ExecContext(ctx, mode, nil); err != nil {
+		return err
+	}
+	c.mode = mode
+	return nil
+}
+
+// BeginTx implements driver.ConnBeginTx. A transaction that does not come
+// through takes back what was set in it.
+func (c *preparing) BeginTx(ctx context.Context, options driver.TxOptions) (driver.Tx, error) {
+	tx, err := c.pqConn.BeginTx(ctx, options)
+	if err != nil {
+		return nil, err
+	}
+	return preparingTx{tx, c}, nil
+}
+
+type preparingTx struct {
+	driver.Tx
+	conn *preparing
+}
+
+func (t preparingTx) Commit() error {
+	err := t.Tx.Commit()
+	if err != nil {
+		t.conn.mode = ""
+	}
+	return err
+}
+
+func (t preparingTx) Rollback() error {
+	t.conn.mode = ""
+	return t.Tx.Rollback()
 }
 
 // ExecContext implements driver.ExecerContext.
-func (c preparing) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	statement, err := c.prepared(ctx, query)
+func (c *preparing) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	statement, err := c.prepared(ctx, query, args)
 	if err != nil {
 		return nil, err
 	}
@@ -33,8 +86,8 @@ func (c preparing) ExecContext(ctx context.Context, query string, args []driver.
 }
 
 // QueryContext implements driver.QueryerContext.
-func (c preparing) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	statement, err := c.prepared(ctx, query)
+func (c *preparing) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	statement, err := c.prepared(ctx, query, args)
 	if err != nil {
 		return nil, err
 	}
@@ -53,9 +106,16 @@ type pqStatement interface {
 	driver.StmtQueryContext
 }
 
-func (c preparing) prepared(ctx context.Context, query string) (pqStatement, error) {
+// prepared gives a marked statement, nil where the query is not marked.
+func (c *preparing) prepared(ctx context.Context, query string, args []driver.NamedValue) (pqStatement, error) {
 	if !strings.HasPrefix(query, outbox.PreparedMark) {
-		return nil, nil //nolint:nilnil // not marked: there is none, and nothing is wrong
+		if len(args) == 0 { // there are no values to plan with
+			return nil, nil //nolint:nilnil // not marked: there is none, and nothing is wrong
+		}
+		return nil, c.set(ctx, planValues)
+	}
+	if err := c.set(ctx, planOnce); err != nil {
+		return nil, err
 	}
 	if statement, ok := c.statements[query]; ok {
 		return statement, nil
@@ -74,7 +134,7 @@ func (c preparing) prepared(ctx context.Context, query string) (pqStatement, err
 
 // forget drops a statement that failed: it may be so because a migration
 // changed what it reads, and is prepared anew the next time.
-func (c preparing) forget(query string, err error) {
+func (c *preparing) forget(query string, err error) {
 	if err == nil {
 		return
 	}
