@@ -33,9 +33,11 @@ type Entry struct {
 	At   time.Time
 	// Data is a JSON object with the event's other fields.
 	Data []byte
-	// Excerpt is the beginning of the response, "" where there was none. It
-	// stands beside the data so that it can be erased without it.
+	// Excerpt is the beginning of the response, "" where there was none, and
+	// Salt what its digest in the data begins with. They stand beside the data
+	// so that they can be erased without it.
 	Excerpt string
+	Salt    [16]byte
 }
 
 // EncodeDelivery gives an event's log entry. The JSON is built by hand: it is
@@ -50,10 +52,10 @@ func EncodeDelivery(event DeliveryEvent) Entry {
 			integer("timeout_ms", e.Timeout.Milliseconds()).text("previous_outcome", string(e.PreviousOutcome))
 		return Entry{Type: TypeAttemptStarted, At: e.At, Data: o.done()}
 	case AttemptSucceeded:
-		return Entry{TypeAttemptSucceeded, e.At, object{}.integer("attempt", int64(e.Attempt)).outcome(e.Outcome).done(), e.Outcome.Excerpt}
+		return Entry{TypeAttemptSucceeded, e.At, object{}.integer("attempt", int64(e.Attempt)).outcome(e.Outcome).done(), e.Outcome.Excerpt, e.Outcome.ExcerptSalt}
 	case AttemptFailed:
 		o := object{}.integer("attempt", int64(e.Attempt)).outcome(e.Outcome).time("retry_at", e.RetryAt)
-		return Entry{TypeAttemptFailed, e.At, o.done(), e.Outcome.Excerpt}
+		return Entry{TypeAttemptFailed, e.At, o.done(), e.Outcome.Excerpt, e.Outcome.ExcerptSalt}
 	case AttemptUnknown:
 		o := object{}.integer("attempt", int64(e.Attempt)).text("reason", e.Reason).time("retry_at", e.RetryAt)
 		return Entry{Type: TypeAttemptUnknown, At: e.At, Data: o.done()}
@@ -84,16 +86,18 @@ type entryData struct {
 	DurationUS      int64       `json:"duration_us"`
 	RemoteIP        string      `json:"remote_ip"`
 	RetryAfterMS    int64       `json:"retry_after_ms"`
+	ExcerptDigest   string      `json:"excerpt_digest"`
 	RetryAt         time.Time   `json:"retry_at"`
 	Deadline        time.Time   `json:"deadline"`
 	Until           time.Time   `json:"until"`
 	Reason          string      `json:"reason"`
 }
 
-func (d entryData) outcome(kind OutcomeKind, excerpt string) Outcome {
+func (d entryData) outcome(kind OutcomeKind, entry Entry) Outcome {
 	return Outcome{
 		Kind: kind, StatusCode: d.StatusCode, Class: d.ErrorClass, Detail: d.ErrorDetail,
-		Duration: time.Duration(d.DurationUS) * time.Microsecond, RemoteIP: d.RemoteIP, Excerpt: excerpt,
+		Duration: time.Duration(d.DurationUS) * time.Microsecond, RemoteIP: d.RemoteIP,
+		Excerpt: entry.Excerpt, ExcerptSalt: entry.Salt, ExcerptDigest: d.ExcerptDigest,
 		RetryAfter: time.Duration(d.RetryAfterMS) * time.Millisecond,
 	}
 }
@@ -115,9 +119,9 @@ func DecodeDelivery(entry Entry) (DeliveryEvent, error) {
 	case TypeAttemptStarted:
 		return AttemptStarted{at, d.Attempt, d.WebhookVersion, d.PreviousOutcome, time.Duration(d.TimeoutMS) * time.Millisecond}, nil
 	case TypeAttemptSucceeded:
-		return AttemptSucceeded{at, d.Attempt, d.outcome(OutcomeSucceeded, entry.Excerpt)}, nil
+		return AttemptSucceeded{at, d.Attempt, d.outcome(OutcomeSucceeded, entry)}, nil
 	case TypeAttemptFailed:
-		return AttemptFailed{at, d.Attempt, d.outcome(OutcomeFailed, entry.Excerpt), d.RetryAt}, nil
+		return AttemptFailed{at, d.Attempt, d.outcome(OutcomeFailed, entry), d.RetryAt}, nil
 	case TypeAttemptUnknown:
 		return AttemptUnknown{at, d.Attempt, d.Reason, d.RetryAt}, nil
 	case TypeHeld:
@@ -229,7 +233,7 @@ func (o object) time(name string, t time.Time) object {
 func (o object) outcome(out Outcome) object {
 	return o.integer("status_code", int64(out.StatusCode)).text("error_class", string(out.Class)).
 		text("error_detail", out.Detail).integer("duration_us", out.Duration.Microseconds()).
-		text("remote_ip", out.RemoteIP).integer("retry_after_ms", out.RetryAfter.Milliseconds())
+		text("remote_ip", out.RemoteIP).integer("retry_after_ms", out.RetryAfter.Milliseconds()).text("excerpt_digest", out.ExcerptDigest)
 }
 
 func (o object) done() []byte {

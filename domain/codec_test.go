@@ -47,7 +47,7 @@ var goldenEvents = map[string]domain.DeliveryEvent{
 	"attempt_started.first":     domain.AttemptStarted{At: t0, Attempt: 1, WebhookVersion: 42, Timeout: 5 * time.Second},
 	"attempt_started.retry":     domain.AttemptStarted{At: t0, Attempt: 7, WebhookVersion: 43, PreviousOutcome: domain.OutcomeUnknown, Timeout: 30 * time.Second},
 	"attempt_succeeded":         domain.AttemptSucceeded{At: t0, Attempt: 1, Outcome: domain.Outcome{Kind: domain.OutcomeSucceeded, StatusCode: 204, Duration: 12345 * time.Microsecond, RemoteIP: "2606:4700::1111"}},
-	"attempt_succeeded.excerpt": domain.AttemptSucceeded{At: t0, Attempt: 2, Outcome: domain.Outcome{Kind: domain.OutcomeSucceeded, StatusCode: 200, Duration: time.Second, RemoteIP: "192.0.2.1", Excerpt: "{\"ok\":true}\n"}},
+	"attempt_succeeded.excerpt": domain.AttemptSucceeded{At: t0, Attempt: 2, Outcome: domain.Outcome{Kind: domain.OutcomeSucceeded, StatusCode: 200, Duration: time.Second, RemoteIP: "192.0.2.1", Excerpt: "{\"ok\":true}\n"}.Digested([16]byte{1, 2, 3})},
 	"attempt_failed.status": domain.AttemptFailed{
 		At: t0, Attempt: 3,
 		Outcome: domain.Outcome{
@@ -76,6 +76,7 @@ type entryFile struct {
 	At      time.Time       `json:"at"`
 	Data    json.RawMessage `json:"data"`
 	Excerpt string          `json:"excerpt,omitempty"`
+	Salt    [16]byte        `json:"salt,omitzero"`
 }
 
 func TestDeliveryEntriesAreGolden(t *testing.T) {
@@ -87,7 +88,7 @@ func TestDeliveryEntriesAreGolden(t *testing.T) {
 			if typ, _, _ := strings.Cut(name, "."); entry.Type != typ {
 				t.Errorf("type %q, want %q", entry.Type, typ)
 			}
-			line, err := json.Marshal(entryFile{Type: entry.Type, At: entry.At, Data: entry.Data, Excerpt: entry.Excerpt})
+			line, err := json.Marshal(entryFile{Type: entry.Type, At: entry.At, Data: entry.Data, Excerpt: entry.Excerpt, Salt: entry.Salt})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -111,7 +112,7 @@ func readEntry(t *testing.T, name string) domain.DeliveryEvent {
 	if err := json.Unmarshal(line, &file); err != nil {
 		t.Fatal(err)
 	}
-	event, err := domain.DecodeDelivery(domain.Entry{Type: file.Type, At: file.At, Data: file.Data, Excerpt: file.Excerpt})
+	event, err := domain.DecodeDelivery(domain.Entry{Type: file.Type, At: file.At, Data: file.Data, Excerpt: file.Excerpt, Salt: file.Salt})
 	if err != nil {
 		t.Fatal(err)
 	}

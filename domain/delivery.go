@@ -17,8 +17,8 @@ const (
 	DeliveryHeld      DeliveryStatus = "held"      // waits for an earlier one of its ordering key, or for a paused webhook
 	DeliverySucceeded DeliveryStatus = "succeeded" // an attempt was answered with 2xx
 	DeliveryDead      DeliveryStatus = "dead"      // given up
-	DeliveryCancelled DeliveryStatus = "cancelled" // its webhook was disabled or deleted
-	DeliveryExpired   DeliveryStatus = "expired"   // its deadline passed
+	DeliveryCancelled DeliveryStatus = "cancelled" // its webhook was disabled or deleted, or its payload erased
+	DeliveryExpired   DeliveryStatus = "expired"   // its deadline passed, or its payload reached its age
 )
 
 // Final reports whether nothing more will happen to the delivery.
@@ -117,7 +117,8 @@ type (
 		At     time.Time
 		Reason ReleaseReason
 	}
-	// Expired ends a delivery whose deadline passed before its next attempt.
+	// Expired ends a delivery whose deadline passed before its next attempt, or
+	// whose payload has reached its age.
 	Expired struct {
 		At     time.Time
 		Reason string
@@ -127,7 +128,8 @@ type (
 		At     time.Time
 		Reason string
 	}
-	// Cancelled ends a delivery whose webhook is gone.
+	// Cancelled ends a delivery whose webhook is gone, or whose payload is to
+	// be erased.
 	Cancelled struct {
 		At     time.Time
 		Reason string
@@ -169,8 +171,10 @@ const (
 	DeadAttempts      = "attempts_used_up"
 	DeadPayload       = "payload_changed"
 	ExpiredDeadline   = "deadline_passed"
+	ExpiredRetention  = "retention"
 	CancelledDisabled = "webhook_disabled"
 	CancelledDeleted  = "webhook_deleted"
+	CancelledErased   = "payload_erased"
 )
 
 // DisabledGone is the reason of a webhook disabled by its receiver.
@@ -218,9 +222,13 @@ type (
 		Reason HoldReason
 		Until  time.Time
 	}
-	// Expire ends a delivery whose deadline has passed.
-	Expire struct{ At time.Time }
-	// Cancel ends a delivery whose webhook is gone.
+	// Expire ends a delivery whose time is over.
+	Expire struct {
+		At     time.Time
+		Reason string
+	}
+	// Cancel ends a delivery whose webhook is gone, or whose payload is to be
+	// erased.
 	Cancel struct {
 		At     time.Time
 		Reason string
@@ -283,7 +291,7 @@ func Decide(d Delivery, command DeliveryCommand) ([]DeliveryEvent, error) {
 		}
 		return []DeliveryEvent{Held(c)}, nil
 	case Expire:
-		return decideEnd(d, Expired{c.At, ExpiredDeadline})
+		return decideEnd(d, Expired(c))
 	case Cancel:
 		return decideEnd(d, Cancelled(c))
 	case GiveUp:

@@ -50,7 +50,7 @@ func (s *script) next() (domain.DeliveryCommand, bool) {
 		}
 		return hold, true
 	case 6:
-		return domain.Expire{At: s.now}, true
+		return domain.Expire{At: s.now, Reason: domain.ExpiredDeadline}, true
 	case 7:
 		return domain.Cancel{At: s.now, Reason: []string{domain.CancelledDisabled, domain.CancelledDeleted}[arg&1]}, true
 	default:

@@ -253,7 +253,7 @@ func TestDecide(t *testing.T) {
 		{
 			name:  "ExpiredOnRequest",
 			given: events(scheduled, domain.Held{At: t0, Reason: domain.HoldPaused}),
-			when:  domain.Expire{At: after(week + time.Hour)},
+			when:  domain.Expire{At: after(week + time.Hour), Reason: domain.ExpiredDeadline},
 			then:  events(domain.Expired{At: after(week + time.Hour), Reason: domain.ExpiredDeadline}),
 		},
 		{
@@ -318,7 +318,7 @@ func TestDecideInEachState(t *testing.T) {
 		record(1, broken, 2*time.Minute),
 		lose(1, 2*time.Minute),
 		domain.Hold{At: after(2 * time.Minute), Reason: domain.HoldPaused},
-		domain.Expire{At: after(2 * week)},
+		domain.Expire{At: after(2 * week), Reason: domain.ExpiredDeadline},
 		domain.Cancel{At: after(2 * time.Minute), Reason: domain.CancelledDisabled},
 		domain.GiveUp{At: after(2 * time.Minute), Reason: domain.DeadPayload},
 	}
@@ -394,7 +394,7 @@ func TestCommandsAreNotCarriedOutTwice(t *testing.T) {
 		{"RecordFailure", opened, record(1, broken, 0), domain.ErrNoSuchAttempt},
 		{"LoseAttempt", opened, lose(1, 0), domain.ErrNoSuchAttempt},
 		{"Hold", events(scheduled), domain.Hold{At: t0, Reason: domain.HoldPaused}, nil},
-		{"Expire", events(scheduled), domain.Expire{At: after(2 * week)}, nil},
+		{"Expire", events(scheduled), domain.Expire{At: after(2 * week), Reason: domain.ExpiredDeadline}, nil},
 		{"StartTooLate", events(scheduled), start(2 * week), domain.ErrFinal},
 		{"Cancel", events(scheduled), domain.Cancel{At: t0, Reason: domain.CancelledDeleted}, nil},
 		{"GiveUp", events(scheduled), domain.GiveUp{At: t0, Reason: domain.DeadPayload}, nil},

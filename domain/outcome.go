@@ -1,6 +1,10 @@
 package domain
 
-import "time"
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"time"
+)
 
 // OutcomeKind says how an attempt ended.
 type OutcomeKind string
@@ -49,8 +53,22 @@ type Outcome struct {
 	// Excerpt is the beginning of the response body, at most 4 KiB of valid
 	// UTF-8 without NUL.
 	Excerpt string
+	// ExcerptSalt and ExcerptDigest are set by Digested: the log keeps the
+	// digest, and the salt goes with the excerpt when that is erased.
+	ExcerptSalt   [16]byte
+	ExcerptDigest string
 	// RetryAfter is what the receiver asked for, 0 where it asked nothing.
 	RetryAfter time.Duration
+}
+
+// Digested gives the outcome with the digest of its excerpt, SHA-256 over salt
+// and excerpt in hex. One without an excerpt stays as it is.
+func (o Outcome) Digested(salt [16]byte) Outcome {
+	if o.Excerpt != "" {
+		digest := sha256.Sum256(append(salt[:], o.Excerpt...))
+		o.ExcerptSalt, o.ExcerptDigest = salt, hex.EncodeToString(digest[:])
+	}
+	return o
 }
 
 // Gone reports whether the receiver says that it is there no more: 410, which

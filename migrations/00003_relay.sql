@@ -92,8 +92,6 @@ CREATE TABLE relay.log (
     routing     text,       -- of a chat event's decision: also in data, and here so that no index has to parse it
     event_id    uuid,
     delivery_id uuid,
-    salt        bytea,
-    excerpt     text,
     PRIMARY KEY (event_seq, webhook_id, replay_id, version)
 ) PARTITION BY RANGE (event_seq);
 -- Finds the attempts that a dead relay left open.
@@ -108,6 +106,22 @@ CREATE INDEX log_rare ON relay.log (type, event_seq)
     WHERE type IN ('attempt_failed', 'attempt_unknown', 'held', 'expired', 'dead', 'cancelled');
 CREATE INDEX log_not_routed ON relay.log (event_seq) WHERE routing <> 'routed';
 CREATE TABLE relay.log_net PARTITION OF relay.log DEFAULT;
+
+-- What receivers answered: the beginning of each body, by the log entry of the
+-- outcome, which has its digest. It stands apart so that it can be erased while
+-- the log stays as it is, with the salt, without which nobody can guess it from
+-- the digest.
+CREATE TABLE relay.responses (
+    event_seq  bigint  NOT NULL,
+    webhook_id bigint  NOT NULL,
+    replay_id  bigint  NOT NULL,
+    version    integer NOT NULL,
+    account_id bigint  NOT NULL,
+    salt       bytea   NOT NULL,
+    excerpt    text    NOT NULL,
+    PRIMARY KEY (event_seq, webhook_id, replay_id, version)
+) PARTITION BY RANGE (event_seq);
+CREATE TABLE relay.responses_net PARTITION OF relay.responses DEFAULT;
 
 -- What must wait: retries, holds, overflow. Small, and read from the time last
 -- read, so that the dead rows behind are not walked.
@@ -169,18 +183,21 @@ CREATE TABLE relay.webhook_log (
 );
 CREATE UNIQUE INDEX webhook_log_webhook ON relay.webhook_log (webhook_id, version);
 
--- The bounds of the partitions of outbox.events and relay.log.
+-- The bounds of the partitions of outbox.events, relay.log and relay.responses.
 CREATE TABLE relay.partitions (
-    lower       bigint      PRIMARY KEY, -- inclusive
-    upper       bigint      NOT NULL,    -- exclusive
-    events_done boolean     NOT NULL DEFAULT false,
-    log_done    boolean     NOT NULL DEFAULT false,
-    created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    lower          bigint      PRIMARY KEY, -- inclusive
+    upper          bigint      NOT NULL,    -- exclusive
+    events_done    boolean     NOT NULL DEFAULT false,
+    log_done       boolean     NOT NULL DEFAULT false,
+    responses_done boolean     NOT NULL DEFAULT false,
+    created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    left_over      bigint      NOT NULL DEFAULT 0, -- how many places were passed over when retention let the outbox go on in the next one,
+    left_at        timestamptz,                    -- and when: they are no traffic
     CHECK (lower < upper)
 );
 
 GRANT SELECT ON ALL TABLES IN SCHEMA relay TO outrider_relay;
-GRANT INSERT ON relay.identity, relay.relays, relay.heartbeats, relay.batches, relay.log, relay.due, relay.accounts, relay.webhooks, relay.webhook_log TO outrider_relay;
+GRANT INSERT ON relay.identity, relay.relays, relay.heartbeats, relay.batches, relay.log, relay.responses, relay.due, relay.accounts, relay.webhooks, relay.webhook_log TO outrider_relay;
 GRANT UPDATE (fenced_at, fenced_by) ON relay.relays TO outrider_relay;
 GRANT UPDATE (relay_id, position, low, since) ON relay.slots TO outrider_relay;
 GRANT UPDATE (at) ON relay.due TO outrider_relay;

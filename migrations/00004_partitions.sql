@@ -32,22 +32,28 @@ BEGIN
     -- About a day's rows: what came in since the oldest batch of the last day.
     -- now(), which an index is searched by: clock_timestamp() would be compared
     -- with each batch.
-    SELECT least(max_size, greatest(min_size, (seq_now - b.high)::numeric * 86400 / greatest(extract(epoch FROM clock_timestamp() - b.at), 3600)))::bigint INTO size
+    SELECT least(max_size, greatest(min_size, (seq_now - b.high - coalesce((SELECT sum(q.left_over) FROM relay.partitions q WHERE q.left_at > b.at), 0)) * 86400 / greatest(extract(epoch FROM clock_timestamp() - b.at), 3600)))::bigint INTO size
       FROM relay.batches b WHERE b.at > now() - interval '1 day' ORDER BY b.at LIMIT 1;
     size := coalesce(size, min_size);
 
-    SELECT * INTO p FROM relay.partitions WHERE NOT (events_done AND log_done) ORDER BY lower LIMIT 1;
+    SELECT * INTO p FROM relay.partitions WHERE NOT (events_done AND log_done AND responses_done) ORDER BY lower LIMIT 1;
 
     -- The sequence has come too near to a partition that is not attached yet:
     -- give it up, and with it the constraint that would fail inserts.
     -- The very first one (from 0) is attached to empty tables.
     IF p.lower > 0 AND seq_now > p.lower - min_size / 4 THEN
+        ALTER TABLE relay.responses_net DROP CONSTRAINT IF EXISTS outrider_net;
+        EXECUTE format('DROP TABLE IF EXISTS relay.responses_%s', p.lower);
+        IF p.log_done THEN
+            UPDATE relay.partitions SET responses_done = true WHERE lower = p.lower;
+            RETURN format('gave up the responses'' partition from %s: rows came near to it before it was attached', p.lower);
+        END IF;
         ALTER TABLE relay.log_net DROP CONSTRAINT IF EXISTS outrider_net;
         EXECUTE format('DROP TABLE IF EXISTS relay.log_%s', p.lower);
         IF p.events_done THEN
             -- The events' partition may have rows by now: it stays, and what
-            -- is logged of them goes to the log's net.
-            UPDATE relay.partitions SET log_done = true WHERE lower = p.lower;
+            -- is logged of them goes to the nets.
+            UPDATE relay.partitions SET log_done = true, responses_done = true WHERE lower = p.lower;
             RETURN format('gave up the log''s partition from %s: rows came near to it before it was attached', p.lower);
         END IF;
         ALTER TABLE outbox.events_net DROP CONSTRAINT IF EXISTS outrider_net;
@@ -74,7 +80,8 @@ BEGIN
     FOR tbl IN
         SELECT * FROM (VALUES
             ('outbox.events', 'outbox.events_net', 'seq', p.events_done),
-            ('relay.log', 'relay.log_net', 'event_seq', p.log_done)) AS t (parent, net, col, done)
+            ('relay.log', 'relay.log_net', 'event_seq', p.log_done),
+            ('relay.responses', 'relay.responses_net', 'event_seq', p.responses_done)) AS t (parent, net, col, done)
     LOOP
         CONTINUE WHEN tbl.done;
         EXECUTE format('SELECT EXISTS (SELECT FROM %s)', tbl.net) INTO net_rows;
@@ -93,11 +100,10 @@ BEGIN
         EXECUTE format('CREATE TABLE IF NOT EXISTS %s_%s (LIKE %s INCLUDING ALL EXCLUDING IDENTITY)', tbl.parent, p.lower, tbl.parent);
         EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s_%s FOR VALUES FROM (%s) TO (%s)', tbl.parent, tbl.parent, p.lower, p.lower, p.upper);
         EXECUTE format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS outrider_net', tbl.net);
-        IF tbl.parent = 'outbox.events' THEN
-            UPDATE relay.partitions SET events_done = true WHERE lower = p.lower;
-        ELSE
-            UPDATE relay.partitions SET log_done = true WHERE lower = p.lower;
-        END IF;
+        UPDATE relay.partitions
+           SET events_done = events_done OR tbl.parent = 'outbox.events', log_done = log_done OR tbl.parent = 'relay.log',
+               responses_done = responses_done OR tbl.parent = 'relay.responses'
+         WHERE lower = p.lower;
         RETURN format('attached %s_%s', tbl.parent, p.lower);
     END LOOP;
     RETURN 'nothing to do';
@@ -106,7 +112,7 @@ $$;
 -- +goose StatementEnd
 REVOKE ALL ON FUNCTION relay.extend_partitions() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION relay.extend_partitions() TO outrider_relay, outrider_operator;
-COMMENT ON FUNCTION relay.extend_partitions() IS 'One step of keeping the partitions of outbox.events and relay.log two days ahead; says what it did. Repeat until it answers ''nothing to do''. The relay calls it by itself; a cron job may, for the time that no relay runs.';
+COMMENT ON FUNCTION relay.extend_partitions() IS 'One step of keeping the partitions of outbox.events, relay.log and relay.responses two days ahead; says what it did. Repeat until it answers ''nothing to do''. The relay calls it by itself; a cron job may, for the time that no relay runs.';
 
 -- The first partitions, while the tables are empty.
 -- +goose StatementBegin
@@ -114,7 +120,7 @@ DO $$
 DECLARE
     step text;
 BEGIN
-    FOR i IN 1..20 LOOP
+    FOR i IN 1..40 LOOP
         step := relay.extend_partitions();
         EXIT WHEN step = 'nothing to do';
     END LOOP;

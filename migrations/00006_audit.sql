@@ -134,7 +134,8 @@ SELECT s.delivery_id,
        coalesce(o.data ->> 'error_detail', o.data ->> 'reason') AS error_detail,
        round((o.data ->> 'duration_us')::numeric / 1000, 3) AS duration_ms,
        (o.data ->> 'remote_ip')::inet                  AS remote_ip,
-       o.excerpt                                       AS response_excerpt,
+       (SELECT p.excerpt FROM relay.responses p
+         WHERE p.event_seq = a.event_seq AND p.webhook_id = a.webhook_id AND p.replay_id = a.replay_id AND p.version = a.version + 1) AS response_excerpt,
        a.writer                                        AS relay_id
   FROM relay.log s
   JOIN relay.log r ON r.event_seq = s.event_seq AND r.webhook_id = 0 AND r.replay_id = 0 AND r.version = 1 AND r.type = 'routed'
@@ -237,7 +238,7 @@ COMMENT ON COLUMN audit.attempts.error_class IS 'refused_address, dns, connect, 
 COMMENT ON COLUMN audit.attempts.error_detail IS 'What went wrong, in words.';
 COMMENT ON COLUMN audit.attempts.duration_ms IS 'From before the dial to the end of the kept response, by the relay''s monotonic clock.';
 COMMENT ON COLUMN audit.attempts.remote_ip IS 'The address really dialled.';
-COMMENT ON COLUMN audit.attempts.response_excerpt IS 'The first 4 KiB of the response body.';
+COMMENT ON COLUMN audit.attempts.response_excerpt IS 'The first 4 KiB of the response body; NULL also where it was erased.';
 COMMENT ON COLUMN audit.attempts.relay_id IS 'The relay that made it.';
 
 COMMENT ON VIEW audit.timeline IS 'Every log entry: of chat events, deliveries, webhooks and replays.';

@@ -264,7 +264,8 @@ SELECT s.delivery_id,
        coalesce(o.data ->> 'error_detail', o.data ->> 'reason') AS error_detail,
        round((o.data ->> 'duration_us')::numeric / 1000, 3) AS duration_ms,
        (o.data ->> 'remote_ip')::inet                  AS remote_ip,
-       o.excerpt                                       AS response_excerpt,
+       (SELECT p.excerpt FROM relay.responses p
+         WHERE p.event_seq = a.event_seq AND p.webhook_id = a.webhook_id AND p.replay_id = a.replay_id AND p.version = a.version + 1) AS response_excerpt,
        a.writer                                        AS relay_id,
        s.event_seq
   FROM relay.log s

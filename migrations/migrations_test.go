@@ -102,6 +102,8 @@ INSERT INTO outbox.events (account_id, event, payload) VALUES (1, 'message_creat
 		for _, statement := range []string{
 			`UPDATE relay.log SET data = '{}'`, `DELETE FROM relay.log`, `TRUNCATE relay.log`, `UPDATE relay.log_0 SET data = '{}'`, `DELETE FROM relay.log_0`,
 			`TRUNCATE relay.log_0`, `DROP TABLE relay.log_0`, `ALTER TABLE relay.log DETACH PARTITION relay.log_0`, `DELETE FROM relay.log_net`,
+			`UPDATE relay.responses SET excerpt = ''`, `DELETE FROM relay.responses`, `TRUNCATE relay.responses_0`, `DELETE FROM relay.salts`, `SELECT relay.drop_salts(0, 1)`,
+			`DELETE FROM relay.retentions`, `UPDATE relay.erasures SET events = 0`, `DELETE FROM relay.erased`, `UPDATE relay.partitions SET payloads_gone = now()`,
 			`UPDATE outbox.events SET payload = '{}'`, `DELETE FROM outbox.events`, `TRUNCATE outbox.events`, `UPDATE outbox.events_0 SET payload = '{}'`,
 			`UPDATE relay.webhook_log SET actor = ''`, `DELETE FROM relay.webhook_log`, `UPDATE relay.replay_log SET actor = ''`, `DELETE FROM relay.replay_log`,
 			`UPDATE relay.seals SET relay_id = 1`, `DELETE FROM relay.seals`, `TRUNCATE relay.seals`, `UPDATE relay.change_seals SET digest = ''`, `DELETE FROM relay.change_seals`,
@@ -111,6 +113,31 @@ INSERT INTO outbox.events (account_id, event, payload) VALUES (1, 'message_creat
 			if err := as(t, db, role, statement); err == nil {
 				t.Errorf("%s may %s", role, statement)
 			} else if !strings.Contains(err.Error(), "permission denied") && !strings.Contains(err.Error(), "must be owner") && !strings.Contains(err.Error(), "cannot ") {
+				t.Errorf("%s: %s: %v", role, statement, err)
+			}
+		}
+	}
+}
+
+// TestWhoMayErase: operators by age and on request, a relay by age alone, and
+// what each may erase is bounded.
+func TestWhoMayErase(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t).SQL
+	for statement, may := range map[string]string{
+		`SELECT relay.retain('1 day')`:                              "outrider_relay outrider_operator",
+		`SELECT * FROM relay.retention_plan('1 day', NULL, NULL)`:   "outrider_relay outrider_operator",
+		`SELECT relay.begin_erasure(1, '{}')`:                       "outrider_operator",
+		`SELECT relay.payload_gone(1)`:                              "outrider_relay outrider_operator",
+		`SELECT relay.salt_key(1)`:                                  "outrider_relay",
+		`SELECT * FROM relay.salts`:                                 "outrider_relay",
+		`SELECT relay.retain('1 hour')`:                             "",
+		`SELECT relay.retain('1 day', '1 day', '6 days')`:           "",
+		`SELECT relay.erase(1, '{1}')`:                              "", // no such erasure
+		`SELECT relay.erase(1, array_fill(1::bigint, ARRAY[1001]))`: "",
+	} {
+		for _, role := range []string{"outrider_producer", "outrider_relay", "outrider_operator", "outrider_auditor"} {
+			if err := as(t, db, role, statement); (err == nil) != strings.Contains(may, role) {
 				t.Errorf("%s: %s: %v", role, statement, err)
 			}
 		}

@@ -153,7 +153,7 @@ func TestNetAndNewPartitions(t *testing.T) {
 	lower := scan[int64](t, db, `SELECT min(lower) FROM relay.partitions WHERE lower > 10000000`)
 	for _, want := range []string{
 		"planned the partition from", "outbox.events_net: constraint below", "outbox.events_net: constraint validated", "attached outbox.events_",
-		"relay.log_net: constraint below", "relay.log_net: constraint validated", "attached relay.log_",
+		"relay.log_net: constraint below", "relay.log_net: constraint validated", "attached relay.log_", "attached relay.responses_",
 	} {
 		if !slices.ContainsFunc(steps, func(step string) bool { return strings.HasPrefix(step, want) }) {
 			t.Errorf("no step %q in %q", want, steps)
@@ -298,7 +298,7 @@ func TestPartitionThatRowsCameNearTo(t *testing.T) {
 // are not lost, and the tail goes on.
 func TestPartitionWithRowsWhoseLogIsNotAttached(t *testing.T) {
 	t.Parallel()
-	for _, until := range []string{"attached outbox.events_", "relay.log_net: constraint below", "relay.log_net: constraint validated"} {
+	for _, until := range []string{"attached outbox.events_", "relay.log_net: constraint below", "relay.log_net: constraint validated", "attached relay.log_"} {
 		t.Run(until, func(t *testing.T) {
 			t.Parallel()
 			db := pgtest.New(t).SQL

@@ -38,8 +38,6 @@ type Row struct {
 	Routed domain.Routed
 	// Body is what is POSTed, nil where nothing is.
 	Body []byte
-	// Salt is what the digest of the body begins with.
-	Salt []byte
 }
 
 // Batch is a link of the chain with the rows that it routes.

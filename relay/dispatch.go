@@ -55,11 +55,17 @@ type dispatcher struct {
 	marked []*queue                            // to be looked at
 	out    []*step                             // for the recorder
 	steps  int                                 // with the recorder
-	parked map[domain.DeliveryKey]struct{}     // in memory and in the due table
-	open   map[domain.DeliveryKey]int64        // attempts under way, by the place of their start
-	lost   []lostAttempt                       // of dead relays, to be given up
+	// submitted and settledSteps count all that went to the recorder and came
+	// back; barriers wait for some of them.
+	submitted, settledSteps int64
+	barriers                []barrier
+	parked                  map[domain.DeliveryKey]struct{} // in memory and in the due table
+	open                    map[domain.DeliveryKey]int64    // attempts under way, by the place of their start
+	lost                    []lostAttempt                   // of dead relays, to be given up
 
 	unreadable map[domain.DeliveryKey]struct{} // passed over, and told
+
+	endings endings // what ends although its time has not come
 
 	fresh   int                 // first deliveries in memory
 	crowded map[*queue]struct{} // queues that may have some
@@ -236,6 +242,7 @@ func (d *dispatcher) take() {
 	for _, f := range calls {
 		f()
 	}
+	d.openBarriers()
 	for _, batch := range batches {
 		d.feed.head = max(d.feed.head, batch.No)
 		d.commit = max(d.commit, batch.Commit) // what is started from here on comes later
@@ -276,6 +283,7 @@ func (d *dispatcher) work(ctx context.Context) {
 	}
 	d.flush()
 	d.steps += len(d.out)
+	d.submitted += int64(len(d.out))
 	d.recorder.submit(d.out)
 	d.out = nil
 	if wants := d.fresh < maxFresh && d.bodies < maxBodies && len(d.feed.ready) < maxBatches; wants != d.hungry.Load() {

@@ -336,7 +336,7 @@ func TestDisabledIsSkippedAndWhatWasPendingCancelled(t *testing.T) {
 func TestARefusedOutcomeIsRecordedAsUnknownAndRepeated(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.exec(`ALTER TABLE relay.log ADD CONSTRAINT poison CHECK (excerpt IS NULL OR excerpt <> 'poison')`)
+	b.exec(`ALTER TABLE relay.responses ADD CONSTRAINT poison CHECK (excerpt <> 'poison')`)
 	b.webhook(1, "/hook", func(s *domain.Settings) { s.OrderHold = 0 })
 	var n atomic.Int32
 	b.receiver.on("/hook", func(w http.ResponseWriter, req *http.Request) {

@@ -16,6 +16,7 @@
 //	               cannot be read (unreadable.go) or has moved on (staleness.go)
 //	replay.go    schedules new deliveries of old events
 //	project.go   adds up what was recorded: the statistics of webhooks
+//	ending.go    ends deliveries whose payloads are about to be erased
 //	lease.go     lets one relay work, and another take over (restore.go)
 //	relay.go     joins the stages
 //

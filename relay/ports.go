@@ -145,10 +145,21 @@ type Blocked struct {
 	Held      int
 }
 
-// Store reads what waits to be delivered. No read grows with history. Where one
+// Endings are chat events whose payloads are about to be erased: by retention
+// all below a place, on request some others. Their deliveries end.
+type Endings struct {
+	Below  int64
+	Events []int64
+}
+
+// Store reads what waits to be delivered, and what routing needs beside the
+// configuration. No read grows with history. Where one
 // takes room, that is how many bytes of bodies it gives; what is beyond comes
 // unread.
 type Store interface {
+	// SaltKey gives the key that the salt of a chat event about to be routed is
+	// derived from, and makes it, durably, where there is none.
+	SaltKey(ctx context.Context, eventSeq int64) (domain.SaltKey, error)
 	// Head gives the number of the newest committed batch.
 	Head(ctx context.Context) (int64, error)
 	// Batch reads the deliveries of a batch that are neither started nor due.
@@ -175,6 +186,13 @@ type Store interface {
 	// Hurry makes what a webhook's pause held back due now, or all that waits
 	// of it.
 	Hurry(ctx context.Context, webhook domain.WebhookID, all bool) error
+	// Endings reads what is to end although its time has not come.
+	Endings(ctx context.Context) (Endings, error)
+	// HurryEndings makes all that waits of it due now, and lists the webhooks
+	// that it made something due of.
+	HurryEndings(ctx context.Context, endings Endings) ([]domain.WebhookID, error)
+	// EndingsSeen says on record that the relay begins nothing of it any more.
+	EndingsSeen(ctx context.Context, relayID int64, endings Endings) error
 }
 
 // Webhooks reads the configuration, and changes it where a receiver asks.

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -36,8 +37,11 @@ type Config struct {
 	// Partitions does one step of keeping partitions ahead; done says that
 	// nothing is left to do.
 	Partitions func(ctx context.Context) (step string, done bool, err error)
-	// Notices tells of inserts, changed webhooks, requested replays and
-	// released work.
+	// Retain does one step of erasing what has reached its age; wait says that
+	// another would do nothing now. nil keeps all for ever.
+	Retain func(ctx context.Context) (step string, wait bool, err error)
+	// Notices tells of inserts, changed webhooks, requested replays, released
+	// work and payloads about to be erased.
 	Notices Notices
 	// NoSend routes and records, and sends nothing: deliveries stay pending.
 	NoSend bool
@@ -61,18 +65,22 @@ type Config struct {
 
 // Notices are the channels by which the database wakes the relay. A value may
 // be lost or come too often: each has a poll as its fallback.
-type Notices struct{ Inserted, Webhooks, Replays, Released chan struct{} }
+type Notices struct{ Inserted, Webhooks, Replays, Released, Endings chan struct{} }
 
 // NewNotices makes the channels.
 func NewNotices() Notices {
-	return Notices{make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)}
+	return Notices{make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)}
 }
 
 // The intervals of the fallback polls.
 const (
 	webhooksInterval   = time.Second
 	replaysInterval    = 2 * time.Second
+	endingsInterval    = 2 * time.Second
 	partitionsInterval = time.Minute
+	retentionInterval  = 10 * time.Minute
+	retentionRetry     = time.Minute     // behind somebody's lock
+	retentionPause     = 2 * time.Second // while deliveries end
 )
 
 // State says what a relay is doing.
@@ -238,11 +246,15 @@ func (r *Relay) work(ctx context.Context, id int64, place Place, logger *slog.Lo
 		group.Go(func() error { d.refresh(inner, r.config.Notices.Webhooks, webhooksInterval); return nil })
 		replayer := &replayer{replays: r.config.Replays, relayID: id, dispatcher: d, now: r.config.Now, logger: logger}
 		group.Go(func() error { replayer.run(inner, r.config.Notices.Replays, replaysInterval); return nil })
+		group.Go(func() error { d.watchEndings(inner, id, r.config.Notices.Endings, endingsInterval); return nil })
 	} else {
 		close(dispatched)
 	}
 	group.Go(func() error { return statistics.run(inner) })
 	group.Go(func() error { r.keepPartitions(inner, logger); return nil })
+	if r.config.Retain != nil {
+		group.Go(func() error { r.retain(inner, logger); return nil })
+	}
 
 	select {
 	case <-ctx.Done():
@@ -306,7 +318,7 @@ func (r *Relay) router(tail *outbox.Tail, logger *slog.Logger) (*message.Router,
 		return nil, err
 	}
 	handler := &routing{
-		tail: tail, webhooks: r.config.Webhooks, maxBody: r.config.MaxBody, logger: logger,
+		tail: tail, webhooks: r.config.Webhooks, saltKey: r.config.Store.SaltKey, maxBody: r.config.MaxBody, logger: logger,
 		configs: map[domain.AccountID]domain.Configuration{}, seen: map[eventKey]int64{},
 	}
 	router.AddConsumerHandler("route", outbox.Topic, tail.Subscriber, handler.handle)
@@ -330,6 +342,41 @@ func (r *Relay) keepPartitions(ctx context.Context, logger *slog.Logger) {
 				break
 			}
 			logger.Info("partitions", "step", step)
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// retain erases what has reached its age, until ctx ends. What has to wait, for
+// deliveries to end or for somebody's lock, is looked at again sooner.
+func (r *Relay) retain(ctx context.Context, logger *slog.Logger) {
+	waits := ""
+	for {
+		wait := retentionInterval
+		for {
+			step, idle, err := r.config.Retain(ctx)
+			if err != nil {
+				if ctx.Err() == nil {
+					logger.Warn("a step of retention failed, trying again", "error", err)
+				}
+				wait = retentionRetry
+				break
+			}
+			if idle {
+				if step != "" {
+					wait = retentionPause
+				}
+				if step != waits {
+					waits = step
+					logger.Info("retention waits", "for", cmp.Or(step, "nothing more"))
+				}
+				break
+			}
+			logger.Info("retention", "step", step)
 		}
 		select {
 		case <-time.After(wait):

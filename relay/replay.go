@@ -122,6 +122,10 @@ func (d *dispatcher) scheduleReplay(replay Replay, found []Delivery, recorded fu
 	now := d.now()
 	for i := range found {
 		f := found[i]
+		if d.ending(f.Key.EventSeq) != nil {
+			recorded() // its payload is about to go
+			continue
+		}
 		q := d.queues[f.Key.WebhookID]
 		f.Key.ReplayID = replay.ID
 		f.State = domain.Delivery{}

@@ -18,6 +18,9 @@ func (d *dispatcher) restore(ctx context.Context, place Place) error {
 	}
 	d.feed.head, d.feed.last, d.feed.position = head, place.Position, place.Position
 	d.commit = max(0, place.Low>>20-1)
+	if d.endings, err = d.readEndings(ctx); err != nil {
+		return fmt.Errorf("read what is to end: %w", err)
+	}
 	// Before the webhooks are read, so that no change falls in between.
 	if _, d.since, err = d.webhooks.Changed(ctx, ""); err != nil {
 		return fmt.Errorf("read webhooks: %w", err)

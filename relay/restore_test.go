@@ -44,6 +44,8 @@ func (nothingWaits) Head(context.Context) (int64, error)                    { re
 func (nothingWaits) Blocked(context.Context) ([]Blocked, error)             { return nil, nil }
 func (nothingWaits) Overflowed(context.Context) ([]domain.WebhookID, error) { return nil, nil }
 func (nothingWaits) Open(context.Context, int64) ([]Delivery, error)        { return nil, nil }
+func (nothingWaits) Endings(context.Context) (Endings, error)               { return Endings{}, nil }
+
 func newTestDispatcher(store Store, webhooks Webhooks) *dispatcher {
 	return newDispatcher(store, webhooks, domain.DefaultRetryPolicy, time.Now, slog.New(slog.DiscardHandler))
 }

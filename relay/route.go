@@ -1,7 +1,7 @@
 package relay
 
 import (
-	"crypto/rand"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -18,8 +18,12 @@ import (
 type routing struct {
 	tail     *outbox.Tail
 	webhooks Webhooks
-	maxBody  int
-	logger   *slog.Logger
+	// saltKey reads the key that a chat event's salt is derived from, and makes
+	// one where there is none.
+	saltKey func(ctx context.Context, eventSeq int64) (domain.SaltKey, error)
+	salts   domain.Salts
+	maxBody int
+	logger  *slog.Logger
 	// configs are accounts' configurations by version; the row says which
 	// version its snapshot has.
 	configs map[domain.AccountID]domain.Configuration
@@ -95,7 +99,17 @@ func (r *routing) handle(msg *message.Message) error {
 			return nil
 		}
 	}
-	r.decide(row, config, tested)
+	salt := r.salts.Of(row.Seq)
+	if salt == nil {
+		key, err := r.saltKey(msg.Context(), row.Seq)
+		if err != nil {
+			r.logger.Warn("reading the key of an event's salt failed; the batch is read again", "error", err)
+			return nil
+		}
+		r.salts.Take(key)
+		salt = r.salts.Of(row.Seq)
+	}
+	r.decide(row, config, tested, salt)
 	return nil
 }
 
@@ -115,7 +129,7 @@ func (r *routing) stale() []domain.AccountID {
 
 // decide leaves the decision in the row. tested is the webhook that it is a
 // test of, 0 for none.
-func (r *routing) decide(row *outbox.Row, config domain.Configuration, tested domain.WebhookID) {
+func (r *routing) decide(row *outbox.Row, config domain.Configuration, tested domain.WebhookID, salt []byte) {
 	defer func() {
 		if recovered := recover(); recovered != nil {
 			r.logger.Error("routing failed", "event_seq", row.Seq, "panic", fmt.Sprint(recovered))
@@ -151,13 +165,12 @@ func (r *routing) decide(row *outbox.Row, config domain.Configuration, tested do
 	}
 	row.Body = facts.Body
 	row.Traceparent = domain.Traceparent(row.Metadata)
-	row.Salt = make([]byte, 16)
-	_, _ = rand.Read(row.Salt) // never fails
-	row.Routed.Digest = Digest(row.Salt, row.Body)
+	row.Routed.Digest = Digest(salt, row.Body)
 }
 
 // Digest identifies a body without telling it: SHA-256 over the event's salt
-// and the body, in hex. Once the salt is erased nobody can guess the body.
+// and the body, in hex. Once the salt cannot be derived any more nobody can guess
+// the body: see domain.SaltKey.
 func Digest(salt, body []byte) string {
 	h := sha256.New()
 	h.Write(salt)

@@ -163,10 +163,10 @@ DELETE FROM %[1]s x USING one WHERE x.ctid = one.place AND x.tableoid = one.part
 	}
 	some := `(SELECT * FROM relay.log ORDER BY pos OFFSET {n} % (SELECT count(*) FROM relay.log) LIMIT 1)`
 	return append(all,
-		mutation{"an entry added to a commit", `INSERT INTO relay.log SELECT event_seq, webhook_id, 77, account_id, pos + 50, writer, at, version, type, data, routing, event_id, delivery_id, salt, excerpt, mark FROM ` + some + ` s`, false},
-		mutation{"an entry doubled", `INSERT INTO relay.log SELECT event_seq, webhook_id, 77, account_id, pos, writer, at, version, type, data, routing, event_id, delivery_id, salt, excerpt, mark FROM ` + some + ` s`, false},
-		mutation{"an entry added as another commit", `INSERT INTO relay.log SELECT event_seq, webhook_id, 77, account_id, pos + (1000::bigint << 20), writer, at, version, type, data, routing, event_id, delivery_id, salt, excerpt, mark FROM ` + some + ` s`, false},
-		mutation{"an entry added before all", `INSERT INTO relay.log SELECT event_seq, webhook_id, 77, account_id, 5, writer, at, version, type, data, routing, event_id, delivery_id, salt, excerpt, mark FROM ` + some + ` s`, false},
+		mutation{"an entry added to a commit", `INSERT INTO relay.log SELECT event_seq, webhook_id, 77, account_id, pos + 50, writer, at, version, type, data, routing, event_id, delivery_id, mark FROM ` + some + ` s`, false},
+		mutation{"an entry doubled", `INSERT INTO relay.log SELECT event_seq, webhook_id, 77, account_id, pos, writer, at, version, type, data, routing, event_id, delivery_id, mark FROM ` + some + ` s`, false},
+		mutation{"an entry added as another commit", `INSERT INTO relay.log SELECT event_seq, webhook_id, 77, account_id, pos + (1000::bigint << 20), writer, at, version, type, data, routing, event_id, delivery_id, mark FROM ` + some + ` s`, false},
+		mutation{"an entry added before all", `INSERT INTO relay.log SELECT event_seq, webhook_id, 77, account_id, 5, writer, at, version, type, data, routing, event_id, delivery_id, mark FROM ` + some + ` s`, false},
 		mutation{"the places of two entries swapped", `WITH one AS ` + some + `, other AS (SELECT l.* FROM relay.log l, one WHERE l.pos <> one.pos ORDER BY md5(l.pos::text) LIMIT 1)
 UPDATE relay.log l SET pos = CASE l.pos WHEN one.pos THEN other.pos ELSE one.pos END FROM one, other WHERE l.pos IN (one.pos, other.pos)`, false},
 		mutation{"the contents of two entries swapped", `WITH one AS ` + some + `, other AS (SELECT l.* FROM relay.log l, one WHERE l.data::text <> one.data::text ORDER BY md5(l.pos::text) LIMIT 1)

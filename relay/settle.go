@@ -73,6 +73,7 @@ func (d *dispatcher) endAttempt(q *queue, it *item, command domain.DeliveryComma
 // onRecorded goes on from what is on record now.
 func (d *dispatcher) onRecorded(s *step) {
 	d.steps--
+	d.settledSteps++
 	d.commit = max(d.commit, s.commit)
 	it := s.item
 	if s.err != nil {

@@ -31,10 +31,14 @@ func (d *dispatcher) start(q *queue, it *item) {
 		d.end(q, it, domain.Cancel{At: now, Reason: reason})
 		return
 	}
+	if command := d.ending(it.Key.EventSeq); command != nil {
+		d.end(q, it, command)
+		return
+	}
 	switch {
 	case q.hook.State == domain.WebhookPaused:
 		if now.After(it.State.Deadline) {
-			d.end(q, it, domain.Expire{At: now})
+			d.end(q, it, domain.Expire{At: now, Reason: domain.ExpiredDeadline})
 		} else {
 			d.hold(q, it, domain.HoldPaused)
 		}

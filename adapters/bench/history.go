@@ -28,14 +28,13 @@ SELECT $1::bigint + i % $2::int, $3::text,
 // historyEntries writes the log of the events above seq $1. Each batch took
 // three group commits: decisions and schedules, starts, outcomes.
 const historyEntries = `
-INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, routing, event_id, delivery_id, salt)
+INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, routing, event_id, delivery_id)
 SELECT e.seq, CASE k.type WHEN 'routed' THEN 0 ELSE e.hook END, 0, e.account_id,
        (($2::bigint + 3 * (e.n / $3::int) + k.step) << 20) + e.n % $3::int + 1 + CASE k.type WHEN 'scheduled' THEN $3::int ELSE 0 END,
        $4::bigint, e.inserted_at + k.step * interval '1 millisecond', k.version, k.type, k.data,
        CASE k.type WHEN 'routed' THEN 'routed' END,
        CASE WHEN k.step = 0 THEN e.id END,
-       CASE k.type WHEN 'scheduled' THEN outbox.new_event_id() END,
-       CASE k.type WHEN 'routed' THEN uuid_send(gen_random_uuid()) END
+       CASE k.type WHEN 'scheduled' THEN outbox.new_event_id() END
   FROM (SELECT seq, account_id, id, inserted_at, ($5::bigint[])[account_id - $6::bigint + 1] AS hook, (row_number() OVER (ORDER BY seq) - 1)::bigint AS n
           FROM outbox.events WHERE seq > $1::bigint) e,
        (VALUES (0, 1, 'routed', $7::json), (0, 1, 'scheduled', $8::json), (1, 2, 'attempt_started', $9::json), (2, 3, 'attempt_succeeded', $10::json))

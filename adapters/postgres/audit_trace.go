@@ -20,6 +20,10 @@ type Trace struct {
 	// Skips are the webhooks that were passed over.
 	Skips      []domain.Skip
 	Deliveries []DeliveryTrace
+	// PayloadErasedAt is when its payload was erased, zero where it was not;
+	// ErasureID the erasure that was asked for, 0 where it had reached its age.
+	PayloadErasedAt time.Time
+	ErasureID       int64
 }
 
 // DeliveryTrace is one delivery of a chat event.
@@ -90,6 +94,9 @@ func (a *Audit) Trace(ctx context.Context, account domain.AccountID, event uuid.
 	traces := make([]Trace, 0, len(events))
 	for _, e := range events {
 		t := Trace{Event: e}
+		if err := t.erased(ctx, tx); err != nil {
+			return nil, fmt.Errorf("read what was erased: %w", err)
+		}
 		for _, d := range deliveries {
 			if d.EventSeq != e.Seq {
 				continue
@@ -122,6 +129,39 @@ func (a *Audit) Trace(ctx context.Context, account domain.AccountID, event uuid.
 		traces = append(traces, t)
 	}
 	return traces, nil
+}
+
+// mayReadRetentions: a tenant may not, since they are of all accounts.
+const mayReadRetentions = `SELECT has_table_privilege('audit.retentions', 'SELECT')`
+
+// erased reads whether the payload of the event was erased, as far as the
+// session may know.
+func (t *Trace) erased(ctx context.Context, tx *sql.Tx) error {
+	err := tx.QueryRowContext(ctx, `SELECT x.at, x.erasure_id FROM audit.erased_events x WHERE x.event_seq = $1`, t.Event.Seq).Scan(&t.PayloadErasedAt, &t.ErasureID)
+	if !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	var may bool
+	if err := tx.QueryRowContext(ctx, mayReadRetentions).Scan(&may); err != nil || !may {
+		return err
+	}
+	var at sql.NullTime
+	err = tx.QueryRowContext(ctx, `
+SELECT min(r.at) FROM audit.retentions r WHERE r.what = 'payloads' AND r.action = 'erased' AND r.first_seq <= $1 AND r.last_seq >= $1`, t.Event.Seq).Scan(&at)
+	t.PayloadErasedAt = at.Time
+	return err
+}
+
+// LogErasedAt tells when entries of the log that had reached their age were
+// erased last, the zero time for never, and where the session may not know.
+func (a *Audit) LogErasedAt(ctx context.Context) (time.Time, error) {
+	var may bool
+	if err := a.db.QueryRowContext(ctx, mayReadRetentions).Scan(&may); err != nil || !may {
+		return time.Time{}, err
+	}
+	var at sql.NullTime
+	err := a.db.QueryRowContext(ctx, `SELECT max(at) FROM audit.retentions WHERE what = 'log' AND action = 'erased'`).Scan(&at)
+	return at.Time, err
 }
 
 // webhookNames reads the names that webhooks had at the versions that were used.

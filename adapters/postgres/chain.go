@@ -79,7 +79,7 @@ SELECT coalesce((SELECT high FROM relay.batches WHERE at < $1 ORDER BY at DESC L
 // the decisions come first in the commit, then those of the deliveries, which
 // name their decision by its ordinal.
 //
-// $27 and $28 are the seal that the batch's builds on.
+// $26 and $27 are the seal that the batch's builds on.
 //
 // The longest argument is the first: lib/pq gathers them in one buffer, which
 // would be copied again and again on its way to that length.
@@ -87,28 +87,28 @@ const batchStatement = outbox.PreparedMark + `
 WITH link AS (
   INSERT INTO relay.batches (no, prev, consumed, target, cursor, floor, window_floor, high, low, seq_min, seq_max, relay_id, at, commit, bound)
   VALUES ($2::bigint, (SELECT b.no FROM relay.batches b WHERE b.no = $2::bigint - 1), $3::pg_snapshot, $4::pg_snapshot,
-          $5::bigint, $6::bigint, $7::bigint, $8::bigint, $9::bigint, $10::bigint, $11::bigint, $12::bigint, $13::timestamptz, nextval('relay.commits'), $24::bigint)
+          $5::bigint, $6::bigint, $7::bigint, $8::bigint, $9::bigint, $10::bigint, $11::bigint, $12::bigint, $13::timestamptz, nextval('relay.commits'), $18::bigint)
   RETURNING commit, commit << 20 AS pos),
 seal AS (
   INSERT INTO relay.seals (chain, no, commit, relay_id, at, stretches, entries, digests, links, hash)
-  SELECT 'tail', (SELECT s.no + 1 FROM relay.seals s WHERE s.chain = 'tail' AND s.no = $27::bigint AND s.hash = $28::bytea), link.commit, $12::bigint,
-         $29::timestamptz, $30::bigint[], $31::integer[], $32::bytea, $33::bytea, $34::bytea
+  SELECT 'tail', (SELECT s.no + 1 FROM relay.seals s WHERE s.chain = 'tail' AND s.no = $26::bigint AND s.hash = $27::bytea), link.commit, $12::bigint,
+         $28::timestamptz, $29::bigint[], $30::integer[], $31::bytea, $32::bytea, $33::bytea
     FROM link),
 routed AS (
-  INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, routing, event_id, salt, mark)
+  INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, routing, event_id, mark)
   SELECT ($14::bigint[])[e.ord], 0, 0, ($15::bigint[])[e.ord], link.pos + e.ord, $12::bigint, $13::timestamptz, 1, 'routed', e.data, e.routing,
-         ($16::uuid[])[e.ord], e.salt, ($25::integer[])[e.ord]
-    FROM unnest($1::json[], $17::text[], $18::bytea[]) WITH ORDINALITY AS e (data, routing, salt, ord), link)
+         ($16::uuid[])[e.ord], ($24::integer[])[e.ord]
+    FROM unnest($1::json[], $17::text[]) WITH ORDINALITY AS e (data, routing, ord), link)
 INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id, mark)
 SELECT ($14::bigint[])[r.n], ($21::bigint[])[d.ord], 0, ($15::bigint[])[r.n], link.pos + $19::bigint + d.ord, $12::bigint, $13::timestamptz, 1, 'scheduled', d.data,
-       ($16::uuid[])[r.n], ($22::uuid[])[d.ord], ($26::integer[])[d.ord]
+       ($16::uuid[])[r.n], ($22::uuid[])[d.ord], ($25::integer[])[d.ord]
   FROM unnest($23::json[]) WITH ORDINALITY AS d (data, ord) CROSS JOIN LATERAL (SELECT ($20::integer[])[d.ord] AS n) r, link`
 
 // Statement implements outbox.Chain.
 func (c *Chain) Statement(batch *outbox.Batch) (string, []any) {
 	n := len(batch.Rows)
 	seq, account, event := newColumn(oid.T_int8, n, 8), newColumn(oid.T_int8, n, 8), newColumn(oid.T_uuid, n, 16)
-	data, routing, salt := newColumn(oid.T_json, n, 300), newColumn(oid.T_text, n, 8), newColumn(oid.T_bytea, n, 16)
+	data, routing := newColumn(oid.T_json, n, 300), newColumn(oid.T_text, n, 8)
 	dRow, dWebhook := newColumn(oid.T_int4, n, 4), newColumn(oid.T_int8, n, 8)
 	dID, dData := newColumn(oid.T_uuid, n, 16), newColumn(oid.T_json, n, 80)
 	mark, dMark := newColumn(oid.T_int4, n, 4), newColumn(oid.T_int4, n, 4)
@@ -120,7 +120,6 @@ func (c *Chain) Statement(batch *outbox.Batch) (string, []any) {
 		account.bigint(int64(row.AccountID))
 		event.uuid(row.ID)
 		routing.text(string(row.Routed.Kind))
-		salt.bytes(row.Salt)
 		entry.EventSeq, entry.AccountID, entry.Ordinal = row.Seq, int64(row.AccountID), entry.Ordinal+1
 		entry.Data, entry.Routing, entry.EventID = domain.EncodeRouted(row.Routed), routing.last(len(row.Routed.Kind)), idBytes(&row.ID)
 		data.bytes(entry.Data)
@@ -151,9 +150,9 @@ func (c *Chain) Statement(batch *outbox.Batch) (string, []any) {
 	args := []any{
 		data, batch.No, batch.Consumed.String(), target, batch.Cursor, batch.Floor, batch.WindowFloor, batch.High, batch.Low,
 		batch.SeqMin, batch.SeqMax, batch.RelayID, at.Format(time.RFC3339Nano),
-		seq, account, event, routing, salt,
+		seq, account, event, routing, batch.Bound,
 		n, dRow, dWebhook, dID, dData,
-		batch.Bound, mark, dMark,
+		mark, dMark,
 	}
 	seal := c.sealing.seal(&c.sealer, batch.RelayID)
 	return batchStatement, newSealColumns().appendArgs(args, c.sealing.head, &seal)

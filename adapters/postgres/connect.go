@@ -330,7 +330,7 @@ func CheckRelay(ctx context.Context, db *sql.DB) error {
 	}
 	var rights bool
 	err := db.QueryRowContext(ctx, `
-SELECT has_schema_privilege('relay', 'USAGE') AND has_table_privilege('relay.log', 'INSERT') AND has_table_privilege('relay.due', 'INSERT, DELETE')
+SELECT has_schema_privilege('relay', 'USAGE') AND has_table_privilege('relay.log', 'INSERT') AND has_table_privilege('relay.responses', 'INSERT') AND has_table_privilege('relay.due', 'INSERT, DELETE')
    AND has_table_privilege('outbox.events', 'SELECT') AND has_sequence_privilege('outbox.wake', 'UPDATE')
    AND has_function_privilege('relay.extend_partitions()', 'EXECUTE')`).Scan(&rights)
 	switch {

@@ -16,10 +16,10 @@ const leastRoom = 500_000
 // partitionsQuery takes the time of its transaction, which an index can be read
 // by: clock_timestamp() would be compared with each batch.
 const partitionsQuery = `
-SELECT coalesce((SELECT max(p.upper) FROM relay.partitions p WHERE p.events_done AND p.log_done), 0), n.seq,
-       (SELECT (n.seq - b.high) / greatest(extract(epoch FROM clock_timestamp() - b.at), 3600)
+SELECT coalesce((SELECT max(p.upper) FROM relay.partitions p WHERE p.events_done AND p.log_done AND p.responses_done), 0), n.seq,
+       (SELECT (n.seq - b.high - coalesce((SELECT sum(q.left_over) FROM relay.partitions q WHERE q.left_at > b.at), 0)) / greatest(extract(epoch FROM clock_timestamp() - b.at), 3600)
           FROM relay.batches b WHERE b.at > now() - interval '1 day' ORDER BY b.at LIMIT 1),
-       (SELECT extract(epoch FROM clock_timestamp() - min(p.created_at)) FROM relay.partitions p WHERE NOT (p.events_done AND p.log_done))
+       (SELECT extract(epoch FROM clock_timestamp() - min(p.created_at)) FROM relay.partitions p WHERE NOT (p.events_done AND p.log_done AND p.responses_done))
   FROM (SELECT coalesce((SELECT r.seq FROM relay.outbox_rows r ORDER BY r.seq DESC LIMIT 1), 0) AS seq) n`
 
 func lookAtPartitions(ctx context.Context, p *patient) error {
@@ -63,23 +63,26 @@ func inDays(days float64) string {
 
 const netQuery = `
 SELECT (SELECT count(*) FROM (SELECT FROM relay.outbox_net_rows LIMIT $1) x), (SELECT count(*) FROM (SELECT FROM relay.log_net LIMIT $1) x),
+       (SELECT count(*) FROM (SELECT FROM relay.responses_net LIMIT $1) x),
        EXISTS (SELECT FROM relay.outbox_net_rows n WHERE n.seq > d.high) OR EXISTS (SELECT FROM relay.log_net n WHERE n.event_seq > d.high)
+    OR EXISTS (SELECT FROM relay.responses_net n WHERE n.event_seq > d.high)
   FROM (SELECT coalesce((SELECT b.high FROM relay.batches b WHERE b.at < now() - interval '1 day' ORDER BY b.at DESC LIMIT 1), 0) AS high) d`
 
 func lookAtNet(ctx context.Context, p *patient) error {
-	var events, log int
+	var events, log, responses int
 	var fresh bool
-	if err := p.row(ctx, netQuery, []any{countLimit + 1}, &events, &log, &fresh); err != nil {
+	if err := p.row(ctx, netQuery, []any{countLimit + 1}, &events, &log, &responses, &fresh); err != nil {
 		return err
 	}
-	found := fmt.Sprintf("%s of outbox.events_net and %s of relay.log_net", countedUpTo(countOf(events), "row", "rows"), countedUpTo(countOf(log), "row", "rows"))
+	found := fmt.Sprintf("%s of outbox.events_net, %s of relay.log_net and %s of relay.responses_net",
+		countedUpTo(countOf(events), "row", "rows"), countedUpTo(countOf(log), "row", "rows"), countedUpTo(countOf(responses), "row", "rows"))
 	switch {
-	case events+log == 0:
+	case events+log+responses == 0:
 		p.add(Healthy, "the net below the partitions is empty", "")
 	case fresh:
 		p.add(Warning, "rows fell into the net below the partitions within the last day: "+found, "they are delivered all the same; extend the partitions: "+extendPartitions)
 	default:
-		p.add(Note, "rows fell into the net below the partitions more than a day ago, and stay there: "+found, "")
+		p.add(Note, "rows fell into the net below the partitions more than a day ago, and stay there: "+found, "outrider retain drops them when their age has come")
 	}
 	return nil
 }

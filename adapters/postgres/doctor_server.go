@@ -83,7 +83,7 @@ f AS (
   SELECT n.nspname || '.' || p.proname AS name, bool_and(has_schema_privilege(n.oid, 'USAGE') AND has_function_privilege(p.oid, 'EXECUTE')) AS may
     FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname IN ('outbox', 'relay') GROUP BY 1),
 need (role, kind, name, privilege) AS (VALUES
-  ('outrider_relay', 't', 'outbox.events', 'SELECT'), ('outrider_relay', 't', 'relay.log', 'INSERT'), ('outrider_relay', 't', 'relay.batches', 'INSERT'),
+  ('outrider_relay', 't', 'outbox.events', 'SELECT'), ('outrider_relay', 't', 'relay.log', 'INSERT'), ('outrider_relay', 't', 'relay.responses', 'INSERT'), ('outrider_relay', 't', 'relay.batches', 'INSERT'),
   ('outrider_relay', 't', 'relay.due', 'INSERT'), ('outrider_relay', 't', 'relay.due', 'DELETE'), ('outrider_relay', 't', 'relay.heartbeats', 'INSERT'),
   ('outrider_relay', 'f', 'relay.extend_partitions', 'EXECUTE'),
   ('outrider_operator', 't', 'relay.webhooks', 'UPDATE'), ('outrider_operator', 't', 'relay.webhook_log', 'INSERT'),

@@ -366,13 +366,13 @@ func TestTheDoctorMeasuresTheRoomInPartitions(t *testing.T) {
 	do(t, db.SQL, `SELECT setval('outbox.events_seq_seq', 3000000)`, `INSERT INTO outbox.events (account_id, event, payload) VALUES (1, 'message_created', '{}')`)
 	e = examine(t, db.DSN, doctorTimeout)
 	e.says("partitions", postgres.Problem, "no partition takes new rows")
-	e.says("net", postgres.Warning, "1 row of outbox.events_net and 0 rows of relay.log_net", "extend_partitions")
+	e.says("net", postgres.Warning, "1 row of outbox.events_net, 0 rows of relay.log_net", "extend_partitions")
 	do(t, db.SQL, `
 INSERT INTO relay.batches (no, prev, consumed, cursor, floor, window_floor, high, low, seq_min, seq_max, commit, relay_id, at)
 VALUES (1, 0, pg_current_snapshot(), 0, 0, 0, 3000001, 0, 1, 1, 1, 1, clock_timestamp() - interval '2 days')`)
 	examine(t, db.DSN, doctorTimeout).says("net", postgres.Note, "more than a day ago")
 
-	do(t, db.SQL, `UPDATE relay.batches SET at = at - interval '2 days'`, `INSERT INTO relay.partitions (lower, upper, events_done, log_done) VALUES (4000000, 6000000, true, true)`,
+	do(t, db.SQL, `UPDATE relay.batches SET at = at - interval '2 days'`, `INSERT INTO relay.partitions (lower, upper, events_done, log_done, responses_done) VALUES (4000000, 6000000, true, true, true)`,
 		`INSERT INTO relay.partitions (lower, upper, created_at) VALUES (6000000, 7000000, clock_timestamp() - interval '3 hours')`)
 	examine(t, db.DSN, doctorTimeout).says("partitions", postgres.Warning, "planned since 3h")
 }

@@ -46,10 +46,14 @@ WITH fence AS MATERIALIZED (
   SELECT relay_id FROM relay.relays WHERE relay_id = $1::bigint AND fenced_at IS NULL FOR SHARE),
 c AS MATERIALIZED (SELECT nextval('relay.commits') AS commit FROM fence),
 entry AS (
-  INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id, excerpt, mark)
+  INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id, mark)
   SELECT ($2::bigint[])[e.ord], ($3::bigint[])[e.ord], ($4::bigint[])[e.ord], ($5::bigint[])[e.ord], (c.commit << 20) + e.ord, $1::bigint,
-         ($6::timestamptz[])[e.ord], ($7::integer[])[e.ord], e.type, e.data, ($8::uuid[])[e.ord], ($9::uuid[])[e.ord], e.excerpt, ($26::integer[])[e.ord]
-    FROM unnest($10::text[], $11::json[], $12::text[]) WITH ORDINALITY AS e (type, data, excerpt, ord), c),
+         ($6::timestamptz[])[e.ord], ($7::integer[])[e.ord], e.type, e.data, ($8::uuid[])[e.ord], ($9::uuid[])[e.ord], ($26::integer[])[e.ord]
+    FROM unnest($10::text[], $11::json[]) WITH ORDINALITY AS e (type, data, ord), c),
+response AS (
+  INSERT INTO relay.responses (event_seq, webhook_id, replay_id, version, account_id, salt, excerpt)
+  SELECT ($2::bigint[])[r.entry], ($3::bigint[])[r.entry], ($4::bigint[])[r.entry], ($7::integer[])[r.entry], ($5::bigint[])[r.entry], r.salt, r.excerpt
+    FROM unnest($12::integer[], $35::bytea[], $36::text[]) AS r (entry, salt, excerpt), c),
 over AS MATERIALIZED (SELECT relay.end_due($13::bigint[], $14::bigint[], $15::bigint[], $16::integer[]) FROM fence),
 wait AS (
   INSERT INTO relay.due (event_seq, webhook_id, replay_id, version, kind, at, pos, key)
@@ -64,13 +68,15 @@ seal AS (
 SELECT c.commit FROM c, over`
 
 // recordColumns are the arguments $2 to $26 of recordStatement, in its order:
-// the entries, the due rows that end, those that begin, the entries' marks.
+// the entries, which of them have a response, the due rows that end, those that
+// begin, the entries' marks; and behind the seal the responses.
 type recordColumns struct {
-	entry struct{ seq, webhook, replay, account, at, version, event, delivery, kind, data, excerpt *column }
-	ends  struct{ seq, webhook, replay, version *column }
-	waits struct{ seq, webhook, replay, version, kind, at, pos, key, entry *column }
-	mark  *column
-	all   []*column
+	entry    struct{ seq, webhook, replay, account, at, version, event, delivery, kind, data *column }
+	ends     struct{ seq, webhook, replay, version *column }
+	waits    struct{ seq, webhook, replay, version, kind, at, pos, key, entry *column }
+	mark     *column
+	response struct{ entry, salt, excerpt *column }
+	all      []*column
 
 	sealer domain.Sealer
 	seal   sealColumns
@@ -78,6 +84,7 @@ type recordColumns struct {
 
 func newRecordColumns() *recordColumns {
 	c := &recordColumns{seal: newSealColumns()}
+	c.response.salt, c.response.excerpt = newColumn(oid.T_bytea, 0, 0), newColumn(oid.T_text, 0, 0)
 	add := func(element oid.Oid) *column {
 		one := newColumn(element, 0, 0)
 		c.all = append(c.all, one)
@@ -86,7 +93,8 @@ func newRecordColumns() *recordColumns {
 	e := &c.entry
 	e.seq, e.webhook, e.replay, e.account = add(oid.T_int8), add(oid.T_int8), add(oid.T_int8), add(oid.T_int8)
 	e.at, e.version, e.event, e.delivery = add(oid.T_timestamptz), add(oid.T_int4), add(oid.T_uuid), add(oid.T_uuid)
-	e.kind, e.data, e.excerpt = add(oid.T_text), add(oid.T_json), add(oid.T_text)
+	e.kind, e.data = add(oid.T_text), add(oid.T_json)
+	c.response.entry = add(oid.T_int4)
 	c.ends.seq, c.ends.webhook, c.ends.replay, c.ends.version = add(oid.T_int8), add(oid.T_int8), add(oid.T_int8), add(oid.T_int4)
 	w := &c.waits
 	w.seq, w.webhook, w.replay, w.version = add(oid.T_int8), add(oid.T_int8), add(oid.T_int8), add(oid.T_int4)
@@ -100,7 +108,7 @@ func (l *Log) Record(ctx context.Context, relayID int64, changes []relay.Change)
 	c, _ := l.columns.Get().(*recordColumns)
 	defer l.columns.Put(c)
 	c.fill(changes, relayID)
-	args := make([]any, 1, 9+len(c.all))
+	args := make([]any, 1, 11+len(c.all))
 	args[0] = relayID
 	for _, one := range c.all {
 		args = append(args, one)
@@ -131,6 +139,7 @@ func (l *Log) record(ctx context.Context, args []any, c *recordColumns, relayID 
 		seal = l.sealing.seal(&c.sealer, relayID)
 		args = c.seal.appendArgs(args, l.sealing.head, &seal)
 	}
+	args = append(args, c.response.salt, c.response.excerpt)
 	switch err = l.db.QueryRowContext(ctx, recordStatement, args...).Scan(&commit); {
 	case errors.Is(err, sql.ErrNoRows):
 		return 0, relay.ErrFenced
@@ -155,6 +164,8 @@ func (c *recordColumns) fill(changes []relay.Change, relayID int64) {
 	for _, one := range c.all {
 		one.reset()
 	}
+	c.response.salt.reset()
+	c.response.excerpt.reset()
 	e, ends, begins := &c.entry, &c.ends, &c.waits
 	ord := int64(0)
 	for i := range changes {
@@ -186,10 +197,10 @@ func (c *recordColumns) fill(changes []relay.Change, relayID int64) {
 			e.version.integer(change.First + n)
 			e.kind.text(entry.Type)
 			e.data.bytes(entry.Data)
-			if entry.Excerpt == "" {
-				e.excerpt.null()
-			} else {
-				e.excerpt.text(entry.Excerpt)
+			if entry.Excerpt != "" {
+				c.response.entry.integer(int(ord))
+				c.response.salt.bytes(entry.Salt[:])
+				c.response.excerpt.text(entry.Excerpt)
 			}
 			sealed := domain.SealedEntry{
 				EventSeq: change.Key.EventSeq, WebhookID: int64(change.Key.WebhookID), ReplayID: int64(change.Key.ReplayID), AccountID: int64(change.AccountID),

@@ -43,7 +43,7 @@ func Listen(ctx context.Context, dsn string, notices relay.Notices, logger *slog
 		case n := <-listener.NotificationChannel():
 			switch {
 			case n == nil:
-				for _, c := range []chan struct{}{notices.Inserted, notices.Webhooks, notices.Replays, notices.Released} {
+				for _, c := range []chan struct{}{notices.Inserted, notices.Webhooks, notices.Replays, notices.Released, notices.Endings} {
 					poke(c)
 				}
 			case n.Channel == wakeChannel:
@@ -54,6 +54,8 @@ func Listen(ctx context.Context, dsn string, notices relay.Notices, logger *slog
 				poke(notices.Replays)
 			case n.Extra == "released":
 				poke(notices.Released)
+			case n.Extra == "endings":
+				poke(notices.Endings)
 			}
 		case <-time.After(30 * time.Second):
 			_ = listener.Ping() // a dead connection is noticed here

@@ -36,7 +36,7 @@ func (s *Store) Head(ctx context.Context) (int64, error) {
 // how large the others are.
 const readBack = `
 SELECT d.event_seq, d.webhook_id, d.replay_id, d.version, d.kind, d.at, d.key,
-       d.pos, s.account_id, s.event_id, r.data, r.salt,
+       d.pos, s.account_id, s.event_id, r.data, k.lower, k.bits, k.key,
        CASE WHEN e.size <= d.room AND sum(e.size) FILTER (WHERE e.size <= d.room) OVER (ORDER BY d.at, d.pos ROWS UNBOUNDED PRECEDING) <= d.room THEN e.payload END,
        e.size, e.metadata, e.inserted_at, st.entries
   FROM d
@@ -44,12 +44,14 @@ SELECT d.event_seq, d.webhook_id, d.replay_id, d.version, d.kind, d.at, d.key,
        SELECT l.account_id, l.event_id::text AS event_id, CASE WHEN l.data ->> 'webhook_version' ~ '^[0-9]{1,18}$' THEN (l.data ->> 'webhook_version')::bigint END AS webhook_version FROM relay.log l
         WHERE l.event_seq = d.event_seq AND l.webhook_id = d.webhook_id AND l.replay_id = d.replay_id AND l.version = 1 LIMIT 1) s
  CROSS JOIN LATERAL (
-       SELECT l.data::text AS data, l.salt FROM relay.log l
+       SELECT l.data::text AS data FROM relay.log l
         WHERE l.event_seq = d.event_seq AND l.webhook_id = 0 AND l.replay_id = 0 AND l.version = 1 LIMIT 1) r
   LEFT JOIN LATERAL (
        SELECT o.payload::text AS payload, octet_length(o.payload::text) AS size, o.metadata::text AS metadata, CASE WHEN isfinite(o.inserted_at) THEN o.inserted_at END AS inserted_at FROM outbox.events o
         WHERE o.seq = d.event_seq AND NOT EXISTS (
               SELECT FROM relay.webhooks w WHERE w.id = d.webhook_id AND (w.state = 'deleted' OR w.disabled_version > s.webhook_version)) LIMIT 1) e ON true
+  LEFT JOIN LATERAL (
+       SELECT t.lower, t.bits, t.key FROM relay.salts t WHERE t.lower <= d.event_seq ORDER BY t.lower DESC LIMIT 1) k ON true
  CROSS JOIN LATERAL (
        SELECT json_agg(json_build_object('type', l.type, 'at', l.at, 'data', l.data) ORDER BY l.version)::text AS entries FROM relay.log l
         WHERE l.event_seq = d.event_seq AND l.webhook_id = d.webhook_id AND l.replay_id = d.replay_id) st
@@ -87,12 +89,14 @@ func scanDelivery(rows *sql.Rows) (relay.Delivery, error) {
 		at, inserted      sql.NullTime
 		eventID           sql.NullString
 		routed, entries   []byte
-		salt              []byte
+		lower             sql.NullInt64
+		bits              sql.NullInt16
+		key               []byte
 		payload, metadata []byte
 		size              sql.NullInt32
 	)
 	err := rows.Scan(&d.Key.EventSeq, &d.Key.WebhookID, &d.Key.ReplayID, &d.Due.Version, &kind, &at, &d.Due.Order,
-		&d.Pos, &d.AccountID, &eventID, &routed, &salt, &payload, &size, &metadata, &inserted, &entries)
+		&d.Pos, &d.AccountID, &eventID, &routed, &lower, &bits, &key, &payload, &size, &metadata, &inserted, &entries)
 	if err != nil {
 		return d, err
 	}
@@ -103,6 +107,12 @@ func scanDelivery(rows *sql.Rows) (relay.Delivery, error) {
 	}
 	d.InsertedAt = inserted.Time
 	d.Unread, d.Size = size.Valid && payload == nil, int(size.Int32)
+	var salt []byte
+	if lower.Valid {
+		k := domain.SaltKey{Lower: lower.Int64, Bits: int(bits.Int16)}
+		copy(k.Key[:], key)
+		salt = k.Salt(d.Key.EventSeq)
+	}
 	d.Unreadable = decode(&d, eventID.String, entries, routed, salt, payload, metadata)
 	return d, nil
 }
@@ -128,11 +138,26 @@ func decode(d *relay.Delivery, eventID string, entries, routed, salt, payload, m
 	// Every attempt sends the bytes that were routed, or none.
 	if payload != nil {
 		body, quarantine := domain.Body(d.Event, payload)
-		if quarantine == domain.QuarantineNone && relay.Digest(salt, body) == decision.Digest {
+		if quarantine == domain.QuarantineNone && salt != nil && relay.Digest(salt, body) == decision.Digest {
 			d.Body, d.Size = body, len(body)
 		}
 	}
 	return nil
+}
+
+const saltKeyQuery = `SELECT lower, bits, key FROM relay.salt_key($1)`
+
+// SaltKey implements relay.Store.
+func (s *Store) SaltKey(ctx context.Context, eventSeq int64) (domain.SaltKey, error) {
+	var k domain.SaltKey
+	var key []byte
+	if err := s.db.QueryRowContext(ctx, saltKeyQuery, eventSeq).Scan(&k.Lower, &k.Bits, &key); err != nil {
+		return k, err
+	}
+	if copy(k.Key[:], key) != len(k.Key) || !k.Covers(eventSeq) {
+		return k, fmt.Errorf("the key from %d does not cover event %d", k.Lower, eventSeq)
+	}
+	return k, nil
 }
 
 func fold(entries []byte) (domain.Delivery, error) {

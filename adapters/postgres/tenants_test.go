@@ -41,11 +41,18 @@ var fillAccount = []string{
 	   FROM outbox.events CROSS JOIN LATERAL (SELECT CASE WHEN seq % 20 = 0 THEN 'no_subscriber' ELSE 'routed' END AS r) k WHERE account_id = $1::bigint AND seq % 15 > 0 AND $4::bigint > 0`,
 	`INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id)
 	 SELECT event_seq, $4::bigint, 0, account_id, pos + 1, 1, now(), 1, 'scheduled', '{"webhook_version":1}', event_id, gen_random_uuid() FROM relay.log WHERE account_id = $1::bigint AND routing = 'routed' AND $2::text || $3::text <> ''`,
-	`INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, excerpt)
+	`INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data)
 	 SELECT event_seq, $4::bigint, 0, account_id, pos + v, 1, now(), v, k,
-	        json_build_object('attempt', v / 2, 'webhook_version', 1, 'status_code', 500, 'error_detail', $2::text || ' is away', 'reason', $2::text, 'remote_ip', '192.0.2.' || $1::bigint), CASE WHEN k <> 'attempt_started' THEN $3::text || event_seq END
+	        json_build_object('attempt', v / 2, 'webhook_version', 1, 'status_code', 500, 'error_detail', $2::text || ' is away', 'reason', $2::text, 'remote_ip', '192.0.2.' || $1::bigint)
 	   FROM relay.log, (VALUES (2, 'attempt_started'), (3, 'attempt_failed'), (4, 'attempt_started'), (5, 'attempt_unknown'), (6, 'dead')) s (v, k)
-	  WHERE account_id = $1::bigint AND delivery_id IS NOT NULL AND event_seq % v < 4`,
+	  WHERE account_id = $1::bigint AND delivery_id IS NOT NULL AND event_seq % v < 4 AND $3::text IS NOT NULL`,
+	`INSERT INTO relay.responses (event_seq, webhook_id, replay_id, version, account_id, salt, excerpt)
+	 SELECT event_seq, webhook_id, replay_id, version, account_id, '\x01', $3::text || event_seq FROM relay.log
+	  WHERE account_id = $1::bigint AND webhook_id = $4::bigint AND version > 1 AND type <> 'attempt_started' AND $2::text IS NOT NULL`,
+	`INSERT INTO relay.erasures (account_id, selection, requested_by) SELECT $1::bigint, json_build_object('ordering_keys', $2::text || $3::text), $2::text WHERE $4::bigint > 0`,
+	`INSERT INTO relay.erased (event_seq, account_id, erasure_id, at)
+	 SELECT l.event_seq, l.account_id, e.erasure_id, now() FROM relay.log l JOIN relay.erasures e ON e.account_id = l.account_id
+	  WHERE l.account_id = $1::bigint AND l.webhook_id = 0 AND l.event_seq % 7 = 0 AND $2::text || $3::text <> '' AND $4::bigint > 0`,
 	`INSERT INTO relay.replays (account_id, webhook_id, since, until, requested_by) SELECT $1::bigint, $4::bigint, now(), now(), $2::text || $3::text`,
 	`INSERT INTO relay.replay_log (replay_id, version, account_id, type, actor, data) SELECT replay_id, 1, account_id, 'requested', $2::text, json_build_object('why', $2::text || $3::text) FROM relay.replays WHERE account_id = $1::bigint AND webhook_id = $4::bigint`,
 	`INSERT INTO relay.webhook_stats (webhook_id, account_id, hour, slot, epoch, succeeded, failed, unknown, dead, expired, cancelled, first_seq, latency, latency_n)
@@ -120,6 +127,7 @@ func (s *tenancy) open(database, role string) *sql.DB {
 func (s *tenancy) accounts(role, view string, before ...string) map[int64]int {
 	s.t.Helper()
 	conn := s.conn(role, before...)
+	defer func() { _ = conn.Close() }()
 	rows, err := conn.QueryContext(s.t.Context(), `SELECT coalesce(account_id, -1), count(*) FROM `+view+` GROUP BY 1`)
 	if err != nil {
 		s.t.Fatalf("%s reads %s after %v: %v", role, view, before, err)
@@ -142,7 +150,9 @@ func (s *tenancy) accounts(role, view string, before ...string) map[int64]int {
 
 func (s *tenancy) conn(role string, before ...string) *sql.Conn {
 	s.t.Helper()
-	conn, err := s.open("chat", role).Conn(s.t.Context())
+	db := s.open("chat", role)
+	db.SetMaxIdleConns(-1) // closed, it is gone: a server has room for 200
+	conn, err := db.Conn(s.t.Context())
 	if err != nil {
 		s.t.Fatal(err)
 	}

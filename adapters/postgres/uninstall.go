@@ -111,7 +111,7 @@ own AS (
   SELECT m.*, EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = m.objid) AS partition, false AS owned
     FROM member m
    WHERE EXISTS (SELECT FROM known k WHERE (k.kind, k.schema, k.name) = (m.type, m.schema, m.name))
-      OR m.type = 'table' AND (m.schema, regexp_replace(m.name, '\d+$', '')) IN (('outbox', 'events_'), ('relay', 'log_'))
+      OR m.type = 'table' AND (m.schema, regexp_replace(m.name, '\d+$', '')) IN (('outbox', 'events_'), ('relay', 'log_'), ('relay', 'responses_'))
   UNION ALL
   SELECT m.*, false, true
     FROM member m

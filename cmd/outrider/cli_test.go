@@ -182,21 +182,22 @@ func (s *story) write(key domain.DeliveryKey, entry domain.Entry, relay int64, d
 	s.t.Helper()
 	s.pos++
 	s.versions[key]++
-	var event, id, excerpt sql.NullString
+	var event, id sql.NullString
 	if s.versions[key] == 1 {
 		event = sql.NullString{String: s.id.String(), Valid: true}
 	}
 	if delivery != uuid.Nil {
 		id = sql.NullString{String: delivery.String(), Valid: true}
 	}
-	if entry.Excerpt != "" {
-		excerpt = sql.NullString{String: entry.Excerpt, Valid: true}
-	}
 	mustExec(s.t, s.db, `
-INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id, excerpt, routing)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $10::json ->> 'routing')`,
+INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id, routing)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $10::json ->> 'routing')`,
 		key.EventSeq, int64(key.WebhookID), int64(key.ReplayID), int64(s.AccountID), s.pos, relay, entry.At, s.versions[key], entry.Type,
-		string(entry.Data), event, id, excerpt)
+		string(entry.Data), event, id)
+	if entry.Excerpt != "" {
+		mustExec(s.t, s.db, `INSERT INTO relay.responses (event_seq, webhook_id, replay_id, version, account_id, salt, excerpt) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+			key.EventSeq, int64(key.WebhookID), int64(key.ReplayID), s.versions[key], int64(s.AccountID), entry.Salt[:], entry.Excerpt)
+	}
 }
 
 // routed writes the decision about the event.

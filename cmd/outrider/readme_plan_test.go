@@ -19,10 +19,10 @@ import (
 var planHistory = []string{
 	`INSERT INTO outbox.events (xid, account_id, event, payload, id)
 	 SELECT (1000000 + i)::text::xid8, i % 50 + 1, 'message_created', '{}', CASE i WHEN 25000 THEN '` + readmeEvent + `'::uuid ELSE outbox.new_event_id() END FROM generate_series(1, 51030) i`,
-	`INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id, routing, excerpt)
+	`INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id, routing)
 	 SELECT e.seq, k.webhook, 0, e.account_id, (e.seq << 20) + k.version + k.webhook, 1, now() - (51000 - e.seq) * interval '51 s' + k.version * interval '10 ms', k.version, k.type,
 	        CASE WHEN k.type = 'routed' THEN json_build_object('event', 'message_created', 'routing', k.routing) ELSE json_build_object('attempt', k.version / 2, 'webhook_version', 1, 'status_code', 200, 'duration_us', 900 + e.seq % 1000) END,
-	        CASE WHEN k.version = 1 THEN e.id END, CASE k.type WHEN 'scheduled' THEN outbox.new_event_id() END, k.routing, CASE WHEN k.version % 2 = 1 AND k.version > 1 THEN 'ok' END
+	        CASE WHEN k.version = 1 THEN e.id END, CASE k.type WHEN 'scheduled' THEN outbox.new_event_id() END, k.routing
 	   FROM outbox.events e
 	  CROSS JOIN LATERAL (
 	        SELECT 0, 1, 'routed', CASE WHEN e.seq % 100 = 7 THEN 'no_subscriber' ELSE 'routed' END
@@ -33,6 +33,8 @@ var planHistory = []string{
 	        UNION ALL SELECT e.account_id, v, t, NULL FROM (VALUES (1, 'scheduled'), (2, 'attempt_started'), (3, 'attempt_failed')) n (v, t) WHERE e.seq > 50900 AND e.seq % 50 = 0
 	        UNION ALL SELECT e.account_id, v, t, NULL FROM (VALUES (1, 'scheduled'), (2, 'held')) n (v, t) WHERE e.seq > 50900 AND e.seq % 50 <> 0) k (webhook, version, type, routing)
 	  WHERE e.seq <= 51000 ORDER BY 1, 5`,
+	`INSERT INTO relay.responses (event_seq, webhook_id, replay_id, version, account_id, salt, excerpt)
+	 SELECT event_seq, webhook_id, replay_id, version, account_id, '\x01', 'ok' FROM relay.log WHERE webhook_id > 0 AND version % 2 = 1 AND version > 1`,
 	`INSERT INTO relay.webhook_log (account_id, version, webhook_id, type, actor, before, after)
 	 SELECT i, v, i, 'updated', 'ops', '{"url":"https://example.com/"}', '{"url":"https://example.com/hooks"}' FROM generate_series(1, 50) i, generate_series(1, 40) v`,
 	`UPDATE relay.batches SET at = now() - interval '31 days'`,
