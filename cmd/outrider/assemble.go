@@ -23,6 +23,7 @@ type relayOptions struct {
 	name    string
 	version string
 	allow   []netip.Prefix
+	retain  postgres.Ages
 	noSend  bool
 	// unsafe accepts a server with fsync = off: private databases only.
 	unsafe bool
@@ -62,13 +63,17 @@ func assemble(o relayOptions) (*assembly, error) {
 	}
 	store := postgres.NewStore(db)
 	notices := relay.NewNotices()
+	var retain func(context.Context) (string, bool, error)
+	if o.retain != (postgres.Ages{}) {
+		retain = store.Retain(o.retain)
+	}
 	a := &assembly{db: db, identity: identity, sender: sender, notices: notices, options: o}
 	a.metrics = watch(a)
 	config := relay.Config{
 		Name: o.name, Version: o.version, DB: db,
 		Chain: postgres.NewChain(db), Log: postgres.NewLog(db), Store: store, Webhooks: postgres.NewWebhooks(db),
 		Leases: postgres.NewLeases(db), Replays: postgres.NewReplays(db), Projection: postgres.NewProjection(db), Sender: sender,
-		Partitions: store.ExtendPartitions, Notices: notices, NoSend: o.noSend, Meter: a.metrics, Logger: o.logger,
+		Partitions: store.ExtendPartitions, Retain: retain, Notices: notices, NoSend: o.noSend, Meter: a.metrics, Logger: o.logger,
 	}
 	if o.tracer != nil {
 		config.Tracer, config.Sender = o.tracer, o.tracer.Sender(sender)

@@ -27,6 +27,8 @@ type config struct {
 	pprofListen string
 	// relayName tells relays apart in the audit.
 	relayName string
+	// How long content is kept.
+	retainPayloads, retainResponses, retainLog keep
 }
 
 // setting is one value of the configuration. Flag, variable and key of the
@@ -71,7 +73,7 @@ var (
 
 // settings are all there are: the file may have any of them, whatever the
 // command.
-var settings = []*setting{databaseURL, allowCIDRs, listenOn, relayNamed, pprofOn}
+var settings = []*setting{databaseURL, allowCIDRs, listenOn, relayNamed, pprofOn, retainPayloads, retainResponses, retainLog}
 
 func (s *setting) flag() string     { return strings.ReplaceAll(s.key, "_", "-") }
 func (s *setting) variable() string { return "OUTRIDER_" + strings.ToUpper(s.key) }

@@ -63,6 +63,8 @@ func TestReadmeExamples(t *testing.T) {
 	s.verify()
 	s.seals()
 	s.sizes()
+	s.erase()
+	s.retain()
 	relay.signal(syscall.SIGTERM)
 	if code := relay.ProcessState.ExitCode(); code != 0 {
 		t.Errorf("the relay stopped with exit code %d", code)
@@ -662,6 +664,50 @@ func (s *readmeStory) adopt() {
 		if out := c.ok(shellWords(line)[1:]...); !strings.Contains(out, `Database "chat" is adopted`) {
 			s.t.Errorf("%s: %s", b.name(), out)
 		}
+	}
+}
+
+// erase: what the README erases is gone, and the rest is there.
+func (s *readmeStory) erase() {
+	s.t.Helper()
+	s.run(s.admin, s.take("admin erase", 1)[0])
+	app := s.open(readmeDatabase, "chat_app")
+	s.do(app, `INSERT INTO outbox.events (account_id, event, payload) VALUES (1, 'contact_updated', '{"id": 901, "email": "lena@customer.example"}')`)
+	s.until("the contact's delivery", 1, `SELECT count(*) FROM audit.deliveries WHERE event = 'contact_updated' AND status = 'succeeded'`)
+	b := s.take("sh privacy", 1)[0]
+	for i, printed := range s.shell(b, "privacy") {
+		if want := []string{"1 event is to be erased", "1 event is erased", "are erased"}[i]; !strings.Contains(printed, want) {
+			s.t.Errorf("%s: command %d does not say %q: %s", b.name(), i+1, want, printed)
+		}
+	}
+	if n := s.count(`SELECT count(*) FROM outbox.events WHERE payload::text LIKE '%lena@%' OR payload::text LIKE '%"id": 346}%'`); n != 0 {
+		s.t.Errorf("%s: %d payloads are left", b.name(), n)
+	}
+}
+
+// retain: a month later the README's ages have come for what was there.
+func (s *readmeStory) retain() {
+	s.t.Helper()
+	app := s.open(readmeDatabase, "chat_app")
+	s.do(s.admin, `SELECT setval('outbox.events_seq_seq', 1000000)`)
+	until(s.t, "a batch that knows of nothing older", func() (bool, string) {
+		s.do(app, `INSERT INTO outbox.events (account_id, event, payload) VALUES (9, 'message_created', '{}')`)
+		return s.count(`SELECT relay.older_than('0')`) > 1_000_000, ""
+	})
+	s.do(s.admin, `UPDATE relay.batches SET at = at - interval '31 days'`)
+	b := s.take("sh operator retain", 1)[0]
+	printed := s.shell(b, "ops")
+	for i, want := range []string{"outbox.events_0", "erased outbox.events_0"} {
+		if !strings.Contains(printed[i], want) {
+			s.t.Errorf("%s: command %d does not name %s: %s", b.name(), i+1, want, printed[i])
+		}
+	}
+	block := s.take("retentions auditor", 1)[0]
+	if n := s.rows(s.open(readmeDatabase, "support"), block); n[0] < 4 {
+		s.t.Errorf("%s: %d rows", block.name(), n[0])
+	}
+	if n := s.count(`SELECT count(*) FROM audit.deliveries WHERE status = 'succeeded' AND event_seq < 1000000`); n == 0 {
+		s.t.Error("the history went with the payloads")
 	}
 }
 

@@ -66,6 +66,9 @@ attempts under way are finished and recorded.
 /healthz answers 200 while the process lives; /readyz answers 200 while it works
 or stands by, else 503 and why; /metrics is for Prometheus.
 
+With --retain-payloads, --retain-responses or --retain-log it erases what has reached
+that age, as outrider retain does; by default all is kept for ever.
+
 It never migrates: run "outrider migrate" before. The database user must be a
 member of outrider_relay.`,
 		Args: cobra.ArbitraryArgs,
@@ -77,6 +80,8 @@ member of outrider_relay.`,
 			for _, problem := range problems {
 				c.add("%s", problem)
 			}
+			ages, problems := conf.ages()
+			c.problems = append(c.problems, problems...)
 			if err := c.err(); err != nil {
 				return err
 			}
@@ -100,7 +105,7 @@ member of outrider_relay.`,
 			}
 			assembly, err := assemble(relayOptions{
 				dsn: conf.databaseURL, name: conf.relayName, version: version().release,
-				allow: conf.allow, noSend: noSend, unsafe: unsafe, tracer: tracer, logger: logger,
+				allow: conf.allow, retain: ages, noSend: noSend, unsafe: unsafe, tracer: tracer, logger: logger,
 			})
 			if err != nil {
 				return err
@@ -114,6 +119,9 @@ member of outrider_relay.`,
 	relayNamed.addTo(flags)
 	pprofOn.addTo(flags)
 	flags.BoolVar(&expose, exposeFlag, false, "accept an address of --pprof-listen that other machines may reach")
+	retainPayloads.addTo(flags)
+	retainResponses.addTo(flags)
+	retainLog.addTo(flags)
 	flags.BoolVar(&noSend, "no-send", false, "route and record, but make no POST: deliveries stay pending, and a relay without this flag sends them, unless their webhooks were disabled meanwhile")
 	flags.BoolVar(&unsafe, "allow-unsafe", false, "accept a server with fsync = off, which may lose commits in a crash")
 	if err := flags.MarkHidden("allow-unsafe"); err != nil {

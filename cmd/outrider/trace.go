@@ -65,6 +65,14 @@ func (a *app) trace(ctx context.Context, db *sql.DB, account domain.AccountID, e
 		}
 	}
 	if len(traces) == 0 {
+		erased, err := audit.LogErasedAt(ctx)
+		if err != nil {
+			return err
+		}
+		if !erased.IsZero() {
+			return &failure{fmt.Sprintf("there is no event %s, nor a delivery or notification, or no more: what had reached the log's age was erased, last on %s", event, erased.Local().Format("2006-01-02")),
+				"outrider audit events lists those there are"}
+		}
 		return &failure{fmt.Sprintf("there is no event %s, nor a delivery or notification", event), "outrider audit events lists those there are"}
 	}
 	for i := range traces {
@@ -89,9 +97,10 @@ func (a *app) trace(ctx context.Context, db *sql.DB, account domain.AccountID, e
 // tracedEvent is a trace in JSON: the event as audit events shows it, its
 // deliveries as audit deliveries does, each with its attempts and entries.
 type tracedEvent struct {
-	Event      raw              `json:"event"`
-	Skips      []domain.Skip    `json:"skips"`
-	Deliveries []tracedDelivery `json:"deliveries"`
+	Event           raw              `json:"event"`
+	PayloadErasedAt *time.Time       `json:"payload_erased_at"`
+	Skips           []domain.Skip    `json:"skips"`
+	Deliveries      []tracedDelivery `json:"deliveries"`
 }
 
 type tracedDelivery struct {
@@ -114,7 +123,7 @@ func (a *app) traceJSON(t *postgres.Trace) error {
 	if err != nil {
 		return err
 	}
-	traced := tracedEvent{Event: event, Skips: append([]domain.Skip{}, t.Skips...), Deliveries: []tracedDelivery{}}
+	traced := tracedEvent{Event: event, PayloadErasedAt: orNoTime(t.PayloadErasedAt), Skips: append([]domain.Skip{}, t.Skips...), Deliveries: []tracedDelivery{}}
 	for i := range t.Deliveries {
 		d := &t.Deliveries[i]
 		delivery := tracedDelivery{WebhookName: d.WebhookName, Attempts: []raw{}}
@@ -220,6 +229,13 @@ func (t *timeline) draw(trace *postgres.Trace) {
 		facts = append(facts, "metadata "+printable(string(e.Metadata)))
 	}
 	t.plain(t.p.as(faint, strings.Join(facts, " · ")))
+	if gone := trace.PayloadErasedAt; !gone.IsZero() {
+		why := "it had reached its age"
+		if trace.ErasureID > 0 {
+			why = fmt.Sprintf("asked for by erasure %d", trace.ErasureID)
+		}
+		t.plain(t.p.as(waiting, fmt.Sprintf("payload erased on %s: %s", gone.Local().Format("2006-01-02"), why)))
+	}
 	t.plain("")
 
 	if t.start.IsZero() { // the outbox row is gone, its history is not
@@ -429,7 +445,7 @@ func steps(d *postgres.DeliveryTrace, now time.Time) []step {
 		case domain.Cancelled:
 			add(e.At, bad, "cancelled: "+cancelReason(e.Reason))
 		case domain.Expired:
-			add(e.At, bad, "expired: its deadline passed before it could be sent")
+			add(e.At, bad, "expired: "+expireReason(e.Reason))
 		case nil:
 			add(d.Entries[i].At, noTint, printable(d.Entries[i].Type))
 		}
@@ -580,6 +596,19 @@ func cancelReason(reason string) string {
 		return "the webhook was disabled"
 	case domain.CancelledDeleted:
 		return "the webhook was removed"
+	case domain.CancelledErased:
+		return "the payload was to be erased"
+	default:
+		return printable(reason)
+	}
+}
+
+func expireReason(reason string) string {
+	switch reason {
+	case domain.ExpiredDeadline:
+		return "its deadline passed before it could be sent"
+	case domain.ExpiredRetention:
+		return "its payload reached its age"
 	default:
 		return printable(reason)
 	}

@@ -95,7 +95,7 @@ func TestTrace(t *testing.T) {
 		c.fails(exitFailed, []string{"there is no event " + id}, "audit", "trace", id, "--account", "2")
 	}
 	deliveries, _ := traced["deliveries"].([]any)
-	if members(traced) != "deliveries event skips" || len(deliveries) != 3 {
+	if members(traced) != "deliveries event payload_erased_at skips" || len(deliveries) != 3 {
 		t.Fatalf("the object is %v", traced)
 	}
 	second, _ := deliveries[1].(map[string]any)
