@@ -17,7 +17,7 @@ const (
 	DeliveryHeld      DeliveryStatus = "held"      // waits for an earlier one of its ordering key, or for a paused webhook
 	DeliverySucceeded DeliveryStatus = "succeeded" // an attempt was answered with 2xx
 	DeliveryDead      DeliveryStatus = "dead"      // given up
-	DeliveryCancelled DeliveryStatus = "cancelled" // its webhook was disabled or deleted, or its payload erased
+	DeliveryCancelled DeliveryStatus = "cancelled" // its webhook was disabled or deleted, its replay cancelled, or its payload erased
 	DeliveryExpired   DeliveryStatus = "expired"   // its deadline passed, or its payload reached its age
 )
 
@@ -128,8 +128,8 @@ type (
 		At     time.Time
 		Reason string
 	}
-	// Cancelled ends a delivery whose webhook is gone, or whose payload is to
-	// be erased.
+	// Cancelled ends a delivery whose webhook is gone, whose replay is called
+	// off, or whose payload is to be erased.
 	Cancelled struct {
 		At     time.Time
 		Reason string
@@ -152,8 +152,9 @@ type HoldReason string
 
 // The reasons of a hold.
 const (
-	HoldOrder  HoldReason = "order"  // an earlier delivery of its ordering key has failed
-	HoldPaused HoldReason = "paused" // its webhook is paused
+	HoldOrder  HoldReason = "order"         // an earlier delivery of its ordering key has failed
+	HoldPaused HoldReason = "paused"        // its webhook is paused
+	HoldReplay HoldReason = "replay_paused" // its replay is paused
 )
 
 // ReleaseReason says what ended a hold.
@@ -163,7 +164,7 @@ type ReleaseReason string
 const (
 	ReleaseTurn    ReleaseReason = "turn"    // the earlier deliveries are finished
 	ReleaseElapsed ReleaseReason = "elapsed" // it waited as long as order_hold allows
-	ReleaseResumed ReleaseReason = "resumed" // its webhook is enabled again
+	ReleaseResumed ReleaseReason = "resumed" // its webhook is enabled again, or its replay goes on
 )
 
 // The reasons why a delivery is dead, expired or cancelled.
@@ -174,6 +175,7 @@ const (
 	ExpiredRetention  = "retention"
 	CancelledDisabled = "webhook_disabled"
 	CancelledDeleted  = "webhook_deleted"
+	CancelledReplay   = "replay_cancelled"
 	CancelledErased   = "payload_erased"
 )
 
@@ -227,8 +229,8 @@ type (
 		At     time.Time
 		Reason string
 	}
-	// Cancel ends a delivery whose webhook is gone, or whose payload is to be
-	// erased.
+	// Cancel ends a delivery whose webhook is gone, whose replay is called off, or
+	// whose payload is to be erased.
 	Cancel struct {
 		At     time.Time
 		Reason string

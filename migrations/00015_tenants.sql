@@ -166,6 +166,7 @@ CREATE TRIGGER keep_targets AFTER UPDATE OF events_done, log_done ON relay.parti
 
 SELECT relay.guard('relay.log');
 SELECT relay.guard('relay.webhook_log');
+SELECT relay.guard('relay.replays');
 SELECT relay.guard('relay.replay_log');
 SELECT relay.guard('relay.webhook_stats');
 SELECT relay.guard('relay.webhook_standings');

@@ -36,7 +36,8 @@ AS $$
            CASE WHEN since IS NOT NULL THEN ARRAY(
                SELECT r.replay_id FROM relay.replays r
                 WHERE (seq_range.until IS NULL OR r.requested_at < seq_range.until + interval '1 minute')
-                  AND (r.finished_at IS NULL OR r.finished_at > seq_range.since - interval '1 minute')) END
+                  AND (r.finished_at IS NULL OR r.finished_at > seq_range.since - interval '1 minute')
+                  AND r.state <> 'planned') END
 $$;
 
 -- The places of chat events with an entry of a rare type, newest first: what

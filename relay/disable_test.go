@@ -112,18 +112,24 @@ func TestAnEnabledWebhookGetsWhatIsRoutedToIt(t *testing.T) {
 	b.awaitStatus("pending", 2)
 	r.stop()
 	b.command(hook, domain.DisableWebhook{})
-	b.start(func(c *relay.Config) { c.Webhooks = deaf{c.Webhooks} })
+	isDeaf := func(c *relay.Config) { c.Webhooks = deaf{c.Webhooks} }
+	r = b.start(isDeaf)
 	b.awaitStatus("cancelled", 2)
 	b.command(hook, domain.EnableWebhook{})
-	b.exec(`SELECT relay.request_replay(account_id => 1, event_ids => array_agg(event_id)) FROM audit.events`)
+	b.exec(`SELECT relay.request_replay(relay.plan_replay(account_id => 1, event_ids => array_agg(event_id))) FROM audit.events`)
 	b.awaitStatus("succeeded", 2)
 
 	// Once more, by a fresh event.
-	b.command(hook, domain.DisableWebhook{})
-	b.exec(`SELECT relay.request_replay(account_id => 1, event_ids => array_agg(event_id)) FROM audit.events`)
-	b.awaitStatus("cancelled", 4)
-	b.command(hook, domain.EnableWebhook{})
+	r.stop()
+	r = b.start(noSend)
 	b.publish(1, "c", 3, 1)
+	b.awaitStatus("pending", 1)
+	r.stop()
+	b.command(hook, domain.DisableWebhook{})
+	b.start(isDeaf)
+	b.awaitStatus("cancelled", 3)
+	b.command(hook, domain.EnableWebhook{})
+	b.publish(1, "c", 4, 1)
 	b.awaitStatus("succeeded", 3)
 }
 

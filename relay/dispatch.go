@@ -65,6 +65,9 @@ type dispatcher struct {
 
 	unreadable map[domain.DeliveryKey]struct{} // passed over, and told
 
+	replays     map[domain.ReplayID]ReplayState // those that are not over
+	replayBegun func(domain.DeliveryKey)        // hears of their deliveries that wait no longer
+
 	endings endings // what ends although its time has not come
 
 	fresh   int                 // first deliveries in memory
@@ -169,6 +172,9 @@ func newDispatcher(store Store, webhooks Webhooks, policy domain.RetryPolicy, no
 		open:    map[domain.DeliveryKey]int64{},
 
 		unreadable: map[domain.DeliveryKey]struct{}{},
+
+		replays:     map[domain.ReplayID]ReplayState{},
+		replayBegun: func(domain.DeliveryKey) {},
 	}
 }
 

@@ -78,7 +78,7 @@ SELECT 1, 'message_created', json_build_object('id', i, 'content', CASE i % 3 WH
 	b.awaitStatus("held", n-1)
 	status.Store(200)
 	b.awaitStatus("succeeded", 2*n)
-	b.exec(`SELECT relay.request_replay(since => now() - interval '1 hour', until => now() + interval '1 hour', webhook_id => $1)`, int64(hook.ID))
+	b.exec(`SELECT relay.request_replay(relay.plan_replay(since => now() - interval '1 hour', until => now() + interval '1 hour', webhook_id => $1))`, int64(hook.ID))
 	b.awaitStatus("succeeded", 3*n)
 	bodies := map[string]string{}
 	var first, again []int

@@ -124,7 +124,7 @@ func TestTheMeterHearsOfEachEndOnce(t *testing.T) {
 	b.command(off, domain.DisableWebhook{})
 	l.wants(b, map[string]int{"delivery cancelled": 2})
 	// A replay arrives, which says nothing about the way from the insertion.
-	b.exec(`SELECT relay.request_replay(1, now() - interval '1 hour', now())`)
+	b.exec(`SELECT relay.request_replay(relay.plan_replay(1, now() - interval '1 hour', now()))`)
 	l.wants(b, map[string]int{"attempt succeeded ": 40, "delivery succeeded": 40, "arrivals": 20})
 	r.stop()
 	for _, odd := range []string{"odd batches", "odd records", "odd arrivals", "attempts that took no time"} {

@@ -75,7 +75,6 @@ func NewNotices() Notices {
 // The intervals of the fallback polls.
 const (
 	webhooksInterval   = time.Second
-	replaysInterval    = 2 * time.Second
 	endingsInterval    = 2 * time.Second
 	partitionsInterval = time.Minute
 	retentionInterval  = 10 * time.Minute
@@ -206,7 +205,9 @@ func (r *Relay) work(ctx context.Context, id int64, place Place, logger *slog.Lo
 	position := newPlaceKeeper(place)
 	d.moved = position.set
 
-	restore := func() error { return d.restore(inner, place) }
+	replayer := newReplayer(r.config.Replays, id, d, r.config.Now, logger)
+
+	restore := func() error { return errors.Join(replayer.restore(inner), d.restore(inner, place)) }
 	if r.config.NoSend {
 		restore = func() error { return nil }
 	}
@@ -244,8 +245,7 @@ func (r *Relay) work(ctx context.Context, id int64, place Place, logger *slog.Lo
 		group.Go(func() error { return d.recorder.run(inner) })
 		group.Go(func() error { defer close(dispatched); return d.run(inner, stop) })
 		group.Go(func() error { d.refresh(inner, r.config.Notices.Webhooks, webhooksInterval); return nil })
-		replayer := &replayer{replays: r.config.Replays, relayID: id, dispatcher: d, now: r.config.Now, logger: logger}
-		group.Go(func() error { replayer.run(inner, r.config.Notices.Replays, replaysInterval); return nil })
+		group.Go(func() error { replayer.run(inner, r.config.Notices.Replays); return nil })
 		group.Go(func() error { d.watchEndings(inner, id, r.config.Notices.Endings, endingsInterval); return nil })
 	} else {
 		close(dispatched)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/outrider-relay/outrider/domain"
 )
@@ -105,63 +104,5 @@ func TestAnEventIsRoutedByTheConfigurationOfItsSnapshot(t *testing.T) {
 	if n := scan[int](b, `SELECT count(*) FROM audit.deliveries d WHERE NOT EXISTS (
 SELECT FROM audit.webhook_changes c WHERE c.webhook_id = d.webhook_id AND c.webhook_version = d.webhook_version)`); n != 0 {
 		t.Errorf("%d deliveries name a version that is not on record", n)
-	}
-}
-
-func TestAReplaySendsTheSameNotificationsAgain(t *testing.T) {
-	t.Parallel()
-	b := newBench(t)
-	hook := b.webhook(1, "/hook", nil)
-	b.webhook(1, "/other", nil)
-	b.start(nil)
-	from := scan[time.Time](b, `SELECT clock_timestamp()`)
-	for c := range 10 {
-		b.publish(1, fmt.Sprint("c", c), 1, 30)
-	}
-	b.awaitStatus("succeeded", 600)
-	until := scan[time.Time](b, `SELECT clock_timestamp()`)
-	replay := scan[int](b, `SELECT relay.request_replay(account_id => 1, since => $1, until => $2, webhook_id => $3)`, from, until, int64(hook.ID))
-	b.awaitStatus("succeeded", 900)
-	original, again := map[string]string{}, 0
-	for _, p := range b.receiver.got("/hook") {
-		if p.replay == "" {
-			original[p.webhookID] = p.body
-		}
-	}
-	for _, p := range b.receiver.got("/hook") {
-		if p.replay == "" {
-			continue
-		}
-		again++
-		if p.replay != fmt.Sprint(replay) || original[p.webhookID] != p.body {
-			t.Fatalf("a replayed POST differs: %+v", p)
-		}
-	}
-	if again != 300 || len(b.receiver.got("/other")) != 300 {
-		t.Errorf("%d POSTs were replayed, and /other saw %d", again, len(b.receiver.got("/other")))
-	}
-	if state := scan[string](b, `SELECT state || ' ' || scheduled FROM relay.replays WHERE replay_id = $1`, replay); state != "scheduled 300" {
-		t.Errorf("the replay is %s", state)
-	}
-	// By ids, to all its webhooks.
-	id := scan[string](b, `SELECT event_id::text FROM audit.events ORDER BY seq LIMIT 1`)
-	b.exec(`SELECT relay.request_replay(event_ids => ARRAY[$1::uuid])`, id)
-	b.awaitStatus("succeeded", 902)
-}
-
-func TestAReplayThatSelectsNothingSaysSo(t *testing.T) {
-	t.Parallel()
-	b := newBench(t)
-	for query, want := range map[string]string{
-		`SELECT relay.request_replay()`: "nothing is selected",
-		`SELECT relay.request_replay(since => now(), until => now() - interval '1 h')`:                       "the range is empty",
-		`SELECT relay.request_replay(event_ids => ARRAY[gen_random_uuid()])`:                                 "no routed event has the id",
-		`SELECT relay.request_replay(since => now() - interval '1 h', until => now(), webhook_id => 77)`:     "no webhook 77",
-		`SELECT relay.request_replay(since => now(), event_ids => ARRAY[gen_random_uuid()], until => now())`: "event_ids and a time range are given",
-	} {
-		_, err := b.db.ExecContext(t.Context(), query)
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: error %v, want %q", query, err, want)
-		}
 	}
 }

@@ -95,7 +95,7 @@ func (b *bench) eventful() {
 	b.awaitStatus("held", 3)
 	b.command(hook, domain.EnableWebhook{})
 	b.command(flaky, domain.DisableWebhook{Reason: "for the test"})
-	b.exec(`SELECT relay.request_replay(account_id => 1, since => now() - interval '1 hour', until => now() + interval '1 hour', webhook_id => $1)`, int64(hook.ID))
+	b.exec(`SELECT relay.request_replay(relay.plan_replay(account_id => 1, since => now() - interval '1 hour', until => now() + interval '1 hour', webhook_id => $1))`, int64(hook.ID))
 	b.eventually("the replay", func() (bool, string) {
 		done := scan[int](b, `SELECT count(*) FROM audit.deliveries WHERE replay_id = 1 AND status = 'succeeded'`)
 		return done >= 20, fmt.Sprint(done)

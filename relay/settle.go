@@ -47,7 +47,7 @@ func (d *dispatcher) endAttempt(q *queue, it *item, command domain.DeliveryComma
 	it.open = before
 	it.measure(command)
 	if !it.State.Status.Final() {
-		if reason, cancels := q.hook.Cancels(it.State.WebhookVersion); cancels {
+		if reason, cancels := d.cancels(q, it); cancels {
 			cancelled := domain.Cancelled{At: d.now(), Reason: reason}
 			it.State = domain.Evolve(it.State, cancelled)
 			s.Entries, s.events = append(s.Entries, domain.EncodeDelivery(cancelled)), append(s.events, cancelled)
@@ -126,7 +126,7 @@ func (d *dispatcher) saved(s *step) {
 		// others has missed it.
 		switch q.hook.State {
 		case domain.WebhookEnabled:
-			if s.Waits.Kind == DuePaused {
+			if s.Waits.Kind == DuePaused && d.replays[s.Waits.Key.ReplayID] != ReplayPaused {
 				d.missed[q] = struct{}{}
 			}
 		case domain.WebhookDisabled, domain.WebhookDeleted:

@@ -27,7 +27,7 @@ func (d *dispatcher) pump(q *queue) {
 // start asks for the next attempt of an item.
 func (d *dispatcher) start(q *queue, it *item) {
 	now := d.now()
-	if reason, cancels := q.hook.Cancels(it.State.WebhookVersion); cancels {
+	if reason, cancels := d.cancels(q, it); cancels {
 		d.end(q, it, domain.Cancel{At: now, Reason: reason})
 		return
 	}
@@ -35,14 +35,15 @@ func (d *dispatcher) start(q *queue, it *item) {
 		d.end(q, it, command)
 		return
 	}
-	switch {
-	case q.hook.State == domain.WebhookPaused:
+	if reason, pauses := d.pauses(q, it); pauses {
 		if now.After(it.State.Deadline) {
 			d.end(q, it, domain.Expire{At: now, Reason: domain.ExpiredDeadline})
 		} else {
-			d.hold(q, it, domain.HoldPaused)
+			d.hold(q, it, reason)
 		}
 		return
+	}
+	switch {
 	case it.Unread:
 		d.fetch(q, it)
 		return
@@ -107,6 +108,7 @@ func (d *dispatcher) leave(q *queue, it *item) {
 	}
 	d.free(it.back)
 	it.back = 0
+	d.begin(it)
 	if !it.State.Open {
 		d.land(q, it) // it was fetched, and does not start
 	}

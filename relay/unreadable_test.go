@@ -80,7 +80,7 @@ func TestAWebhookWhoseSettingsCannotBeReadStopsNoOther(t *testing.T) {
 
 	b.exec(`UPDATE relay.webhooks SET settings = $2::json, xid = DEFAULT WHERE id = $1`, int64(broken.ID), mend)
 	b.awaitStatus("succeeded", 4)
-	b.exec(`SELECT relay.request_replay(since => now() - interval '1 hour', until => now() + interval '1 hour', webhook_id => $1)`, int64(broken.ID))
+	b.exec(`SELECT relay.request_replay(relay.plan_replay(since => now() - interval '1 hour', until => now() + interval '1 hour', webhook_id => $1))`, int64(broken.ID))
 	b.eventually("the replay", func() (bool, string) {
 		n := len(b.receiver.got("/broken"))
 		return n == 3, fmt.Sprintf("%d POSTs", n) // the one kept, and a replay of both

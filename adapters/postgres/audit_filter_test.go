@@ -223,7 +223,7 @@ func (l *life) replays(account func(int64) int64) {
 	for replay := 1; replay <= 4; replay++ {
 		requested := l.base.Add(time.Duration(replay*5) * time.Hour)
 		finished := sql.NullTime{Time: requested.Add(time.Hour), Valid: replay < 4}
-		l.exec(`INSERT INTO relay.replays (requested_by, requested_at, finished_at) VALUES ('somebody', $1, $2)`, requested, finished)
+		l.exec(`INSERT INTO relay.replays (selection, state, requested_by, requested_at, finished_at) VALUES ('{}', 'running', 'somebody', $1, $2)`, requested, finished)
 		for range 15 {
 			at := requested.Add(time.Duration(l.rng.IntN(60)) * time.Minute)
 			key := domain.DeliveryKey{EventSeq: int64(l.rng.IntN(40) + 1), WebhookID: domain.WebhookID(l.rng.IntN(3) + 1), ReplayID: domain.ReplayID(replay)}

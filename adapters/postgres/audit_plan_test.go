@@ -59,7 +59,7 @@ SELECT e.seq, CASE k.version WHEN 0 THEN 0 ELSE e.account_id END, 0, e.account_i
 	exec(`
 INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id)
 SELECT e.seq, e.account_id, 3, e.account_id, (60000 << 20) + e.seq, 1, $1, 1, 'scheduled', '{}', e.id, gen_random_uuid() FROM outbox.events e WHERE e.seq <= 100`, base.Add(10*time.Hour))
-	exec(`INSERT INTO relay.replays (requested_by, requested_at, finished_at) SELECT 'somebody', $1::timestamptz + i * interval '1 hour', $1::timestamptz + i * interval '1 hour' FROM generate_series(1, 5) i`, base)
+	exec(`INSERT INTO relay.replays (selection, state, requested_by, requested_at, finished_at) SELECT '{}', 'running', 'somebody', $1::timestamptz + i * interval '1 hour', $1::timestamptz + i * interval '1 hour' FROM generate_series(1, 5) i`, base)
 	exec(`
 INSERT INTO relay.batches (no, prev, xid, consumed, cursor, floor, window_floor, high, low, seq_min, seq_max, commit, relay_id, at)
 SELECT i, i - 1, (1000000 + 10 * i)::text::xid8, (1000001 + 10 * i || ':' || 1000001 + 10 * i || ':')::pg_snapshot, 0, 10 * i, 10 * i, 10 * i, 10 * i, 10 * i - 9, 10 * i, 10 * i, 1, $2::timestamptz + i * 10 * interval '1 second'

@@ -87,7 +87,7 @@ need (role, kind, name, privilege) AS (VALUES
   ('outrider_relay', 't', 'relay.due', 'INSERT'), ('outrider_relay', 't', 'relay.due', 'DELETE'), ('outrider_relay', 't', 'relay.heartbeats', 'INSERT'),
   ('outrider_relay', 'f', 'relay.extend_partitions', 'EXECUTE'),
   ('outrider_operator', 't', 'relay.webhooks', 'UPDATE'), ('outrider_operator', 't', 'relay.webhook_log', 'INSERT'),
-  ('outrider_operator', 'f', 'relay.request_replay', 'EXECUTE'),
+  ('outrider_operator', 'f', 'relay.plan_replay', 'EXECUTE'), ('outrider_operator', 'f', 'relay.request_replay', 'EXECUTE'),
   ('outrider_auditor', 't', 'audit.events', 'SELECT'), ('outrider_auditor', 't', 'audit.attempts', 'SELECT'))
 SELECT need.role,
        bool_and(CASE need.kind WHEN 't' THEN coalesce(t.seen AND has_table_privilege(t.oid, need.privilege), false) ELSE coalesce(f.may, false) END),

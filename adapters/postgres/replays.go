@@ -3,137 +3,167 @@ package postgres
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
-	"slices"
+	"time"
 
 	"github.com/google/uuid"
+	"github.com/lib/pq"
 
+	"github.com/outrider-relay/outrider/domain"
 	"github.com/outrider-relay/outrider/relay"
 )
 
-// Replays keeps requests for replays. It implements relay.Replays.
+// Replays keeps plans of replays and how far they are. It implements
+// relay.Replays.
 type Replays struct{ db *sql.DB }
 
 // NewReplays gives the replays of a database.
 func NewReplays(db *sql.DB) *Replays { return &Replays{db} }
 
-// Open implements relay.Replays.
+const openReplaysQuery = `
+SELECT replay_id, CASE state WHEN 'requested' THEN 'running' ELSE state END, coalesce(rate, 0)
+  FROM relay.replays WHERE state IN ('requested', 'running', 'paused', 'cancelling') ORDER BY replay_id`
+
+// Open implements relay.Replays. What is requested runs: counting it says so.
 func (r *Replays) Open(ctx context.Context) ([]relay.Replay, error) {
-	rows, err := r.db.QueryContext(ctx, `SELECT replay_id, cursor FROM relay.replays WHERE state <> 'scheduled' ORDER BY replay_id`)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = rows.Close() }()
-	var open []relay.Replay
-	for rows.Next() {
-		var replay relay.Replay
-		if err := rows.Scan(&replay.ID, &replay.Cursor); err != nil {
-			return nil, err
-		}
-		open = append(open, replay)
-	}
-	return open, rows.Err()
+	return list(ctx, r.db, func(row scanner) (o relay.Replay, err error) {
+		err = row.Scan(&o.ID, &o.State, &o.Rate)
+		return o, err
+	}, openReplaysQuery)
 }
 
-// nextQuery reads the next chat events of a selection and, for each, the
-// webhooks that it was routed to, and those passed over as disabled or unreadable. $2 to $5
-// bound the events by place, found from the chain, so that a range of time
-// reads that range and no more.
+// Streams implements relay.Replays.
+func (r *Replays) Streams(ctx context.Context, replay domain.ReplayID) ([]relay.ReplayStream, error) {
+	return list(ctx, r.db, func(row scanner) (s relay.ReplayStream, err error) {
+		err = row.Scan(&s.WebhookID, &s.Cursor)
+		return s, err
+	}, `SELECT webhook_id, cursor FROM relay.replay_streams WHERE replay_id = $1 ORDER BY webhook_id`, int64(replay))
+}
+
+// unbegunQuery finds what waits in each webhook's lane of replays and is no
+// retry. It may find some that had an attempt, and were paused since.
+const unbegunQuery = `
+SELECT d.event_seq, d.webhook_id
+  FROM unnest($2::bigint[]) AS w (id)
+ CROSS JOIN LATERAL (
+       SELECT u.event_seq, u.webhook_id FROM relay.due u
+        WHERE u.webhook_id = w.id AND (u.replay_id > 0) = true AND u.replay_id = $1 AND u.kind <> 'r' ORDER BY u.at, u.pos LIMIT $3) d`
+
+// Unbegun implements relay.Replays.
+func (r *Replays) Unbegun(ctx context.Context, replay domain.ReplayID, webhooks []domain.WebhookID, limit int) ([]domain.DeliveryKey, error) {
+	return list(ctx, r.db, func(row scanner) (domain.DeliveryKey, error) {
+		key := domain.DeliveryKey{ReplayID: replay}
+		err := row.Scan(&key.EventSeq, &key.WebhookID)
+		return key, err
+	}, unbegunQuery, int64(replay), pq.Array(webhooks), limit)
+}
+
+// nextQuery reads plans forward by their key. Each delivery's event, and
+// whether the delivery has begun, are look-ups by key as well: LATERAL with
+// LIMIT keeps them so, whatever the statistics say. The last one compares with
+// d.replay_id: with $1 the planner might walk all entries of the replay.
 const nextQuery = `
-WITH ev AS MATERIALIZED (
-  SELECT r.event_seq, r.pos, r.account_id, r.event_id, r.data FROM relay.log r
-   WHERE r.webhook_id = 0 AND r.type = 'routed' AND r.event_seq > $1 AND r.event_seq BETWEEN $2 AND $3
-     AND ($4::uuid[] IS NULL OR r.event_id = ANY ($4::uuid[]))
-     AND ($5::bigint IS NULL OR r.account_id = $5::bigint)
-     AND ($6::timestamptz IS NULL OR r.at >= $6::timestamptz) AND ($7::timestamptz IS NULL OR r.at < $7::timestamptz)
-   ORDER BY r.event_seq LIMIT $9)
-SELECT ev.event_seq, ev.pos, ev.account_id, ev.event_id::text, ev.data ->> 'event', coalesce(ev.data ->> 'ordering_key', ''), coalesce(t.webhook_id, 0)
-  FROM ev LEFT JOIN LATERAL (
-       SELECT l.webhook_id FROM relay.log l
-        WHERE l.event_seq = ev.event_seq AND l.replay_id = 0 AND l.delivery_id IS NOT NULL
-        UNION
-       SELECT (k.skip ->> 'webhook_id')::bigint FROM json_array_elements(ev.data -> 'skips') AS k (skip) WHERE k.skip ->> 'reason' IN ('disabled', 'settings_unreadable')
-       ) t ON $8::bigint IS NULL OR t.webhook_id = $8::bigint
- ORDER BY ev.pos, t.webhook_id`
+SELECT d.webhook_id, d.pos, d.event_seq, coalesce(e.account_id, 0), coalesce(e.event_id::text, ''), coalesce(e.data ->> 'event', ''),
+       coalesce(e.data ->> 'ordering_key', ''), b.begun IS NOT NULL, b.begun IS NULL AND (e.event_id IS NULL OR relay.payload_gone(d.event_seq) IS NOT NULL)
+  FROM unnest($2::bigint[], $3::bigint[], $4::integer[]) AS s (webhook_id, cursor, n)
+ CROSS JOIN LATERAL (
+       SELECT p.replay_id, p.webhook_id, p.pos, p.event_seq FROM relay.replay_deliveries p
+        WHERE p.replay_id = $1 AND p.webhook_id = s.webhook_id AND p.pos > s.cursor ORDER BY p.pos LIMIT s.n) d
+  LEFT JOIN LATERAL (
+       SELECT l.account_id, l.event_id, l.data FROM relay.log l
+        WHERE l.event_seq = d.event_seq AND l.webhook_id = 0 AND l.replay_id = 0 AND l.version = 1 LIMIT 1) e ON true
+  LEFT JOIN LATERAL (
+       SELECT true AS begun FROM relay.log l
+        WHERE l.event_seq = d.event_seq AND l.webhook_id = d.webhook_id AND l.replay_id = d.replay_id AND l.version = 1 LIMIT 1) b ON true
+ ORDER BY d.pos, d.webhook_id`
 
 // Next implements relay.Replays.
-func (r *Replays) Next(ctx context.Context, replay relay.Replay, limit int) ([]relay.Delivery, int64, bool, error) {
-	var (
-		account, webhook sql.NullInt64
-		ids              sql.NullString
-		since, until     sql.NullTime
-		low, high        int64
-	)
-	err := r.db.QueryRowContext(ctx, `
-SELECT p.account_id, p.webhook_id, p.event_ids::text, p.since, p.until,
-       CASE WHEN p.since IS NULL THEN 0 ELSE coalesce((SELECT min(b.seq_min) FROM relay.batches b WHERE b.at >= p.since AND b.at < p.until AND b.no > 0), 0) END,
-       CASE WHEN p.since IS NULL THEN 9223372036854775807 ELSE coalesce((SELECT max(b.seq_max) FROM relay.batches b WHERE b.at >= p.since AND b.at < p.until AND b.no > 0), 0) END
-  FROM relay.replays p WHERE p.replay_id = $1`, int64(replay.ID)).Scan(&account, &webhook, &ids, &since, &until, &low, &high)
-	if err != nil {
-		return nil, 0, false, err
+func (r *Replays) Next(ctx context.Context, replay domain.ReplayID, streams []relay.ReplayStream, limits []int) ([]relay.ReplayDelivery, error) {
+	var webhooks, cursors []int64
+	for _, s := range streams {
+		webhooks, cursors = append(webhooks, int64(s.WebhookID)), append(cursors, s.Cursor)
 	}
-	rows, err := r.db.QueryContext(ctx, nextQuery, replay.Cursor, low, high, ids, account, since, until, webhook, limit)
-	if err != nil {
-		return nil, 0, false, err
-	}
-	defer func() { _ = rows.Close() }()
-	var found []relay.Delivery
-	var events []int64
-	through := replay.Cursor
-	for rows.Next() {
-		var d relay.Delivery
-		var eventID, event sql.NullString
-		if err := rows.Scan(&d.Key.EventSeq, &d.Pos, &d.AccountID, &eventID, &event, &d.OrderingKey, &d.Key.WebhookID); err != nil {
-			return nil, 0, false, err
+	return list(ctx, r.db, func(row scanner) (d relay.ReplayDelivery, err error) {
+		var eventID string
+		d.Key.ReplayID = replay
+		if err = row.Scan(&d.Key.WebhookID, &d.Pos, &d.Key.EventSeq, &d.AccountID, &eventID, &d.Event, &d.OrderingKey, &d.Begun, &d.Gone); err != nil {
+			return d, err
 		}
-		through = max(through, d.Key.EventSeq)
-		if !slices.Contains(events, d.Key.EventSeq) {
-			events = append(events, d.Key.EventSeq)
+		if !d.Gone && !d.Begun {
+			d.EventID, err = uuid.Parse(eventID)
 		}
-		if d.Key.WebhookID == 0 {
-			continue
-		}
-		if d.EventID, err = uuid.Parse(eventID.String); err != nil {
-			return nil, 0, false, err
-		}
-		d.Event = event.String
-		found = append(found, d)
-	}
-	return found, through, len(events) == limit, rows.Err()
+		return d, err
+	}, nextQuery, int64(replay), pq.Array(webhooks), pq.Array(cursors), pq.Array(limits))
 }
 
+// advanceQuery changes nothing for a relay that is fenced: FOR SHARE waits for
+// a take-over, and makes one wait.
+const advanceQuery = `
+WITH fence AS MATERIALIZED (SELECT relay_id FROM relay.relays WHERE relay_id = $1 AND fenced_at IS NULL FOR SHARE)
+UPDATE relay.replay_streams s SET cursor = m.cursor, scheduled = s.scheduled + m.scheduled, gone = s.gone + m.gone
+  FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[]) AS m (webhook_id, cursor, scheduled, gone), fence
+ WHERE s.replay_id = $2 AND s.webhook_id = m.webhook_id`
+
 // Advance implements relay.Replays.
-func (r *Replays) Advance(ctx context.Context, relayID int64, replay relay.Replay, through int64, scheduled int, finished bool) error {
-	state := "running"
-	if finished {
-		state = "scheduled"
+func (r *Replays) Advance(ctx context.Context, relayID int64, replay domain.ReplayID, steps []relay.ReplayStep) error {
+	columns := make([][]int64, 4)
+	for _, s := range steps {
+		for i, v := range []int64{int64(s.WebhookID), s.Cursor, int64(s.Scheduled), int64(s.Gone)} {
+			columns[i] = append(columns[i], v)
+		}
 	}
-	tx, err := r.db.BeginTx(ctx, nil)
+	result, err := r.db.ExecContext(ctx, advanceQuery, relayID, int64(replay), pq.Array(columns[0]), pq.Array(columns[1]), pq.Array(columns[2]), pq.Array(columns[3]))
 	if err != nil {
 		return err
 	}
-	defer func() { _ = tx.Rollback() }()
-	// A fenced relay moves nothing: FOR SHARE waits for a take-over.
-	var total int64
-	err = tx.QueryRowContext(ctx, `
-WITH fence AS (SELECT relay_id FROM relay.relays WHERE relay_id = $1 AND fenced_at IS NULL FOR SHARE)
-UPDATE relay.replays p SET state = $3, cursor = $4, scheduled = p.scheduled + $5,
-       finished_at = CASE WHEN $6 THEN clock_timestamp() END
-  FROM fence WHERE p.replay_id = $2 RETURNING p.scheduled`, relayID, int64(replay.ID), state, through, scheduled, finished).Scan(&total)
-	if err != nil {
+	if n, err := result.RowsAffected(); err != nil || n == int64(len(steps)) {
 		return err
 	}
-	if finished {
-		data, err := json.Marshal(map[string]int64{"deliveries": total})
+	return relay.ErrFenced
+}
+
+// Count implements relay.Replays.
+func (r *Replays) Count(ctx context.Context, relayID int64, replay domain.ReplayID, drained bool) (relay.ReplayState, error) {
+	var state sql.NullString
+	err := r.db.QueryRowContext(ctx, `SELECT relay.count_replay($1, $2, $3)`, relayID, int64(replay), drained).Scan(&state)
+	if err == nil && !state.Valid {
+		err = relay.ErrFenced
+	}
+	return relay.ReplayState(state.String), err
+}
+
+// hurryReplayQuery does for a replay what hurryQuery does for a webhook.
+const hurryReplayQuery = `
+WITH next AS MATERIALIZED (
+  SELECT d.event_seq, d.webhook_id, d.version
+    FROM unnest($2::bigint[]) AS w (id)
+   CROSS JOIN LATERAL (
+         SELECT u.event_seq, u.webhook_id, u.version FROM relay.due u
+          WHERE u.webhook_id = w.id AND (u.replay_id > 0) = true AND u.at > $3::timestamptz AND u.replay_id = $1 AND (u.kind = 'p' OR $4)
+          ORDER BY u.at, u.pos LIMIT $5 FOR UPDATE SKIP LOCKED) d
+   LIMIT $5)
+UPDATE relay.due d SET at = $3::timestamptz FROM next n
+ WHERE d.event_seq = n.event_seq AND d.webhook_id = n.webhook_id AND d.replay_id = $1 AND d.version = n.version`
+
+const waitingOfReplayQuery = `
+SELECT w.id FROM unnest($2::bigint[]) AS w (id)
+ WHERE (SELECT true FROM relay.due u WHERE u.webhook_id = w.id AND (u.replay_id > 0) = true AND u.at <= $3::timestamptz AND u.replay_id = $1 AND (u.kind = 'p' OR $4) LIMIT 1)`
+
+// Hurry implements relay.Replays.
+func (r *Replays) Hurry(ctx context.Context, replay domain.ReplayID, webhooks []domain.WebhookID, all bool, now time.Time) ([]domain.WebhookID, error) {
+	at := now.UTC().Truncate(time.Microsecond)
+	for {
+		result, err := r.db.ExecContext(ctx, hurryReplayQuery, int64(replay), pq.Array(webhooks), at, all, hurryLimit)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if _, err := tx.ExecContext(ctx, `
-INSERT INTO relay.replay_log (replay_id, version, account_id, type, actor, data)
-SELECT p.replay_id, 2, p.account_id, 'scheduled', 'relay ' || $2::text, $3::json FROM relay.replays p WHERE p.replay_id = $1`,
-			int64(replay.ID), relayID, string(data)); err != nil {
-			return err
+		if n, err := result.RowsAffected(); err != nil {
+			return nil, err
+		} else if n == 0 {
+			break
 		}
 	}
-	return tx.Commit()
+	return list(ctx, r.db, func(row scanner) (id domain.WebhookID, err error) {
+		err = row.Scan(&id)
+		return id, err
+	}, waitingOfReplayQuery, int64(replay), pq.Array(webhooks), at, all)
 }

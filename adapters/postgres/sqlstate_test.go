@@ -113,7 +113,7 @@ func TestExplainAnswers(t *testing.T) {
 	grant := func(to string) string { return "GRANT " + to + ` TO "` + role + `"` }
 	tests := []struct{ name, dsn, statement, problem, advice string }{
 		{"not migrated", empty, `SELECT * FROM relay.webhooks`, "has no schema of Outrider", "outrider migrate"},
-		{"no function", empty, `SELECT relay.request_replay()`, "has no schema of Outrider", "outrider migrate"},
+		{"no function", empty, `SELECT relay.plan_replay()`, "has no schema of Outrider", "outrider migrate"},
 		{"an older schema", db.DSN, `SELECT nothing FROM relay.nothing`, "or an older one", "outrider migrate"},
 		{"rights on relay", plain, `SELECT * FROM relay.webhooks`, "lacks rights", grant("outrider_relay")},
 		{"rights on audit", plain, `SELECT * FROM audit.events`, "lacks rights", grant("outrider_auditor")},
@@ -121,7 +121,7 @@ func TestExplainAnswers(t *testing.T) {
 		{"rights to migrate", plain, `CREATE SCHEMA mine`, "lacks rights", "GRANT CREATE ON DATABASE"},
 		{"rights to make roles", plain, `CREATE ROLE mine`, "lacks rights", "CREATE ROLE outrider_relay"},
 		{"read-only", db.DSN, `SET TRANSACTION READ ONLY; INSERT INTO relay.accounts VALUES (1, 1)`, "read-only", "primary"},
-		{"a hint", db.DSN, `SELECT relay.request_replay()`, "nothing is selected", "event_ids"},
+		{"a hint", db.DSN, `SELECT relay.plan_replay()`, "nothing is selected", "event_ids"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -53,8 +53,8 @@ var fillAccount = []string{
 	`INSERT INTO relay.erased (event_seq, account_id, erasure_id, at)
 	 SELECT l.event_seq, l.account_id, e.erasure_id, now() FROM relay.log l JOIN relay.erasures e ON e.account_id = l.account_id
 	  WHERE l.account_id = $1::bigint AND l.webhook_id = 0 AND l.event_seq % 7 = 0 AND $2::text || $3::text <> '' AND $4::bigint > 0`,
-	`INSERT INTO relay.replays (account_id, webhook_id, since, until, requested_by) SELECT $1::bigint, $4::bigint, now(), now(), $2::text || $3::text`,
-	`INSERT INTO relay.replay_log (replay_id, version, account_id, type, actor, data) SELECT replay_id, 1, account_id, 'requested', $2::text, json_build_object('why', $2::text || $3::text) FROM relay.replays WHERE account_id = $1::bigint AND webhook_id = $4::bigint`,
+	`INSERT INTO relay.replays (account_id, to_webhook_id, selection, requested_by) SELECT $1::bigint, $4::bigint, json_build_object('events', ARRAY[$2::text]), $2::text || $3::text`,
+	`INSERT INTO relay.replay_log (replay_id, version, account_id, type, actor, data) SELECT replay_id, 1, account_id, 'requested', $2::text, json_build_object('why', $2::text || $3::text) FROM relay.replays WHERE account_id = $1::bigint AND to_webhook_id = $4::bigint`,
 	`INSERT INTO relay.webhook_stats (webhook_id, account_id, hour, slot, epoch, succeeded, failed, unknown, dead, expired, cancelled, first_seq, latency, latency_n)
 	 SELECT $4::bigint, $1::bigint, date_trunc('hour', now()), 0, 0, 0, 50, 40, 30, 0, 0, 1, '{5}', '{50}' WHERE $2::text || $3::text <> ''`,
 }
@@ -118,6 +118,7 @@ func (s *tenancy) open(database, role string) *sql.DB {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	db.SetMaxIdleConns(0) // there are many, of one connection each
 	s.t.Cleanup(func() { _ = db.Close() })
 	return db
 }
@@ -169,7 +170,7 @@ func (s *tenancy) conn(role string, before ...string) *sql.Conn {
 func TestATenantSeesItsAccountOnly(t *testing.T) {
 	t.Parallel()
 	s := newTenancy(t)
-	do(t, s.root, `INSERT INTO relay.replays (requested_by) VALUES ('x')`,
+	do(t, s.root, `INSERT INTO relay.replays (selection, requested_by) VALUES ('{}', 'beta')`,
 		`INSERT INTO relay.replay_log (replay_id, version, type, actor, data) SELECT max(replay_id), 1, 'requested', 'beta', '{"why":"beta"}' FROM relay.replays`) // of several accounts
 	const one, two, both, none = "1", "2", "1 2", ""
 	for _, test := range []struct {
@@ -214,11 +215,13 @@ func TestATenantSeesItsAccountOnly(t *testing.T) {
 			}
 		}
 	}
-	if n := s.accounts("acme", "audit.timeline")[-1] + s.accounts("unbound", "audit.timeline")[-1]; n != 0 {
-		t.Error("a tenant sees a replay of several accounts")
-	}
-	if n := s.accounts("auditor", "audit.timeline")[-1]; n != 1 {
-		t.Errorf("the auditor sees %d replays of several accounts", n)
+	for _, view := range []string{"audit.timeline", "audit.replays"} {
+		if n := s.accounts("acme", view)[-1] + s.accounts("unbound", view)[-1]; n != 0 {
+			t.Errorf("a tenant sees in %s a replay of several accounts", view)
+		}
+		if n := s.accounts("auditor", view)[-1]; n != 1 {
+			t.Errorf("the auditor sees in %s %d replays of several accounts", view, n)
+		}
 	}
 	for _, statement := range []string{
 		`SET ROLE outrider_auditor`, `SET ROLE outrider_views`, `SET ROLE beta`, `SET SESSION AUTHORIZATION beta`, `SET SESSION AUTHORIZATION outrider_views`,

@@ -45,7 +45,7 @@ func TestCompletion(t *testing.T) {
 		"dev --dir |":                      {"", folders},
 		"serve |":                          {"", onlyThese},
 		"webhook pa|":                      {"pause", onlyThese},
-		"replay |":                         {"run", onlyThese},
+		"replay |":                         {"cancel list pause plan resume run show", onlyThese},
 		"serve --allow|":                   {"--allow-cidrs", onlyThese},
 	} {
 		words, directive := completed(t, strings.Split(strings.TrimSuffix(line, "|"), " ")...)

@@ -7,8 +7,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
+	"github.com/outrider-relay/outrider/domain"
 	"github.com/outrider-relay/outrider/migrations"
 )
 
@@ -91,7 +93,7 @@ func TestFailures(t *testing.T) {
 		"webhook":  {"webhook", "list"},
 		"audit":    {"audit", "events"},
 		"trace":    {"audit", "trace", tracedID.String()},
-		"replay":   {"replay", "run", "--event", tracedID.String()},
+		"replay":   {"replay", "run", "--event-id", tracedID.String()},
 		"deliver":  {"audit", "deliveries"},
 		"attempts": {"audit", "attempts"},
 	}
@@ -129,7 +131,8 @@ func TestRoles(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	s := insert(t, db.SQL, "message_created", tracedID, "")
-	s.routed(routedToNobody)
+	s.routed(domain.Routed{Routing: domain.Routing{Kind: domain.RoutingRouted, Targets: []domain.Target{{WebhookID: 1, Version: 1}}}, EventName: "message_created"})
+	s.delivered(1, 0, 7, domain.Scheduled{At: after(0), Deadline: after(time.Hour), WebhookVersion: 1})
 	relay, auditor, operator := newCLI(t, asRole(t, db, "relay", "outrider_relay")), newCLI(t, asRole(t, db, "auditor", "outrider_auditor")), newCLI(t, asRole(t, db, "operator", "outrider_operator"))
 	operator.ok("webhook", "add", "--account", "1", "--url", "https://example.com/a")
 	operator.ok("webhook", "disable", "1")
@@ -140,9 +143,9 @@ func TestRoles(t *testing.T) {
 			c.ok(args...)
 		}
 	}
-	operator.ok("replay", "run", "--event", tracedID.String())
-	relay.ok("replay", "run", "--event", tracedID.String())
-	auditor.fails(exitFailed, []string{"lacks rights", "GRANT outrider_"}, "replay", "run", "--event", tracedID.String())
+	operator.ok("replay", "run", "--event-id", tracedID.String())
+	relay.ok("replay", "run", "--event-id", tracedID.String())
+	auditor.fails(exitFailed, []string{"lacks rights", "GRANT outrider_"}, "replay", "run", "--event-id", tracedID.String())
 	auditor.fails(exitFailed, []string{"lacks rights", "GRANT outrider_relay"}, "webhook", "list")
 }
 

@@ -385,7 +385,7 @@ func (m *move) switchOver(account int) {
 		t.Fatalf("the replay of the gap: %v", err)
 	}
 	// The last of the gap may have been routed when the webhook was enabled.
-	gap := query[int](t, m.db, `SELECT cardinality(event_ids) FROM relay.replays WHERE replay_id = $1`, replay)
+	gap := query[int](t, m.db, `SELECT total FROM relay.replays WHERE replay_id = $1`, replay)
 	if gap == 0 {
 		t.Errorf("the replay of account %d has no event of the gap", account)
 	}

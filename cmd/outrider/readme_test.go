@@ -512,12 +512,33 @@ func (s *readmeStory) replay() {
 	if n := s.rows(ops, b); !slices.Equal(n, []int{1, 1, 1}) {
 		s.t.Errorf("%s: the statements give %v rows, want one each", b.name(), n)
 	}
+	plan := s.take("operator plan", 1)[0]
+	s.receiver.answerWith(0) // so that it is under way when it is paused
+	for i, statement := range strings.Split(strings.TrimSpace(plan.text), "\n") {
+		one := *plan
+		if one.text = statement; !slices.Equal(s.rows(ops, &one), []int{1}) {
+			s.t.Errorf("%s: statement %d does not give one row", plan.name(), i+1)
+		}
+	}
+	s.receiver.answerWith(http.StatusOK)
+	// The new integration.
+	elsewhere := newReadmeReceiver(s.t)
+	elsewhere.answerWith(http.StatusOK)
+	relay.ok("webhook", "add", "--account", "1", "--url", elsewhere.URL, "--allow-cidrs", "127.0.0.0/8")
+	s.until("what webhook 1 never got", 1, `SELECT count(*) FROM audit.replays WHERE replay_id = 3 AND state = 'finished'`)
 	shell := s.take("sh operator", 1)[0]
-	requested := 3 + len(s.shell(shell, "ops"))
-	s.until("all replays", requested, `
-SELECT count(DISTINCT replay_id) FROM audit.deliveries d
- WHERE replay_id > 0 AND status = 'succeeded'
-   AND EXISTS (SELECT FROM audit.timeline t WHERE t.stream = 'replay' AND t.stream_id = d.replay_id::text AND t.type = 'scheduled')`)
+	printed := s.shell(shell, "ops")
+	for i, want := range []string{"Replay 4 is finished: 1 of 1 delivery done (1 succeeded)", "Plan 5: ", "Replay 5 is requested", "Replay 5 is finished", "finished", "Plan 6: ", "Replay 6 is finished"} {
+		if !strings.Contains(printed[i], want) {
+			s.t.Errorf("%s: command %d does not say %q: %s", shell.name(), i+1, want, printed[i])
+		}
+	}
+	const requested = 6
+	s.until("all replays", requested, `SELECT count(*) FROM audit.replays WHERE state = 'finished' AND total > 0 AND succeeded = total`)
+	if n := s.count(`SELECT count(*) FROM audit.deliveries d WHERE replay_id = 6 AND webhook_id = 3 AND EXISTS (SELECT FROM audit.deliveries o WHERE o.event_id = d.event_id AND o.webhook_id = 1)`); n == 0 || n != s.count(`SELECT total FROM audit.replays WHERE replay_id = 6`) {
+		s.t.Errorf("the new integration got %d of what webhook 1 got", n)
+	}
+	relay.ok("webhook", "remove", "3", "--yes")
 	if n := s.count(`SELECT count(*) FROM audit.deliveries WHERE replay_id = 3 AND event_id IN (SELECT event_id FROM audit.deliveries WHERE status = 'cancelled')`); n != 3 {
 		s.t.Errorf("%d deliveries that were cancelled came by the third replay, want 3", n)
 	}

@@ -66,7 +66,11 @@ INSERT INTO outbox.events (account_id, event, payload) VALUES (1 + $1::int % 4, 
 	// One replay, whose deliveries begin otherwise; and a webhook whose waiting
 	// ones are cancelled.
 	c := newCLI(t, db.DSN)
-	c.ok("replay", "run", "--since", "1h", "--until", "0s", "--account", "1", "--wait")
+	c.ok("replay", "run", "--since", "1h", "--until", "0s", "--account", "1")
+	until(t, "all deliveries of the replay", func() (bool, string) {
+		left := query[int](t, db.SQL, `SELECT total - scheduled FROM relay.replays`)
+		return left == 0, fmt.Sprintf("%d are not scheduled", left)
+	})
 	c.ok("webhook", "disable", "2")
 	stopProducing()
 	produced.Wait()

@@ -561,6 +561,8 @@ func holdReason(d *postgres.DeliveryTrace, e domain.Held) string {
 		return held
 	case domain.HoldPaused:
 		return "held: the webhook is paused"
+	case domain.HoldReplay:
+		return "held: the replay is paused"
 	default:
 		return "held: " + printable(string(e.Reason))
 	}
@@ -573,7 +575,7 @@ func releaseReason(reason domain.ReleaseReason) string {
 	case domain.ReleaseElapsed:
 		return "it was held as long as the webhook's order_hold allows"
 	case domain.ReleaseResumed:
-		return "the webhook is enabled again"
+		return "the webhook is enabled again, or the replay goes on"
 	default:
 		return printable(string(reason))
 	}
@@ -598,6 +600,8 @@ func cancelReason(reason string) string {
 		return "the webhook was removed"
 	case domain.CancelledErased:
 		return "the payload was to be erased"
+	case domain.CancelledReplay:
+		return "the replay was cancelled"
 	default:
 		return printable(reason)
 	}

@@ -194,6 +194,8 @@ func TestWebhookEnableSaysWhatWasMissed(t *testing.T) {
 		Routing:   domain.Routing{Kind: domain.RoutingSkipped, Skips: []domain.Skip{{WebhookID: 1, Reason: domain.SkipDisabled}}},
 		EventName: "message_created", ConfigVersion: 2,
 	})
+	mustExec(t, db.SQL, `INSERT INTO relay.batches (no, prev, consumed, cursor, floor, window_floor, high, low, seq_min, seq_max, commit, relay_id, at)
+VALUES (1, 0, '3:3:', 0, 0, 0, $1, 0, $1, $1, 1, 7, $2)`, s.seq, after(2*time.Millisecond))
 	out := c.ok("webhook", "enable", "1")
 	_, command, found := strings.Cut(out, "\n\n  outrider ")
 	if !found || !strings.Contains(out, "Webhook 1 missed 1 event while it was disabled") {
