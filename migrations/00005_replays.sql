@@ -234,7 +234,7 @@ BEGIN
       INSERT INTO relay.replay_webhooks (replay_id, webhook_id, account_id, deliveries, gone, passed_over, first_at, last_at)
       SELECT new_id, f.webhook_id, f.account_id, f.deliveries, f.gone,
              CASE WHEN w.id IS NULL THEN 'deleted' WHEN w.state NOT IN ('enabled', 'paused') AND plan_replay.webhook_id IS NULL THEN w.state END, f.first_at, f.last_at
-        FROM (SELECT f.webhook_id, f.account_id, count(*) FILTER (WHERE NOT f.gone) AS deliveries, count(*) FILTER (WHERE f.gone) AS gone, min(f.at) AS first_at, max(f.at) AS last_at FROM found f GROUP BY 1, 2) f
+        FROM (SELECT f.webhook_id, f.account_id, count(*) FILTER (WHERE NOT f.gone) AS deliveries, count(*) FILTER (WHERE f.gone) AS gone, coalesce(min(f.at) FILTER (WHERE NOT f.gone), min(f.at)) AS first_at, coalesce(max(f.at) FILTER (WHERE NOT f.gone), max(f.at)) AS last_at FROM found f GROUP BY 1, 2) f
         LEFT JOIN relay.webhooks w ON w.id = f.webhook_id
       RETURNING account_id, deliveries, gone, passed_over)
     SELECT coalesce(sum(c.deliveries) FILTER (WHERE c.passed_over IS NULL), 0)::bigint AS total, coalesce(sum(c.deliveries + c.gone), 0)::bigint AS matching, coalesce(sum(c.gone), 0)::bigint AS gone,

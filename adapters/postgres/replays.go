@@ -63,13 +63,13 @@ func (r *Replays) Unbegun(ctx context.Context, replay domain.ReplayID, webhooks 
 // d.replay_id: with $1 the planner might walk all entries of the replay.
 const nextQuery = `
 SELECT d.webhook_id, d.pos, d.event_seq, coalesce(e.account_id, 0), coalesce(e.event_id::text, ''), coalesce(e.data ->> 'event', ''),
-       coalesce(e.data ->> 'ordering_key', ''), b.begun IS NOT NULL, b.begun IS NULL AND (e.event_id IS NULL OR relay.payload_gone(d.event_seq) IS NOT NULL)
+       coalesce(e.data ->> 'ordering_key', ''), b.begun IS NOT NULL, b.begun IS NULL AND (e.event_id IS NULL OR e.gone IS NOT NULL)
   FROM unnest($2::bigint[], $3::bigint[], $4::integer[]) AS s (webhook_id, cursor, n)
  CROSS JOIN LATERAL (
        SELECT p.replay_id, p.webhook_id, p.pos, p.event_seq FROM relay.replay_deliveries p
         WHERE p.replay_id = $1 AND p.webhook_id = s.webhook_id AND p.pos > s.cursor ORDER BY p.pos LIMIT s.n) d
   LEFT JOIN LATERAL (
-       SELECT l.account_id, l.event_id, l.data FROM relay.log l
+       SELECT l.account_id, l.event_id, l.data, relay.payload_gone(l.event_seq) AS gone FROM relay.log l
         WHERE l.event_seq = d.event_seq AND l.webhook_id = 0 AND l.replay_id = 0 AND l.version = 1 LIMIT 1) e ON true
   LEFT JOIN LATERAL (
        SELECT true AS begun FROM relay.log l

@@ -143,7 +143,7 @@ func readPlan(ctx context.Context, db *sql.DB, id domain.ReplayID, rate float64)
 // span is when the first and the last event of the plan were routed.
 func (p *replayPlan) span() (first, last time.Time) {
 	for _, part := range p.parts {
-		if part.PassedOver != "" {
+		if part.PassedOver != "" || part.Deliveries == 0 {
 			continue
 		}
 		if first.IsZero() || part.FirstAt.Before(first) {

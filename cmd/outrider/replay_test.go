@@ -161,6 +161,36 @@ func TestReplayRun(t *testing.T) {
 	}
 }
 
+// TestReplayOfWhatWentSince: a webhook that was deleted, payloads that are gone.
+// Each says so, and nothing is requested.
+func TestReplayOfWhatWentSince(t *testing.T) {
+	t.Parallel()
+	c, db, ids := routedStory(t)
+	file := listed(t, ids[0].String(), ids[1].String(), ids[2].String())
+	c.ok("replay", "plan", "--events-from", file)
+	mustExec(t, db.SQL, `DELETE FROM outbox.events WHERE seq IN (SELECT event_seq FROM relay.log WHERE event_id = $1)`, ids[0].String())
+	c.fails(exitFailed, []string{"the events of 2 of 6 deliveries have no payload any more", "Plan anew, which leaves them out"}, "replay", "run", "1")
+
+	out := c.ok("replay", "plan", "--events-from", file)
+	for _, want := range []string{"Plan 2: 4 deliveries.", "Left out: 2 deliveries of events that have no payload any more."} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not in\n%s", want, out)
+		}
+	}
+	plan := c.object("replay", "show", "2")
+	if part, ok := plan["webhooks"].([]any)[0].(map[string]any); !ok || plan["total"] != 4.0 || part["deliveries"] != 2.0 || part["gone"] != 1.0 { //nolint:errcheck // fails the test anyway
+		t.Errorf("the plan is %v", plan)
+	}
+	c.fails(exitFailed, []string{"the events of 2 of 2 deliveries have no payload any more", "audit.retentions"}, "replay", "run", "--event-id", ids[0].String())
+
+	c.ok("webhook", "remove", "1", "--yes")
+	c.fails(exitFailed, []string{"webhook 1 is deleted", "plan anew"}, "replay", "run", "2")
+	c.fails(exitFailed, []string{"webhook 1 is deleted"}, "replay", "run", "--event-id", ids[1].String(), "--webhook", "1")
+	if n := len(c.objects("replay", "list", "--state", "planned", "--format", "json")); n != 2 || len(c.objects("replay", "list", "--format", "json")) != 2 {
+		t.Errorf("%d plans wait, want the 2 that were made and nothing else", n)
+	}
+}
+
 func TestReplayListShowAndChange(t *testing.T) {
 	t.Parallel()
 	c, db, ids := routedStory(t)
