@@ -178,7 +178,7 @@ func TestReplayOfWhatWentSince(t *testing.T) {
 		}
 	}
 	plan := c.object("replay", "show", "2")
-	if part, ok := plan["webhooks"].([]any)[0].(map[string]any); !ok || plan["total"] != 4.0 || part["deliveries"] != 2.0 || part["gone"] != 1.0 { //nolint:errcheck // fails the test anyway
+	if part, ok := plan["webhooks"].([]any)[0].(map[string]any); !ok || plan["total"] != 4.0 || part["deliveries"] != 2.0 || part["gone"] != 1.0 {
 		t.Errorf("the plan is %v", plan)
 	}
 	c.fails(exitFailed, []string{"the events of 2 of 2 deliveries have no payload any more", "audit.retentions"}, "replay", "run", "--event-id", ids[0].String())
