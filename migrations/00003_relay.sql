@@ -96,9 +96,11 @@ CREATE TABLE relay.log (
 ) PARTITION BY RANGE (event_seq);
 -- Finds the attempts that a dead relay left open.
 CREATE INDEX log_started ON relay.log (pos) WHERE type = 'attempt_started';
-CREATE INDEX log_event_id ON relay.log (event_id) WHERE webhook_id = 0;
--- Not "webhook_id = 0": the look-up of duplicates must not find this one fit.
-CREATE INDEX log_account ON relay.log (account_id, event_seq) WHERE type = 'routed';
+-- Both are of a chat event's decision and of the beginnings of its deliveries,
+-- which stand next to each other there.
+CREATE INDEX log_event_id ON relay.log (event_id) WHERE event_id IS NOT NULL;
+-- By type: the look-up of duplicates must not find this one fit.
+CREATE INDEX log_account ON relay.log (account_id, event_seq) WHERE type IN ('routed', 'scheduled');
 CREATE INDEX log_delivery_id ON relay.log (delivery_id) WHERE delivery_id IS NOT NULL;
 CREATE INDEX log_webhook ON relay.log (webhook_id, event_seq) WHERE delivery_id IS NOT NULL;
 -- What is rare is found without walking what is common.

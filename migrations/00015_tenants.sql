@@ -245,13 +245,14 @@ SELECT x.event_id,
  WHERE x.webhook_id = 0 AND x.type = 'routed';
 
 -- As before, with event_seq at the end: the log is in the order of event_seq,
--- so that a stretch of it is what a query over a time reads.
+-- so that a stretch of it is what a query over a time reads. It has the shape of
+-- audit.deliveries.
 CREATE OR REPLACE VIEW audit.attempts AS
 SELECT s.delivery_id,
-       audit.notification_id(r.account_id, r.event_id, s.webhook_id) AS notification_id,
+       audit.notification_id(s.account_id, s.event_id, s.webhook_id) AS notification_id,
        (a.data ->> 'attempt')::integer                 AS attempt,
-       r.event_id,
-       r.account_id,
+       s.event_id,
+       s.account_id,
        s.webhook_id,
        (a.data ->> 'webhook_version')::bigint          AS webhook_version,
        audit.shown_url(w.after ->> 'url')              AS url,
@@ -270,29 +271,38 @@ SELECT s.delivery_id,
        a.writer                                        AS relay_id,
        s.event_seq
   FROM relay.log s
-  JOIN relay.log r ON r.event_seq = s.event_seq AND r.webhook_id = 0 AND r.replay_id = 0 AND r.version = 1 AND r.type = 'routed'
-  JOIN relay.log a ON a.event_seq = s.event_seq AND a.webhook_id = s.webhook_id AND a.replay_id = s.replay_id AND a.type = 'attempt_started'
+ CROSS JOIN LATERAL (
+       SELECT t.event_seq, t.webhook_id, t.replay_id, t.version, t.at, t.writer, t.data FROM relay.log t
+        WHERE t.event_seq = s.event_seq AND t.webhook_id = s.webhook_id AND t.replay_id = s.replay_id AND t.type = 'attempt_started' OFFSET 0) a
   -- While an attempt is open nothing else enters its stream, so its outcome is
   -- the next entry.
-  LEFT JOIN relay.log o ON o.event_seq = a.event_seq AND o.webhook_id = a.webhook_id AND o.replay_id = a.replay_id AND o.version = a.version + 1
+  LEFT JOIN LATERAL (
+       SELECT t.at, t.type, t.data FROM relay.log t
+        WHERE t.event_seq = s.event_seq AND t.webhook_id = s.webhook_id AND t.replay_id = s.replay_id AND t.version = a.version + 1 LIMIT 1) o ON true
   LEFT JOIN relay.webhook_log w ON w.webhook_id = s.webhook_id AND w.version = (a.data ->> 'webhook_version')::bigint
- WHERE s.delivery_id IS NOT NULL;
+ WHERE s.delivery_id IS NOT NULL AND s.type = 'scheduled';
 
+-- Decisions stand alone, so that a condition on the event finds both its
+-- decision and its deliveries by an index each.
 CREATE OR REPLACE VIEW audit.timeline AS
-SELECT l.pos                                           AS seq,
-       l.at,
+SELECT r.pos                                           AS seq,
+       r.at,
        r.account_id,
-       CASE l.webhook_id WHEN 0 THEN 'event' ELSE 'delivery' END AS stream,
-       coalesce(s.delivery_id, s.event_id)::text       AS stream_id,
-       l.version,
-       l.type,
+       'event'                                         AS stream,
+       r.event_id::text                                AS stream_id,
+       r.version,
+       r.type,
        r.event_id,
-       s.delivery_id,
-       l.data,
-       l.event_seq
-  FROM relay.log l
-  JOIN relay.log s ON s.event_seq = l.event_seq AND s.webhook_id = l.webhook_id AND s.replay_id = l.replay_id AND s.version = 1
-  JOIN relay.log r ON r.event_seq = l.event_seq AND r.webhook_id = 0 AND r.replay_id = 0 AND r.version = 1 AND r.type = 'routed'
+       NULL::uuid                                      AS delivery_id,
+       r.data,
+       r.event_seq
+  FROM relay.log r
+ WHERE r.webhook_id = 0 AND r.type = 'routed'
+UNION ALL
+SELECT l.pos, l.at, s.account_id, 'delivery', s.delivery_id::text, l.version, l.type, s.event_id, s.delivery_id, l.data, l.event_seq
+  FROM relay.log s
+  JOIN relay.log l ON l.event_seq = s.event_seq AND l.webhook_id = s.webhook_id AND l.replay_id = s.replay_id
+ WHERE s.version = 1 AND s.delivery_id IS NOT NULL AND s.type = 'scheduled'
 UNION ALL
 SELECT NULL, w.at, w.account_id, 'webhook', w.webhook_id::text, w.version, w.type, NULL, NULL,
        json_build_object('actor', w.actor, 'url', audit.shown_url(w.after ->> 'url'), 'state', w.after ->> 'state'), NULL::bigint

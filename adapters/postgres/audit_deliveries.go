@@ -115,9 +115,10 @@ func (w *deliveryWalk) next(ctx context.Context, after *AuditCursor, n int) (str
 	s := stretch{n: n, list: w.list}
 	var c conditions
 	f := w.filter
-	c.common(f)
 	if f.WebhookID != 0 {
-		c.add("webhook_id = ?", int64(f.WebhookID))
+		c.ofWebhook(f)
+	} else {
+		c.common(f)
 	}
 	if f.ReplayID != 0 {
 		c.add("replay_id = ?", int64(f.ReplayID))

@@ -96,8 +96,7 @@ func (a *Audit) Events(ctx context.Context, f AuditFilter, after *AuditCursor) (
 // view, a subquery it does not.
 func (a *Audit) eventsOf(ctx context.Context, f *AuditFilter, places places, after *AuditCursor, n int) ([]int64, error) {
 	var c conditions
-	c.common(f)
-	c.add("webhook_id = ?", int64(f.WebhookID))
+	c.ofWebhook(f)
 	places.bound(&c, "event_seq")
 	if after != nil {
 		c.add("event_seq < ?", after.Seq)

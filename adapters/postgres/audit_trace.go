@@ -64,6 +64,8 @@ func (a *Audit) Trace(ctx context.Context, account domain.AccountID, event uuid.
 	if err != nil {
 		return nil, fmt.Errorf("read events: %w", err)
 	}
+	// Their places tell the partition, which the ids do not.
+	c.add("event_seq = ANY (?::bigint[])", pq.Array(placesOf(events)))
 	deliveries, err := list(ctx, tx, scanDeliveryRecord, `SELECT `+deliveryColumns+` FROM audit.deliveries`+c.where()+` ORDER BY event_seq, replay_id, webhook_id`, c.args...)
 	if err != nil {
 		return nil, fmt.Errorf("read deliveries: %w", err)
@@ -213,4 +215,12 @@ func withPrefixOf(id uuid.UUID, fill byte) uuid.UUID {
 		id[i] = fill
 	}
 	return id
+}
+
+func placesOf(events []EventRecord) []int64 {
+	places := make([]int64, len(events))
+	for i := range events {
+		places[i] = events[i].Seq
+	}
+	return places
 }

@@ -32,7 +32,7 @@ func Open(dsn, application string) (*sql.DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database URL: %w", err)
 	}
-	return sql.OpenDB(connector), nil
+	return sql.OpenDB(plainConnector{connector}), nil
 }
 
 // OpenRelay makes the pool of a running relay. Each connection, when it is
@@ -103,6 +103,27 @@ SET enable_seqscan = off;
 SET jit = off;
 SET timezone = 'UTC';
 SET datestyle = 'ISO'`
+
+// plainConnector makes connections for commands. What they ask reads little, and
+// the planner, who knows nothing of a partitioned table as a whole, takes it for
+// much: compiling it would take longer than the answer.
+type plainConnector struct{ driver.Connector }
+
+// Connect implements driver.Connector.
+func (c plainConnector) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := c.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	execer, ok := conn.(driver.ExecerContext)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("%T runs no statement", conn), conn.Close())
+	}
+	if _, err := execer.ExecContext(ctx, `SET jit = off`, nil); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}
 
 // checkedConnector hands out only connections to the expected database.
 type checkedConnector struct {

@@ -40,6 +40,18 @@ func (n planNode) walk(depth int) (text string, read int, scanned []string) {
 	return text, read, scanned
 }
 
+// sorted gives the most that one sort got.
+func (n planNode) sorted() int {
+	most := 0
+	for _, child := range n.Plans {
+		if n.Type == "Sort" {
+			most = max(most, int(child.Rows*child.Loops))
+		}
+		most = max(most, child.sorted())
+	}
+	return most
+}
+
 // The doctor's queries read what they show and no history, whatever the
 // planner knows of the tables.
 func TestTheDoctorReadsNoHistory(t *testing.T) {
