@@ -45,6 +45,24 @@ func TestBenchGivesAllItMeasures(t *testing.T) {
 	}
 }
 
+// TestBenchAsksTheAudit: workload h runs where it is named.
+func TestBenchAsksTheAudit(t *testing.T) {
+	t.Parallel()
+	report := quickBench(t, "", "--workload", "h")
+	checkMeasures(t, report, map[string][]string{
+		"h": {"trace", "account", "account_far", "webhook", "webhook_far", "hours", "attempts", "size", "written"},
+	})
+	bounds := map[string]string{"trace": "≤ 5.00 ms", "account_far": "≤ 20.0 ms", "hours": "≤ 200 ms"}
+	for _, m := range workloadOf(t, report, "h").Measures {
+		if want, bound := bounds[m.Name]; bound && (m.Bound == nil || m.Bound.Text != want) {
+			t.Errorf("%s has the bound %v, want %s", m.Name, m.Bound, want)
+		}
+		if m.Name == "attempts" && (m.Median < 4000 || m.Median > 6000) {
+			t.Errorf("%.0f attempts", m.Median)
+		}
+	}
+}
+
 // quickBench runs all workloads small, on a database or a private server.
 func quickBench(t *testing.T, dsn string, more ...string) *bench.Report {
 	t.Helper()
