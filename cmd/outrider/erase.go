@@ -17,7 +17,7 @@ func (a *app) eraseCommand() *cobra.Command {
 	var selection postgres.ErasureSelection
 	var yes, dryRun bool
 	cmd := &cobra.Command{
-		Use:     "erase --account N [--contact ID | --ordering-key KEY | --event ID]...",
+		Use:     "erase --account N [--contact ID | --ordering-key KEY | --event-id ID]...",
 		Short:   "Erase payloads, metadata and responses of one contact, or of an account",
 		GroupID: groupRun,
 		Long: `Erase the payloads, the metadata and the responses of some events: of those that
@@ -46,7 +46,7 @@ too, which may read payloads.`,
 	flagOf(flags, &selection.AccountID, "account", "N", "", "the account", parseID[domain.AccountID])
 	flagOf(flags, &selection.ContactID, "contact", "ID", "", "what tells of this contact", parseID[int64])
 	flags.StringArrayVar(&selection.OrderingKeys, "ordering-key", nil, "what has this ordering key, like conversation:346; again for more")
-	flagsOf(flags, &selection.EventIDs, "event", "ID", "this event; again for more", parseUUID)
+	flagsOf(flags, &selection.EventIDs, "event-id", "ID", "this event; again for more", parseUUID)
 	flags.BoolVar(&dryRun, "dry-run", false, "only say how many there are")
 	flags.BoolVar(&yes, "yes", false, "do not ask")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -100,7 +100,7 @@ func TestEraseOnTheCommandLine(t *testing.T) {
 		t.Errorf("another contact: %s", out)
 	}
 	c.asks, c.in = true, "2\n"
-	if r := c.run("erase", "--account", "1", "--event", tracedID.String()); r.code != exitFailed || !strings.Contains(r.err, "nothing was erased") {
+	if r := c.run("erase", "--account", "1", "--event-id", tracedID.String()); r.code != exitFailed || !strings.Contains(r.err, "nothing was erased") {
 		t.Errorf("another answer: exit %d: %s", r.code, r.err)
 	}
 	c.in = "1\n"
