@@ -386,7 +386,13 @@ func TestAReplayAndAWebhookThatIsNotThere(t *testing.T) {
 	}
 	b.eventually("the end of the third webhook's part", func() (bool, string) {
 		succeeded, cancelled := part()
-		return succeeded+cancelled == 500 && cancelled > 0, fmt.Sprintf("%d succeeded, %d cancelled", succeeded, cancelled)
+		if succeeded+cancelled == 500 && cancelled > 0 {
+			return true, ""
+		}
+		return false, fmt.Sprintf("%d succeeded, %d cancelled; %s", succeeded, cancelled, scan[string](b, `
+SELECT format('%s scheduled, %s wait until %s, it is %s', s.scheduled, count(d.*), max(d.at), now())
+  FROM relay.replay_streams s LEFT JOIN relay.due d ON d.replay_id = s.replay_id AND d.webhook_id = s.webhook_id
+ WHERE s.replay_id = $1 AND s.webhook_id = $2 GROUP BY s.scheduled`, replay, int64(ends.ID)))
 	})
 	b.command(waits, domain.EnableWebhook{})
 	succeeded, _ := part()
