@@ -300,6 +300,14 @@ func TestAReplayIsPausedResumedAndCancelled(t *testing.T) {
 	operator(`SELECT relay.request_replay(relay.plan_replay(since => now() - interval '1 h', webhook_id => $1))`, int64(hook.ID))
 	b.eventually("the replay under way", func() (bool, string) { n := g.count(0); return n == 4, fmt.Sprintf("%d under way", n) })
 
+	runs := func(replay int) {
+		t.Helper()
+		b.eventually("that it runs", func() (bool, string) {
+			is := scan[string](b, `SELECT state FROM audit.replays WHERE replay_id = $1`, replay)
+			return is == "running", is
+		})
+	}
+	runs(1)
 	operator(`SELECT relay.pause_replay(1)`)
 	b.publish(1, "c1", 61, 1)
 	b.awaitStatus("succeeded", 601)
@@ -330,6 +338,7 @@ func TestAReplayIsPausedResumedAndCancelled(t *testing.T) {
 	g = b.gate("/hook")
 	operator(`SELECT relay.request_replay(relay.plan_replay(since => now() - interval '1 h', webhook_id => $1))`, int64(hook.ID))
 	b.eventually("the second replay under way", func() (bool, string) { n := g.count(0); return n == 4, fmt.Sprintf("%d under way", n) })
+	runs(2)
 	operator(`SELECT relay.cancel_replay(2)`)
 	if is := scan[string](b, `SELECT state FROM audit.replays WHERE replay_id = 2`); is != "cancelling" {
 		t.Errorf("while attempts are under way it is %s", is)
