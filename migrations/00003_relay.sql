@@ -96,10 +96,10 @@ CREATE TABLE relay.log (
 ) PARTITION BY RANGE (event_seq);
 -- Finds the attempts that a dead relay left open.
 CREATE INDEX log_started ON relay.log (pos) WHERE type = 'attempt_started';
--- Both are of a chat event's decision and of the beginnings of its deliveries,
--- which stand next to each other there.
-CREATE INDEX log_event_id ON relay.log (event_id) WHERE event_id IS NOT NULL;
--- By type: the look-up of duplicates must not find this one fit.
+-- Those of a chat event's decision are apart from those of its deliveries: the
+-- look-up of duplicates must find this one fit, and no other.
+CREATE INDEX log_event_id ON relay.log (event_id) WHERE webhook_id = 0;
+CREATE INDEX log_scheduled_event_id ON relay.log (event_id) WHERE type = 'scheduled';
 CREATE INDEX log_account ON relay.log (account_id, event_seq) WHERE type IN ('routed', 'scheduled');
 CREATE INDEX log_delivery_id ON relay.log (delivery_id) WHERE delivery_id IS NOT NULL;
 CREATE INDEX log_webhook ON relay.log (webhook_id, event_seq) WHERE delivery_id IS NOT NULL;
