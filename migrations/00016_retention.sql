@@ -582,7 +582,7 @@ SELECT x.event_seq, x.account_id, x.erasure_id, x.at
   FROM relay.erased x
  WHERE x.at IS NOT NULL;
 
--- As in 00015; what retention did is of all accounts, and an auditor's alone, as
+-- As in 00014; what retention did is of all accounts, and an auditor's alone, as
 -- seals are.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION relay.guard_views() RETURNS void
@@ -608,7 +608,7 @@ SELECT relay.guard('relay.erasures');
 SELECT relay.guard('relay.erased');
 SELECT relay.guard_views();
 
--- As in 00015, for three tables.
+-- As in 00014, for three tables.
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION relay.keep_targets() RETURNS trigger
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp

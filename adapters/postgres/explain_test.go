@@ -66,7 +66,7 @@ func (c explainingConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	full, ok := conn.(fullConn)
+	full, ok := conn.(pqConn)
 	if !ok {
 		return nil, errors.Join(fmt.Errorf("%T lacks what a connection of pq has", conn), conn.Close())
 	}
@@ -78,21 +78,8 @@ func (c explainingConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	return explainingConn{full, c.to}, nil
 }
 
-// fullConn is what database/sql asks a connection of pq for.
-type fullConn interface {
-	driver.Conn
-	driver.ConnBeginTx
-	driver.ConnPrepareContext
-	driver.ExecerContext
-	driver.QueryerContext
-	driver.NamedValueChecker
-	driver.Pinger
-	driver.SessionResetter
-	driver.Validator
-}
-
 type explainingConn struct {
-	fullConn
+	pqConn
 	to *explainer
 }
 
@@ -105,11 +92,11 @@ func (c explainingConn) QueryContext(ctx context.Context, query string, args []d
 	c.to.mu.Lock()
 	c.to.plans = append(c.to.plans, e)
 	c.to.mu.Unlock()
-	return c.fullConn.QueryContext(ctx, query, args)
+	return c.pqConn.QueryContext(ctx, query, args)
 }
 
 func (c explainingConn) explain(ctx context.Context, query string, args []driver.NamedValue) (explained, error) {
-	rows, err := c.fullConn.QueryContext(ctx, `EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) `+query, args)
+	rows, err := c.pqConn.QueryContext(ctx, `EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) `+query, args)
 	if err != nil {
 		return explained{}, err
 	}
