@@ -151,7 +151,7 @@ SELECT e.seq, w.id, 0, e.account_id, (e.seq << 20) + w.id, 1, now(), 1, CASE w.i
 // the planner knows of the tables.
 func TestPollsReadOnlyWhatIsNew(t *testing.T) {
 	t.Parallel()
-	const routed, all, batch = 200_000, 250_000, 1000
+	const routed, all, batch = 200_000, 250_000, 2000
 	db := pgtest.New(t).SQL
 	tail, _ := newTail(t, db, nil)
 	head, err := postgres.NewChain(db).Head(t.Context())

@@ -91,7 +91,7 @@ type TailConfig struct {
 	Ready func(stop <-chan struct{})
 	// Wake tells of inserts while the tail sleeps. nil: it only polls.
 	Wake <-chan struct{}
-	// BatchRows is the most rows in a batch. Default 1000.
+	// BatchRows is the most rows in a batch. Default 2000.
 	BatchRows int
 	// BatchBytes is about the most payload and metadata in a batch. Default
 	// 8 MiB.
@@ -111,7 +111,7 @@ type TailConfig struct {
 
 func (c *TailConfig) setDefaults() {
 	if c.BatchRows == 0 {
-		c.BatchRows = 1000
+		c.BatchRows = 2000
 	}
 	if c.BatchBytes == 0 {
 		c.BatchBytes = 8 << 20

@@ -14,8 +14,9 @@ import (
 // The limits of the dispatcher's memory.
 const (
 	// maxFresh is how many first deliveries may be in memory before the tail
-	// waits.
-	maxFresh = 4000
+	// waits: those of some full batches, so that there is work while the next is
+	// read.
+	maxFresh = 8000
 	// maxQueue is how many of them one webhook may have before it overflows.
 	maxQueue = maxFresh / 2
 	// maxBodies is how many bytes of bodies may wait in memory before the tail
@@ -47,6 +48,7 @@ type dispatcher struct {
 	logger   *slog.Logger
 	meter    Meter
 	inbox    inbox
+	spare    mail // takes turns with the inbox's
 
 	queues map[domain.WebhookID]*queue
 	since  string                              // snapshot behind which refresh looks for changes
@@ -128,14 +130,27 @@ type lostAttempt struct {
 	it *item
 }
 
-// inbox is what other goroutines hand to the dispatcher.
+// inbox is where other goroutines hand over what the dispatcher is to do.
 type inbox struct {
-	mu       sync.Mutex
+	mu   sync.Mutex
+	mail mail
+	wake chan struct{}
+}
+
+type mail struct {
 	batches  []*outbox.Batch
 	recorded []*step
 	outcomes []outcome
 	calls    []func()
-	wake     chan struct{}
+}
+
+// empty gives the same lists for the next mail.
+func (m mail) empty() mail {
+	clear(m.batches)
+	clear(m.recorded)
+	clear(m.outcomes)
+	clear(m.calls)
+	return mail{m.batches[:0], m.recorded[:0], m.outcomes[:0], m.calls[:0]}
 }
 
 type outcome struct {
@@ -144,9 +159,10 @@ type outcome struct {
 	outcome domain.Outcome
 }
 
-func (in *inbox) put(add func()) {
+// put hands over what add puts into the mail.
+func (in *inbox) put(add func(*mail)) {
 	in.mu.Lock()
-	add()
+	add(&in.mail)
 	in.mu.Unlock()
 	select {
 	case in.wake <- struct{}{}:
@@ -155,7 +171,16 @@ func (in *inbox) put(add func()) {
 }
 
 // call runs f in the dispatcher's goroutine.
-func (in *inbox) call(f func()) { in.put(func() { in.calls = append(in.calls, f) }) }
+func (in *inbox) call(f func()) { in.put(func(m *mail) { m.calls = append(m.calls, f) }) }
+
+// take gives what was put, and leaves spare, an empty one, in its place.
+func (in *inbox) take(spare mail) mail {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	taken := in.mail
+	in.mail = spare
+	return taken
+}
 
 func newDispatcher(store Store, webhooks Webhooks, policy domain.RetryPolicy, now func() time.Time, logger *slog.Logger) *dispatcher {
 	return &dispatcher{
@@ -181,7 +206,7 @@ func newDispatcher(store Store, webhooks Webhooks, policy domain.RetryPolicy, no
 // confirmed takes a batch that the tail has seen committed. It never blocks:
 // what memory does not hold is read from the log.
 func (d *dispatcher) confirmed(batch *outbox.Batch) {
-	d.inbox.put(func() { d.inbox.batches = append(d.inbox.batches, batch) })
+	d.inbox.put(func(m *mail) { m.batches = append(m.batches, batch) })
 }
 
 // reloaded takes the number of the chain's head.
@@ -202,12 +227,12 @@ func (d *dispatcher) ready(stop <-chan struct{}) {
 
 // recorded takes a group of steps from the recorder.
 func (d *dispatcher) recorded(steps []*step) {
-	d.inbox.put(func() { d.inbox.recorded = append(d.inbox.recorded, steps...) })
+	d.inbox.put(func(m *mail) { m.recorded = append(m.recorded, steps...) })
 }
 
 // finished takes the outcome of an attempt.
 func (d *dispatcher) finished(it *item, attempt int, o domain.Outcome) {
-	d.inbox.put(func() { d.inbox.outcomes = append(d.inbox.outcomes, outcome{it, attempt, o}) })
+	d.inbox.put(func(m *mail) { m.outcomes = append(m.outcomes, outcome{it, attempt, o}) })
 }
 
 // run dispatches until ctx ends. When stop is closed it starts nothing more,
@@ -235,27 +260,25 @@ func (d *dispatcher) run(ctx context.Context, stop <-chan struct{}) error {
 
 // take empties the inbox: outcomes before new work.
 func (d *dispatcher) take() {
-	d.inbox.mu.Lock()
-	batches, recorded, outcomes, calls := d.inbox.batches, d.inbox.recorded, d.inbox.outcomes, d.inbox.calls
-	d.inbox.batches, d.inbox.recorded, d.inbox.outcomes, d.inbox.calls = nil, nil, nil, nil
-	d.inbox.mu.Unlock()
-	for _, s := range recorded {
+	in := d.inbox.take(d.spare)
+	for _, s := range in.recorded {
 		d.onRecorded(s)
 	}
-	for _, o := range outcomes {
+	for _, o := range in.outcomes {
 		d.onOutcome(o)
 	}
-	for _, f := range calls {
+	for _, f := range in.calls {
 		f()
 	}
 	d.openBarriers()
-	for _, batch := range batches {
+	for _, batch := range in.batches {
 		d.feed.head = max(d.feed.head, batch.No)
 		d.commit = max(d.commit, batch.Commit) // what is started from here on comes later
 		if len(d.feed.ready) < 8*maxBatches {
 			d.feed.ready = append(d.feed.ready, batch)
 		}
 	}
+	d.spare = in.empty()
 }
 
 // work does all that can be done now.

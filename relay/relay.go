@@ -49,7 +49,7 @@ type Config struct {
 	Policy domain.RetryPolicy
 	// MaxBody is the largest body in bytes. Default 1 MiB.
 	MaxBody int
-	// BatchRows is the most rows routed by one statement. Default 1000.
+	// BatchRows is the most rows routed by one statement. Default 2000.
 	BatchRows int
 	// Grace is how long a stop waits for attempts under way beyond the longest
 	// timeout. Default: DefaultGrace.
@@ -244,6 +244,7 @@ func (r *Relay) work(ctx context.Context, id int64, place Place, logger *slog.Lo
 	if !r.config.NoSend {
 		group.Go(func() error { return d.recorder.run(inner) })
 		group.Go(func() error { defer close(dispatched); return d.run(inner, stop) })
+		group.Go(func() error { senders.run(inner); return nil })
 		group.Go(func() error { d.refresh(inner, r.config.Notices.Webhooks, webhooksInterval); return nil })
 		group.Go(func() error { replayer.run(inner, r.config.Notices.Replays); return nil })
 		group.Go(func() error { d.watchEndings(inner, id, r.config.Notices.Endings, endingsInterval); return nil })
@@ -274,7 +275,7 @@ func (r *Relay) work(ctx context.Context, id int64, place Place, logger *slog.Lo
 	}
 	cancel()
 	err = group.Wait()
-	senders.wg.Wait()
+	senders.close()
 	if errors.Is(err, ErrFenced) || errors.Is(err, ErrAnotherServer) {
 		return err
 	}

@@ -4,29 +4,33 @@ import (
 	"context"
 	"crypto/rand"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/outrider-relay/outrider/domain"
 )
 
 // senders make the POSTs. Workers are kept for reuse: their stacks have grown
-// to what an HTTP request needs.
+// to what an HTTP request needs. They wait for nothing but their next POST,
+// which is as cheap as waiting can be.
 type senders struct {
 	sender   Sender
 	lease    *lease
 	finished func(it *item, attempt int, outcome domain.Outcome)
 	jobs     chan job
 	ctx      func() context.Context // ends when the grace of a stop is over
+	workers  atomic.Int64
 	wg       sync.WaitGroup
 }
 
+// job is a POST to make. A worker that gets one without a request ends.
 type job struct {
 	it      *item
 	request *Request
 }
 
-// idleWorker is how long a worker waits for its next POST.
-const idleWorker = 5 * time.Second
+// retireEvery is how often some of the workers that have nothing to do end.
+const retireEvery = time.Second
 
 func newSenders(ctx context.Context, sender Sender, lease *lease, finished func(*item, int, domain.Outcome)) *senders {
 	return &senders{sender: sender, lease: lease, finished: finished, jobs: make(chan job), ctx: func() context.Context { return ctx }}
@@ -38,24 +42,49 @@ func (s *senders) send(it *item, request *Request) {
 	select {
 	case s.jobs <- j:
 	default:
+		s.workers.Add(1)
 		s.wg.Go(func() { s.work(j) })
 	}
 }
 
 func (s *senders) work(j job) {
-	timer := time.NewTimer(idleWorker)
-	defer timer.Stop()
-	for {
+	defer s.workers.Add(-1)
+	for j.request != nil {
 		s.post(j)
-		timer.Reset(idleWorker)
+		j = <-s.jobs
+	}
+}
+
+// run lets workers that a quiet time leaves idle end, an eighth at a time, until
+// ctx ends.
+func (s *senders) run(ctx context.Context) {
+	ticker := time.NewTicker(retireEvery)
+	defer ticker.Stop()
+	for {
 		select {
-		case j = <-s.jobs:
-		case <-timer.C:
-			return
-		case <-s.ctx().Done():
+		case <-ticker.C:
+			s.retire(s.workers.Load()/8 + 1)
+		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// retire ends up to n idle workers.
+func (s *senders) retire(n int64) {
+	for range n {
+		select {
+		case s.jobs <- job{}:
+		default:
+			return
+		}
+	}
+}
+
+// close ends all workers once they are idle. Nothing may be sent any more.
+func (s *senders) close() {
+	close(s.jobs)
+	s.wg.Wait()
 }
 
 // post sends only while the lease has a margin: a relay that was suspended may

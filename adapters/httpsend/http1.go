@@ -28,6 +28,9 @@ type conn struct {
 	broken   error // why no more can be read
 	expires  time.Time
 
+	done   <-chan struct{} // of the context whose end is the connection's
+	undone func() bool
+
 	socket syscall.RawConn
 	quiet  bool // what peek found
 	peek   func(fd uintptr) bool
@@ -51,7 +54,41 @@ func (c *conn) Read(b []byte) (int, error) {
 }
 
 // abort closes without a farewell: TLS would wait for room to send one.
-func (c *conn) abort() { _ = c.tcp.Close() }
+func (c *conn) abort() {
+	c.forget()
+	_ = c.tcp.Close()
+}
+
+// Close closes a connection that waits.
+func (c *conn) Close() error {
+	c.forget()
+	return c.Conn.Close()
+}
+
+// past is a deadline that interrupts.
+var past = time.Unix(1, 0)
+
+// heed makes ctx's end the connection's, beyond the POST that asks for it: most
+// come with the same ctx. It is false where an earlier one has ended it.
+func (c *conn) heed(ctx context.Context) bool {
+	if ctx.Done() == c.done {
+		return true
+	}
+	if !c.forget() {
+		return false
+	}
+	c.done, c.undone = ctx.Done(), context.AfterFunc(ctx, func() { _ = c.SetDeadline(past) })
+	return true
+}
+
+// forget lets go of the context. It is false where that has ended.
+func (c *conn) forget() bool {
+	if c.done == nil {
+		return true
+	}
+	c.done = nil
+	return c.undone()
+}
 
 // readers are buffers for connections in use; those that wait need none.
 var readers = sync.Pool{New: func() any { return bufio.NewReader(nil) }}
@@ -67,9 +104,9 @@ func (s *Sender) http1(ctx context.Context, p *post) domain.Outcome {
 		if c == nil {
 			break
 		}
-		// The deadline comes first: one that has passed would answer for the
-		// socket.
-		if c.SetDeadline(p.deadline) != nil || !c.alive() {
+		// The deadline comes before the look at the socket: one that has passed
+		// would answer for it.
+		if !c.heed(ctx) || c.SetDeadline(p.deadline) != nil || !c.alive() {
 			c.abort()
 			continue
 		}
@@ -85,6 +122,7 @@ func (s *Sender) http1(ctx context.Context, p *post) domain.Outcome {
 		p.target.host.http2.Store(true)
 		return s.http2(ctx, p, c)
 	}
+	c.heed(ctx)
 	_ = c.SetDeadline(p.deadline)
 	outcome, _ := s.exchange(ctx, p, c)
 	return outcome
@@ -101,11 +139,12 @@ func (s *Sender) dial(ctx context.Context, p *post) (*conn, *failure) {
 // took no byte: only then may the POST be made on another one, for what was
 // written may have been acted upon.
 func (s *Sender) exchange(ctx context.Context, p *post, c *conn) (outcome domain.Outcome, sent bool) {
-	interrupted := interrupt(ctx, c)
+	if ctx.Err() != nil {
+		_ = c.SetDeadline(past) // the POST's own may have come after ctx's end
+	}
 	n, err := c.Write(p.request)
 	if err != nil && n == 0 && c.used && !timedOut(err) {
 		c.abort()
-		interrupted()
 		return domain.Outcome{}, false
 	}
 	written := func() bool { return err == nil }
@@ -123,7 +162,7 @@ func (s *Sender) exchange(ctx context.Context, p *post, c *conn) (outcome domain
 		c.abort() // ends a write as well
 	}
 	again = written() && again
-	if interrupted() || !again {
+	if ctx.Err() != nil || !again {
 		c.abort()
 		return outcome, true
 	}
@@ -150,16 +189,6 @@ func (c *conn) writeOn(p *post) func() bool {
 		}
 		return <-done
 	}
-}
-
-// interrupt makes ctx's end the connection's. The function it returns lets go
-// of the connection and tells whether that has happened.
-func interrupt(ctx context.Context, c *conn) func() bool {
-	if ctx.Done() == nil {
-		return func() bool { return false }
-	}
-	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
-	return func() bool { return !stop() }
 }
 
 // receive reads the response and says whether the connection can be used again.

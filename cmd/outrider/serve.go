@@ -49,7 +49,7 @@ const defaultListen = "127.0.0.1:7580"
 // collected, twice Go's default growth: a relay has some 25 MB in use and a
 // thousand stacks to look through, which at full speed cost it a sixth of its
 // CPU time. The variable GOGC says otherwise.
-const gcPercent = 200
+const gcPercent = 150
 
 func (a *app) serveCommand() *cobra.Command {
 	var noSend, unsafe, expose bool
