@@ -12,8 +12,9 @@ import (
 // Names of the workloads that run where none is named, in their order.
 var Names = []string{"a", "b", "c", "d", "e", "f", "g", "i"}
 
-// AllNames are those and h, which takes long to prepare and is run by name.
-var AllNames = []string{"a", "b", "c", "d", "e", "f", "g", "h", "i"}
+// AllNames are those and two that are run by name: h takes long to prepare, and
+// j takes a replay beside what others measure.
+var AllNames = []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j"}
 
 // Run measures.
 type Run struct {
@@ -55,6 +56,7 @@ func (r *Run) Do(ctx context.Context, names []string) ([]Workload, error) {
 		{[]string{"e", "g", "i"}, r.growth},
 		{[]string{"f"}, r.inserts},
 		{[]string{"h"}, r.audit},
+		{[]string{"j"}, r.replaying},
 	} {
 		wanted := slices.DeleteFunc(slices.Clone(group.names), func(name string) bool { return !slices.Contains(names, name) })
 		if len(wanted) == 0 {
@@ -147,4 +149,5 @@ var Titles = map[string]string{
 	"g": "memory with a backlog, and with 1,000,000 deliveries waiting",
 	"h": "audit queries over 10,000,000 attempts of 30 days",
 	"i": "from a relay's start to the first arrival, behind 5,000,000 rows of history",
+	"j": "100,000 deliveries are replayed: what fresh events notice, at 1,000 events/s",
 }

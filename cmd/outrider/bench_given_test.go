@@ -49,7 +49,7 @@ func TestBenchNamesTheCommandThatMigrates(t *testing.T) {
 func TestBenchMeasuresOnAGivenDatabase(t *testing.T) {
 	t.Parallel()
 	db := pgtest.NewOn(t, pgtest.NewServer(t, nil))
-	report := quickBench(t, db.DSN, "--workload", "b,d,e,f,g,h,i")
+	report := quickBench(t, db.DSN, "--workload", "b,d,e,f,g,h,i,j")
 	if report.Database.Private || !strings.Contains(report.Database.Left, "900000000000 to 900000000049") {
 		t.Errorf("the database is %+v", report.Database)
 	}
@@ -63,7 +63,7 @@ func TestBenchMeasuresOnAGivenDatabase(t *testing.T) {
 	}
 	checkMeasures(t, report, map[string][]string{
 		"b": {"p50", "p99_3000"}, "d": {"here_ratio"},
-		"e": nil, "f": {"ratio", "busy"}, "g": {"memory"}, "h": nil, "i": nil,
+		"e": nil, "f": {"ratio", "busy"}, "g": {"memory"}, "h": nil, "i": nil, "j": {"replay_ratio"},
 	})
 	var foreign, webhooks, tables int
 	err := db.SQL.QueryRowContext(t.Context(), `
