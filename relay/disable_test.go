@@ -37,7 +37,7 @@ func TestWhatADisablingCancelledIsNeverSent(t *testing.T) {
 	r.stop()
 
 	r = b.start(noSend)
-	const backlog = 2500 // more than one batch, and more than one webhook has in memory
+	const backlog = 4500 // more than one batch, and more than one webhook has in memory
 	b.exec(`INSERT INTO outbox.events (account_id, event, payload) SELECT 2, 'message_created', json_build_object('id', i) FROM generate_series(1, $1::int) i`, backlog)
 	b.awaitStatus("pending", backlog)
 	r.stop()
@@ -181,4 +181,52 @@ func TestWhatADisablingBringsBackBesideTheTurnIsCancelled(t *testing.T) {
 	b.awaitStatus("succeeded", 2)
 	close(slow.goOn)
 	b.awaitStatus("cancelled", 2)
+}
+
+// TestAClockBehindTheDatabasesFindsWhatIsHurried: what waits is made due by the
+// clock that is asked whether it is.
+func TestAClockBehindTheDatabasesFindsWhatIsHurried(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	paused, ends := b.webhook(1, "/paused", nil), b.webhook(2, "/ends", nil)
+	b.command(paused, domain.PauseWebhook{})
+	b.command(ends, domain.PauseWebhook{})
+	b.start(func(c *relay.Config) { c.Now = func() time.Time { return time.Now().Add(-10 * time.Minute) } })
+	b.publish(1, "c", 1, 3)
+	b.publish(2, "c", 1, 3)
+	b.awaitStatus("held", 6)
+	b.command(paused, domain.EnableWebhook{})
+	b.command(ends, domain.DisableWebhook{Reason: "test"})
+	b.awaitStatus("succeeded", 3)
+	b.awaitStatus("cancelled", 3)
+}
+
+// TestASuccessorWhoseClockIsBehindFindsWhatOverflowed, though a predecessor's
+// clock says that it comes later.
+func TestASuccessorWhoseClockIsBehindFindsWhatOverflowed(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.webhook(1, "/hook", func(s *domain.Settings) { s.Timeout = time.Second })
+	answering := make(chan struct{})
+	b.receiver.on("/hook", func(w http.ResponseWriter, req *http.Request) {
+		select {
+		case <-answering:
+			w.WriteHeader(http.StatusNoContent)
+		case <-req.Context().Done():
+		}
+	})
+	first := b.start(func(c *relay.Config) {
+		c.Now = func() time.Time { return time.Now().Add(10 * time.Minute) }
+		c.Grace = 10 * time.Millisecond
+	})
+	const n = 6000 // more than one webhook has in memory
+	b.exec(`INSERT INTO outbox.events (account_id, event, payload) SELECT 1, 'message_created', json_build_object('id', i) FROM generate_series(1, $1::int) i`, n)
+	b.eventually("an overflow", func() (bool, string) {
+		n := scan[int](b, `SELECT count(*) FROM relay.due WHERE kind = 'o' AND at > now() + interval '5 min'`)
+		return n > 0, fmt.Sprint(n)
+	})
+	first.stop()
+	close(answering)
+	b.start(nil)
+	b.awaitStatus("succeeded", n)
 }

@@ -57,13 +57,14 @@ type dispatcher struct {
 	marked []*queue                            // to be looked at
 	out    []*step                             // for the recorder
 	steps  int                                 // with the recorder
-	// submitted and settledSteps count all that went to the recorder and came
-	// back; barriers wait for some of them.
-	submitted, settledSteps int64
-	barriers                []barrier
-	parked                  map[domain.DeliveryKey]struct{} // in memory and in the due table
-	open                    map[domain.DeliveryKey]int64    // attempts under way, by the place of their start
-	lost                    []lostAttempt                   // of dead relays, to be given up
+	// submitted and cameBack count all that went to the recorder and came back;
+	// barriers wait for some of them.
+	submitted, cameBack tally
+	replayReads         laneReads
+	barriers            []barrier
+	parked              map[domain.DeliveryKey]struct{} // in memory and in the due table
+	open                map[domain.DeliveryKey]int64    // attempts under way, by the place of their start
+	lost                []lostAttempt                   // of dead relays, to be given up
 
 	unreadable map[domain.DeliveryKey]struct{} // passed over, and told
 
@@ -312,7 +313,9 @@ func (d *dispatcher) work(ctx context.Context) {
 	}
 	d.flush()
 	d.steps += len(d.out)
-	d.submitted += int64(len(d.out))
+	for _, s := range d.out {
+		d.submitted.count(s)
+	}
 	d.recorder.submit(d.out)
 	d.out = nil
 	if wants := d.fresh < maxFresh && d.bodies < maxBodies && len(d.feed.ready) < maxBatches; wants != d.hungry.Load() {

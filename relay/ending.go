@@ -41,12 +41,12 @@ func newEndings(read Endings) endings {
 
 // watchEndings lets the dispatcher end what is to end, until ctx ends: at once
 // when told, else every interval.
-func (d *dispatcher) watchEndings(ctx context.Context, relayID int64, told <-chan struct{}, interval time.Duration) {
+func (d *dispatcher) watchEndings(ctx context.Context, relayID int64, clock func() time.Time, told <-chan struct{}, interval time.Duration) {
 	var seen Endings
 	for {
 		read, err := d.store.Endings(ctx)
 		if err == nil {
-			err = d.enforce(ctx, relayID, read, seen)
+			err = d.enforce(ctx, relayID, clock, read, seen)
 		}
 		switch {
 		case err == nil:
@@ -65,12 +65,16 @@ func (d *dispatcher) watchEndings(ctx context.Context, relayID int64, told <-cha
 
 // enforce makes the dispatcher know the endings, says so on record once nothing
 // that it had begun before is on its way there, and brings back what waits.
-func (d *dispatcher) enforce(ctx context.Context, relayID int64, now, seen Endings) error {
+func (d *dispatcher) enforce(ctx context.Context, relayID int64, clock func() time.Time, now, seen Endings) error {
 	if now.Below != seen.Below || !slices.Equal(now.Events, seen.Events) {
 		known := make(chan struct{})
 		d.inbox.call(func() {
 			d.endings = newEndings(now)
-			d.barriers = append(d.barriers, barrier{d.submitted + int64(len(d.out)), known})
+			begun := d.submitted
+			for _, s := range d.out {
+				begun.count(s)
+			}
+			d.barriers = append(d.barriers, barrier{begun, known})
 		})
 		select {
 		case <-known:
@@ -84,7 +88,7 @@ func (d *dispatcher) enforce(ctx context.Context, relayID int64, now, seen Endin
 	if now.Below == 0 && len(now.Events) == 0 {
 		return nil
 	}
-	ids, err := d.store.HurryEndings(ctx, now)
+	ids, err := d.store.HurryEndings(ctx, now, clock())
 	if len(ids) > 0 {
 		d.inbox.call(func() { d.bringForward(ids) })
 	}
@@ -111,15 +115,27 @@ func (d *dispatcher) bringForward(ids []domain.WebhookID) {
 	}
 }
 
-// barrier is closed once that many steps came back from the recorder.
+// barrier is opened once that many steps came back from the recorder.
 type barrier struct {
-	steps int64
+	steps tally
 	open  chan struct{}
+}
+
+// tally counts steps. Those of replays are apart: the recorder keeps each kind in
+// its order.
+type tally struct{ fresh, replays int64 }
+
+func (t *tally) count(s *step) {
+	if s.replays() {
+		t.replays++
+	} else {
+		t.fresh++
+	}
 }
 
 func (d *dispatcher) openBarriers() {
 	d.barriers = slices.DeleteFunc(d.barriers, func(b barrier) bool {
-		if d.settledSteps < b.steps {
+		if d.cameBack.fresh < b.steps.fresh || d.cameBack.replays < b.steps.replays {
 			return false
 		}
 		close(b.open)

@@ -181,16 +181,18 @@ type Store interface {
 	// Blocked counts what waits by ordering key.
 	Blocked(ctx context.Context) ([]Blocked, error)
 	// Overflowed lists the webhooks that have something due or in overflow, or
-	// something that waits although they are disabled or deleted.
-	Overflowed(ctx context.Context) ([]domain.WebhookID, error)
+	// something that waits although they are disabled or deleted. What is in
+	// overflow by a clock that was ahead of this one is due from now on.
+	Overflowed(ctx context.Context, now time.Time) ([]domain.WebhookID, error)
 	// Hurry makes what a webhook's pause held back due now, or all that waits
-	// of it.
-	Hurry(ctx context.Context, webhook domain.WebhookID, all bool) error
+	// of it. The relay's clock says when that is: by another one that is ahead,
+	// nobody would find it.
+	Hurry(ctx context.Context, webhook domain.WebhookID, all bool, now time.Time) error
 	// Endings reads what is to end although its time has not come.
 	Endings(ctx context.Context) (Endings, error)
-	// HurryEndings makes all that waits of it due now, and lists the webhooks
-	// that it made something due of.
-	HurryEndings(ctx context.Context, endings Endings) ([]domain.WebhookID, error)
+	// HurryEndings makes all that waits of it due now, by the relay's clock, and
+	// lists the webhooks that it made something due of.
+	HurryEndings(ctx context.Context, endings Endings, now time.Time) ([]domain.WebhookID, error)
 	// EndingsSeen says on record that the relay begins nothing of it any more.
 	EndingsSeen(ctx context.Context, relayID int64, endings Endings) error
 }

@@ -106,8 +106,11 @@ type lane struct {
 	// so that nothing overtakes what waits there.
 	overflow bool
 	loading  bool
-	cursor   Cursor
-	read     time.Time // up to when the last read looked
+	// news says that there may be rows behind the cursor: else a read would only
+	// find again that there are none.
+	news   bool
+	cursor Cursor
+	read   time.Time // up to when the last read looked
 	// unsaved are the times of rows on their way to the due table, asked counts
 	// the reasons to read it: a read that began before the newest of them ends
 	// no overflow.

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/outrider-relay/outrider/domain"
@@ -90,9 +91,9 @@ func (d *dispatcher) configure(hook domain.Webhook) {
 
 // hurry brings back what waits of a webhook: all, or what its pause held.
 func (d *dispatcher) hurry(q *queue, all bool) {
-	id := q.hook.ID
+	id, now := q.hook.ID, d.now()
 	d.later("waiting", func(ctx context.Context) (func(), error) {
-		err := d.store.Hurry(ctx, id, all)
+		err := d.store.Hurry(ctx, id, all, now)
 		return func() {
 			for l := range lanes {
 				d.overflow(q, l)
@@ -199,6 +200,39 @@ func (d *dispatcher) readDue() {
 	}, func() { d.free(room); d.due.reading, d.due.cursor, d.due.next = false, cursor, now })
 }
 
+// laneReads lets lanes of replays be read one after the other: a replay to many
+// webhooks would else read all at once, and fresh deliveries would wait for it.
+type laneReads struct {
+	reading bool
+	waiting []*queue
+}
+
+// mayRead says whether a lane may be read now. One that may not is looked at
+// again when it is its turn.
+func (d *dispatcher) mayRead(q *queue, l int) bool {
+	switch {
+	case l == freshLane:
+		return true
+	case !d.replayReads.reading:
+		return true
+	case !slices.Contains(d.replayReads.waiting, q):
+		d.replayReads.waiting = append(d.replayReads.waiting, q)
+	}
+	return false
+}
+
+// nextRead ends the read of a lane.
+func (d *dispatcher) nextRead(l int) {
+	if l == freshLane {
+		return
+	}
+	d.replayReads.reading = false
+	if len(d.replayReads.waiting) > 0 {
+		d.mark(d.replayReads.waiting[0])
+		d.replayReads.waiting = d.replayReads.waiting[1:]
+	}
+}
+
 // readLane brings back what overflowed. Once nothing is left, new work goes
 // into memory again.
 func (d *dispatcher) readLane(q *queue, l int) {
@@ -213,16 +247,23 @@ func (d *dispatcher) readLane(q *queue, l int) {
 			return // it is looked at again when they are saved
 		}
 	}
-	lane.loading, lane.read = true, later(lane.read, now)
+	lane.loading, lane.news, lane.read = true, false, later(lane.read, now)
+	if l == replayLane {
+		d.replayReads.reading = true
+	}
 	id, cursor, asked, unsaved := q.hook.ID, lane.cursor, lane.asked, len(lane.unsaved)
 	room := d.reserve(laneBytes)
 	d.later("overflow", func(ctx context.Context) (func(), error) {
 		found, err := d.store.DueOf(ctx, id, l == replayLane, cursor, now, laneLimit, room)
 		return func() {
 			lane.loading = false
+			d.nextRead(l)
 			d.free(room)
 			if n := len(found); n > 0 && lane.cursor == cursor {
 				lane.cursor = Cursor{At: found[n-1].Due.At, Pos: found[n-1].Due.Pos}
+			}
+			if len(found) == laneLimit {
+				lane.news = true
 			}
 			// Drained, unless something was added that the read did not see.
 			if len(found) < laneLimit && unsaved == 0 && lane.asked == asked {
@@ -234,7 +275,12 @@ func (d *dispatcher) readLane(q *queue, l int) {
 			d.comeBack(found, domain.ReleaseElapsed, false)
 			d.mark(q)
 		}, err
-	}, func() { d.free(room); lane.loading = false; d.mark(q) })
+	}, func() {
+		d.nextRead(l)
+		d.free(room)
+		lane.loading, lane.news = false, true
+		d.mark(q)
+	})
 }
 
 func later(a, b time.Time) time.Time {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,6 +28,9 @@ type step struct {
 	commit int64
 }
 
+// replays says whether it is a replay's, which gives way to others.
+func (s *step) replays() bool { return s.Key.ReplayID != 0 }
+
 type stepKind int
 
 const (
@@ -48,11 +52,21 @@ type recorder struct {
 
 	mu      sync.Mutex
 	pending []*step
+	behind  []*step // those of replays
 	wake    chan struct{}
 }
 
-// maxGroup bounds a transaction; an entry's ordinal must fit in 20 bits.
-const maxGroup = 4096
+const (
+	// maxGroup bounds a transaction; an entry's ordinal must fit in 20 bits.
+	maxGroup = 4096
+	// maxBehind is how many steps of replays a group has at most: what fresh
+	// deliveries record waits for these too.
+	maxBehind = 16
+	// behindShare is how many times as long as a group with steps of replays
+	// took the next ones of theirs wait: that is how much of the recorder, and
+	// of the database behind it, is left to fresh deliveries, however slow it is.
+	behindShare = 4
+)
 
 // recordTimeout bounds one transaction. It is shorter than a lease.
 const recordTimeout = 2 * time.Second
@@ -67,7 +81,13 @@ func (r *recorder) submit(steps []*step) {
 		return
 	}
 	r.mu.Lock()
-	r.pending = append(r.pending, steps...)
+	for _, s := range steps {
+		if s.replays() {
+			r.behind = append(r.behind, s)
+		} else {
+			r.pending = append(r.pending, s)
+		}
+	}
 	r.mu.Unlock()
 	select {
 	case r.wake <- struct{}{}:
@@ -78,22 +98,22 @@ func (r *recorder) submit(steps []*step) {
 // run writes groups until ctx ends, or another relay has taken over: then the
 // error is ErrFenced. What is pending at the end is not on record.
 func (r *recorder) run(ctx context.Context) error {
+	rested := time.NewTimer(0) // steps of replays may go on
+	defer rested.Stop()
+	resting := false
 	for {
-		r.mu.Lock()
-		group := r.pending
-		if len(group) > maxGroup {
-			group = group[:maxGroup]
-		}
-		r.pending = r.pending[len(group):]
-		r.mu.Unlock()
+		group, replays := r.next(!resting)
 		if len(group) == 0 {
 			select {
 			case <-r.wake:
-				continue
+			case <-rested.C:
+				resting = false
 			case <-ctx.Done():
 				return nil
 			}
+			continue
 		}
+		begun := time.Now()
 		err := r.write(ctx, group)
 		if errors.Is(err, errStopped) {
 			return nil
@@ -102,7 +122,33 @@ func (r *recorder) run(ctx context.Context) error {
 			return err
 		}
 		r.done(group)
+		switch {
+		case replays:
+			resting = true
+			rested.Reset(behindShare * time.Since(begun))
+		case resting:
+			select {
+			case <-rested.C:
+				resting = false
+			default:
+			}
+		}
 	}
+}
+
+// next takes the next group: fresh deliveries' steps first, and some of replays'
+// where they may go on.
+func (r *recorder) next(replays bool) (group []*step, some bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	group = r.pending[:min(len(r.pending), maxGroup)]
+	r.pending = r.pending[len(group):]
+	if n := min(len(r.behind), maxBehind, maxGroup-len(group)); replays && n > 0 {
+		group = append(slices.Clip(group), r.behind[:n]...)
+		r.behind = r.behind[n:]
+		return group, true
+	}
+	return group, false
 }
 
 // errStopped ends a recorder whose group could not be written before the stop.

@@ -247,7 +247,10 @@ func (r *Relay) work(ctx context.Context, id int64, place Place, logger *slog.Lo
 		group.Go(func() error { senders.run(inner); return nil })
 		group.Go(func() error { d.refresh(inner, r.config.Notices.Webhooks, webhooksInterval); return nil })
 		group.Go(func() error { replayer.run(inner, r.config.Notices.Replays); return nil })
-		group.Go(func() error { d.watchEndings(inner, id, r.config.Notices.Endings, endingsInterval); return nil })
+		group.Go(func() error {
+			d.watchEndings(inner, id, r.config.Now, r.config.Notices.Endings, endingsInterval)
+			return nil
+		})
 	} else {
 		close(dispatched)
 	}

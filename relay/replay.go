@@ -85,7 +85,7 @@ type Replays interface {
 
 const (
 	// replayChunk is how many deliveries are scheduled at a time.
-	replayChunk = 512
+	replayChunk = 128
 	// maxAhead is how many deliveries of a replay may be scheduled to a webhook
 	// and not begun. A slow webhook so has no more of them in the due table; the
 	// rest stays in the plan.
@@ -110,6 +110,9 @@ type replayer struct {
 	logger     *slog.Logger
 
 	open map[domain.ReplayID]*openReplay
+	// told tells of what was asked for; look, that it has and nobody looked yet.
+	told <-chan struct{}
+	look bool
 	// changed tells of deliveries that were begun: there is room for others.
 	changed chan struct{}
 	mu      sync.Mutex // guards what is ahead
@@ -174,13 +177,13 @@ func (r *replayer) begun(key domain.DeliveryKey) {
 
 // run carries replays out until ctx ends, or another relay has taken over.
 func (r *replayer) run(ctx context.Context, told <-chan struct{}) {
-	look := true
+	r.told, r.look = told, true
 	var looked time.Time
 	for {
 		wait, err := replayLook, error(nil)
-		if look || time.Since(looked) >= replayLook {
-			looked = time.Now()
-			err = r.look(ctx)
+		if r.look || time.Since(looked) >= replayLook {
+			looked, r.look = time.Now(), false
+			err = r.lookUp(ctx)
 		}
 		if err == nil {
 			wait, err = r.step(ctx)
@@ -193,10 +196,9 @@ func (r *replayer) run(ctx context.Context, told <-chan struct{}) {
 			r.forget()
 			wait = replayLook / 4
 		}
-		look = false
 		select {
 		case <-told:
-			look = true
+			r.look = true
 		case <-r.changed:
 		case <-time.After(wait):
 		case <-ctx.Done():
@@ -212,9 +214,9 @@ func (r *replayer) forget() {
 	clear(r.open)
 }
 
-// look reads which replays are open, and brings back what waits of those that
+// lookUp reads which replays are open, and brings back what waits of those that
 // go on or are cancelled.
-func (r *replayer) look(ctx context.Context) error {
+func (r *replayer) lookUp(ctx context.Context) error {
 	found, err := r.replays.Open(ctx)
 	if err != nil {
 		return err
@@ -578,12 +580,34 @@ func (r *replayer) record(ctx context.Context, id domain.ReplayID, found []Deliv
 			close(done)
 		})
 	})
-	select {
-	case <-done:
-		return paused, gone, nil
-	case <-ctx.Done():
-		return nil, nil, ctx.Err()
+	for {
+		select {
+		case <-done:
+			return paused, gone, nil
+		case <-r.told:
+			// It may take a while until they are on record: who pauses a replay
+			// does not wait for that.
+			r.look = true
+			if err := r.tellStates(ctx); err != nil {
+				return nil, nil, err
+			}
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		}
 	}
+}
+
+// tellStates lets the dispatcher know what replays may do now.
+func (r *replayer) tellStates(ctx context.Context) error {
+	found, err := r.replays.Open(ctx)
+	if err != nil {
+		return err
+	}
+	return r.tell(ctx, func() {
+		for _, f := range found {
+			r.dispatcher.replays[f.ID] = f.State
+		}
+	})
 }
 
 // beginReplay schedules new deliveries; done hears when they are on record.

@@ -30,7 +30,7 @@ func (d *dispatcher) restore(ctx context.Context, place Place) error {
 	if err != nil {
 		return fmt.Errorf("read what waits: %w", err)
 	}
-	overflowed, err := d.store.Overflowed(ctx)
+	overflowed, err := d.store.Overflowed(ctx, d.now())
 	if err != nil {
 		return fmt.Errorf("read what overflowed: %w", err)
 	}

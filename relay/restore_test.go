@@ -40,11 +40,13 @@ func (w *fakeWebhooks) Changed(_ context.Context, since string) ([]domain.Webhoo
 // nothingWaits is the store of a relay that takes over from an idle one.
 type nothingWaits struct{ Store }
 
-func (nothingWaits) Head(context.Context) (int64, error)                    { return 0, nil }
-func (nothingWaits) Blocked(context.Context) ([]Blocked, error)             { return nil, nil }
-func (nothingWaits) Overflowed(context.Context) ([]domain.WebhookID, error) { return nil, nil }
-func (nothingWaits) Open(context.Context, int64) ([]Delivery, error)        { return nil, nil }
-func (nothingWaits) Endings(context.Context) (Endings, error)               { return Endings{}, nil }
+func (nothingWaits) Head(context.Context) (int64, error)        { return 0, nil }
+func (nothingWaits) Blocked(context.Context) ([]Blocked, error) { return nil, nil }
+func (nothingWaits) Overflowed(context.Context, time.Time) ([]domain.WebhookID, error) {
+	return nil, nil
+}
+func (nothingWaits) Open(context.Context, int64) ([]Delivery, error) { return nil, nil }
+func (nothingWaits) Endings(context.Context) (Endings, error)        { return Endings{}, nil }
 
 func newTestDispatcher(store Store, webhooks Webhooks) *dispatcher {
 	return newDispatcher(store, webhooks, domain.DefaultRetryPolicy, time.Now, slog.New(slog.DiscardHandler))
@@ -119,7 +121,7 @@ type hurried struct {
 	all chan bool
 }
 
-func (h *hurried) Hurry(_ context.Context, _ domain.WebhookID, all bool) error {
+func (h *hurried) Hurry(_ context.Context, _ domain.WebhookID, all bool, _ time.Time) error {
 	h.all <- all
 	return nil
 }

@@ -73,7 +73,7 @@ func (d *dispatcher) endAttempt(q *queue, it *item, command domain.DeliveryComma
 // onRecorded goes on from what is on record now.
 func (d *dispatcher) onRecorded(s *step) {
 	d.steps--
-	d.settledSteps++
+	d.cameBack.count(s)
 	d.commit = max(d.commit, s.commit)
 	it := s.item
 	if s.err != nil {
@@ -115,8 +115,12 @@ func (d *dispatcher) saved(s *step) {
 			if s.Waits.Key.ReplayID != 0 {
 				l = &q.lanes[replayLane]
 			}
+			at := l.unsaved[0]
 			l.unsaved = l.unsaved[1:] // they are recorded in the order in which they were spilled
-			d.mark(q)
+			if len(l.unsaved) == 0 || l.unsaved[0].After(at) {
+				l.news = true
+				d.mark(q)
+			}
 		}
 		return
 	}

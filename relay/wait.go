@@ -88,6 +88,7 @@ func (d *dispatcher) wait(s *step, it *item, kind DueKind, at time.Time) {
 func (d *dispatcher) overflow(q *queue, l int) {
 	lane := &q.lanes[l]
 	lane.asked++
+	lane.news = true
 	if !lane.overflow {
 		lane.overflow = true
 		if l == freshLane {

@@ -43,18 +43,15 @@ UPDATE relay.due d SET at = $2::timestamptz FROM next n
 RETURNING d.webhook_id`
 
 // HurryEndings implements relay.Store.
-func (s *Store) HurryEndings(ctx context.Context, endings relay.Endings) ([]domain.WebhookID, error) {
-	var now time.Time
-	if err := s.db.QueryRowContext(ctx, `SELECT clock_timestamp()`).Scan(&now); err != nil {
-		return nil, err
-	}
+func (s *Store) HurryEndings(ctx context.Context, endings relay.Endings, now time.Time) ([]domain.WebhookID, error) {
+	now = now.UTC().Truncate(time.Microsecond)
 	var all []domain.WebhookID
 	hurry := func(query string, selection any) error {
 		for {
 			ids, err := list(ctx, s.db, func(row scanner) (id domain.WebhookID, err error) {
 				err = row.Scan(&id)
 				return id, err
-			}, query, selection, now.UTC(), hurryLimit)
+			}, query, selection, now, hurryLimit)
 			for _, id := range ids {
 				if !slices.Contains(all, id) {
 					all = append(all, id)

@@ -37,7 +37,7 @@ SELECT i, 1 + i % 2, i / 2 % 2, 1, CASE i % 7 WHEN 0 THEN 'r' ELSE 'p' END, now(
 		}
 		return n
 	}
-	if err := store.Hurry(ctx, 2, false); err != nil {
+	if err := store.Hurry(ctx, 2, false, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if n := count(`webhook_id = 2 AND kind = 'p' AND at > now() AND event_seq <> 5001`); n != 0 {
@@ -46,7 +46,7 @@ SELECT i, 1 + i % 2, i / 2 % 2, 1, CASE i % 7 WHEN 0 THEN 'r' ELSE 'p' END, now(
 	if n := count(`at <= now() AND (webhook_id = 1 OR kind = 'r')`); n != 0 {
 		t.Errorf("%d rows of others, or retries, were hurried", n)
 	}
-	if err := store.Hurry(ctx, 2, true); err != nil {
+	if err := store.Hurry(ctx, 2, true, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if n := count(`webhook_id = 2 AND at > now() AND event_seq <> 5001`); n != 0 {

@@ -9,6 +9,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/outbox"
 	"github.com/outrider-relay/outrider/relay"
 )
 
@@ -61,15 +62,18 @@ func (r *Replays) Unbegun(ctx context.Context, replay domain.ReplayID, webhooks 
 // whether the delivery has begun, are look-ups by key as well: LATERAL with
 // LIMIT keeps them so, whatever the statistics say. The last one compares with
 // d.replay_id: with $1 the planner might walk all entries of the replay.
-const nextQuery = `
+const nextQuery = outbox.PreparedMark + `
 SELECT d.webhook_id, d.pos, d.event_seq, coalesce(e.account_id, 0), coalesce(e.event_id::text, ''), coalesce(e.data ->> 'event', ''),
-       coalesce(e.data ->> 'ordering_key', ''), b.begun IS NOT NULL, b.begun IS NULL AND (e.event_id IS NULL OR e.gone IS NOT NULL)
+       coalesce(e.data ->> 'ordering_key', ''), b.begun IS NOT NULL, b.begun IS NULL AND (e.event_id IS NULL OR e.gone)
   FROM unnest($2::bigint[], $3::bigint[], $4::integer[]) AS s (webhook_id, cursor, n)
  CROSS JOIN LATERAL (
        SELECT p.replay_id, p.webhook_id, p.pos, p.event_seq FROM relay.replay_deliveries p
         WHERE p.replay_id = $1 AND p.webhook_id = s.webhook_id AND p.pos > s.cursor ORDER BY p.pos LIMIT s.n) d
   LEFT JOIN LATERAL (
-       SELECT l.account_id, l.event_id, l.data, relay.payload_gone(l.event_seq) AS gone FROM relay.log l
+       SELECT l.account_id, l.event_id, l.data,
+              (SELECT true FROM outbox.events o WHERE o.seq = d.event_seq LIMIT 1) IS NULL
+              OR (SELECT true FROM relay.erased x WHERE x.event_seq = d.event_seq AND x.at IS NOT NULL LIMIT 1) IS NOT NULL AS gone
+         FROM relay.log l
         WHERE l.event_seq = d.event_seq AND l.webhook_id = 0 AND l.replay_id = 0 AND l.version = 1 LIMIT 1) e ON true
   LEFT JOIN LATERAL (
        SELECT true AS begun FROM relay.log l

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/outbox"
 	"github.com/outrider-relay/outrider/relay"
 )
 
@@ -205,7 +206,7 @@ WITH d AS MATERIALIZED (
 
 // DueBefore implements relay.Store.
 func (s *Store) DueBefore(ctx context.Context, cursor relay.Cursor, now time.Time, limit, room int) ([]relay.Delivery, time.Time, error) {
-	found, err := s.read(ctx, `
+	found, err := s.read(ctx, outbox.PreparedMark+`
 WITH d AS MATERIALIZED (
   SELECT event_seq, webhook_id, replay_id, version, kind::text AS kind, at, key, pos, $5::bigint AS room FROM relay.due
    WHERE kind <> 'o' AND (at, pos) > ($1::timestamptz, $2::bigint) AND at <= $3::timestamptz ORDER BY at, pos LIMIT $4)
@@ -223,7 +224,7 @@ WITH d AS MATERIALIZED (
 
 // DueOf implements relay.Store.
 func (s *Store) DueOf(ctx context.Context, webhook domain.WebhookID, replays bool, cursor relay.Cursor, now time.Time, limit, room int) ([]relay.Delivery, error) {
-	return s.read(ctx, `
+	return s.read(ctx, outbox.PreparedMark+`
 WITH d AS MATERIALIZED (
   SELECT event_seq, webhook_id, replay_id, version, kind::text AS kind, at, key, pos, $7::bigint AS room FROM relay.due
    WHERE webhook_id = $1 AND (replay_id > 0) = $2 AND (at, pos) > ($3::timestamptz, $4::bigint) AND at <= $5::timestamptz ORDER BY at, pos LIMIT $6)
@@ -290,11 +291,15 @@ SELECT webhook_id, key, count(*) FILTER (WHERE kind = 'r'), count(*) FILTER (WHE
 }
 
 // Overflowed implements relay.Store.
-func (s *Store) Overflowed(ctx context.Context) ([]domain.WebhookID, error) {
+func (s *Store) Overflowed(ctx context.Context, now time.Time) ([]domain.WebhookID, error) {
+	now = now.UTC().Truncate(time.Microsecond)
+	if _, err := s.db.ExecContext(ctx, `UPDATE relay.due SET at = $1::timestamptz WHERE kind = 'o' AND at > $1::timestamptz`, now); err != nil {
+		return nil, err
+	}
 	rows, err := s.db.QueryContext(ctx, `
 SELECT DISTINCT d.webhook_id FROM relay.due d
- WHERE d.kind = 'o' OR d.at <= clock_timestamp()
-    OR d.webhook_id IN (SELECT w.id FROM relay.webhooks w WHERE w.state IN ('disabled', 'deleted'))`)
+ WHERE d.kind = 'o' OR d.at <= $1::timestamptz
+    OR d.webhook_id IN (SELECT w.id FROM relay.webhooks w WHERE w.state IN ('disabled', 'deleted'))`, now)
 	if err != nil {
 		return nil, err
 	}
@@ -328,15 +333,12 @@ hurried AS (
 SELECT n.at, n.pos FROM next n ORDER BY n.at DESC, n.pos DESC LIMIT 1`
 
 // Hurry implements relay.Store.
-func (s *Store) Hurry(ctx context.Context, webhook domain.WebhookID, all bool) error {
-	var now time.Time
-	if err := s.db.QueryRowContext(ctx, `SELECT clock_timestamp()`).Scan(&now); err != nil {
-		return err
-	}
+func (s *Store) Hurry(ctx context.Context, webhook domain.WebhookID, all bool, now time.Time) error {
+	now = now.UTC().Truncate(time.Microsecond)
 	for _, replays := range []bool{false, true} {
 		place := relay.Cursor{At: now, Pos: 1<<63 - 1}
 		for {
-			err := s.db.QueryRowContext(ctx, hurryQuery, int64(webhook), replays, place.At.UTC(), place.Pos, all, hurryLimit, now.UTC()).Scan(&place.At, &place.Pos)
+			err := s.db.QueryRowContext(ctx, hurryQuery, int64(webhook), replays, place.At.UTC(), place.Pos, all, hurryLimit, now).Scan(&place.At, &place.Pos)
 			if errors.Is(err, sql.ErrNoRows) {
 				break
 			}
