@@ -310,6 +310,12 @@ func (q *queue) block(order int64, failed, held int32) {
 	q.blocked[order] = b
 }
 
+// wantsRead says that memory has little left of what overflowed, and the table
+// may have more.
+func (l *lane) wantsRead() bool {
+	return l.overflow && l.news && !l.loading && l.size < laneLimit/4
+}
+
 // pop gives the next runnable item of a lane.
 func (l *lane) pop() *item {
 	if len(l.runnable) == 0 {

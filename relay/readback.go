@@ -207,8 +207,8 @@ type laneReads struct {
 	waiting []*queue
 }
 
-// mayRead says whether a lane may be read now. One that may not is looked at
-// again when it is its turn.
+// mayRead says whether a lane may be read now. One that may not is read when it
+// is its turn.
 func (d *dispatcher) mayRead(q *queue, l int) bool {
 	switch {
 	case l == freshLane:
@@ -221,15 +221,20 @@ func (d *dispatcher) mayRead(q *queue, l int) bool {
 	return false
 }
 
-// nextRead ends the read of a lane.
+// nextRead ends the read of a lane. A lane that wants none any more when it is
+// its turn is looked at when that changes.
 func (d *dispatcher) nextRead(l int) {
 	if l == freshLane {
 		return
 	}
-	d.replayReads.reading = false
-	if len(d.replayReads.waiting) > 0 {
-		d.mark(d.replayReads.waiting[0])
-		d.replayReads.waiting = d.replayReads.waiting[1:]
+	r := &d.replayReads
+	r.reading = false
+	for len(r.waiting) > 0 && !r.reading {
+		q := r.waiting[0]
+		r.waiting = r.waiting[1:]
+		if q.lanes[replayLane].wantsRead() {
+			d.readLane(q, replayLane)
+		}
 	}
 }
 

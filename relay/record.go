@@ -59,13 +59,16 @@ type recorder struct {
 const (
 	// maxGroup bounds a transaction; an entry's ordinal must fit in 20 bits.
 	maxGroup = 4096
-	// maxBehind is how many steps of replays a group has at most: what fresh
-	// deliveries record waits for these too.
-	maxBehind = 16
+	// maxBehind is how many steps of replays a group has at most, beside fresh
+	// deliveries and where there are none: what these record waits for them.
+	maxBehind, maxAlone = 16, 128
 	// behindShare is how many times as long as a group with steps of replays
-	// took the next ones of theirs wait: that is how much of the recorder, and
-	// of the database behind it, is left to fresh deliveries, however slow it is.
-	behindShare = 4
+	// took the next ones of theirs wait, while there are fresh deliveries: so much
+	// of the recorder, and of the database behind it, is left to these, however
+	// slow it is.
+	behindShare = 16
+	// quiet is how long there must be no fresh delivery for replays to have all.
+	quiet = time.Second
 )
 
 // recordTimeout bounds one transaction. It is shorter than a lease.
@@ -101,8 +104,16 @@ func (r *recorder) run(ctx context.Context) error {
 	rested := time.NewTimer(0) // steps of replays may go on
 	defer rested.Stop()
 	resting := false
+	var busy time.Time // when there were fresh deliveries
 	for {
-		group, replays := r.next(!resting)
+		most := maxAlone
+		switch {
+		case resting:
+			most = 0
+		case time.Since(busy) < quiet:
+			most = maxBehind
+		}
+		group, fresh := r.next(most)
 		if len(group) == 0 {
 			select {
 			case <-r.wake:
@@ -122,8 +133,11 @@ func (r *recorder) run(ctx context.Context) error {
 			return err
 		}
 		r.done(group)
+		if fresh > 0 {
+			busy = time.Now()
+		}
 		switch {
-		case replays:
+		case len(group) > fresh && time.Since(busy) < quiet:
 			resting = true
 			rested.Reset(behindShare * time.Since(begun))
 		case resting:
@@ -136,19 +150,22 @@ func (r *recorder) run(ctx context.Context) error {
 	}
 }
 
-// next takes the next group: fresh deliveries' steps first, and some of replays'
-// where they may go on.
-func (r *recorder) next(replays bool) (group []*step, some bool) {
+// next takes the next group: fresh deliveries' steps first, then up to most of
+// replays'. fresh says how many are the first.
+func (r *recorder) next(most int) (group []*step, fresh int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	group = r.pending[:min(len(r.pending), maxGroup)]
 	r.pending = r.pending[len(group):]
-	if n := min(len(r.behind), maxBehind, maxGroup-len(group)); replays && n > 0 {
+	fresh = len(group)
+	if fresh > 0 {
+		most = min(most, maxBehind)
+	}
+	if n := min(len(r.behind), most, maxGroup-fresh); n > 0 {
 		group = append(slices.Clip(group), r.behind[:n]...)
 		r.behind = r.behind[n:]
-		return group, true
 	}
-	return group, false
+	return group, fresh
 }
 
 // errStopped ends a recorder whose group could not be written before the stop.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -88,6 +89,67 @@ func TestAGroupThatIsTooSlowIsHalved(t *testing.T) {
 		}
 		if len(written) != 1000 {
 			t.Errorf("%d of 1000 steps are written", len(written))
+		}
+	})
+}
+
+// TestStepsOfReplaysGiveWay: what fresh deliveries record never waits for more
+// than a few of them, and they get on nevertheless; alone they have all.
+func TestStepsOfReplaysGiveWay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const replayed, fresh = 5000, 500
+		log := &fakeLog{record: func(_ context.Context, changes []Change) (int64, error) {
+			time.Sleep(time.Duration(len(changes)) * time.Millisecond / 10)
+			return 1, nil
+		}}
+		ctx, cancel := context.WithCancel(t.Context())
+		submitted := map[*step]time.Time{}
+		var recorded, longest atomic.Int64 // the latter in nanoseconds
+		r := newRecorder(log, 1, slog.New(slog.DiscardHandler), func(group []*step) {
+			for _, s := range group {
+				if s.replays() {
+					recorded.Add(1)
+				} else {
+					longest.Store(max(longest.Load(), int64(time.Since(submitted[s]))))
+				}
+			}
+		})
+		var behind []*step
+		for _, s := range starts(replayed) {
+			s.Key.ReplayID = 1
+			behind = append(behind, s)
+		}
+		steps := starts(fresh)
+		begun := time.Now()
+		for i, s := range steps {
+			submitted[s] = begun.Add(time.Duration(i) * 10 * time.Millisecond)
+		}
+		r.submit(steps[:1])
+		r.submit(behind)
+		done := make(chan error, 1)
+		go func() { done <- r.run(ctx) }()
+		for i := 1; i < fresh; i++ {
+			time.Sleep(time.Until(submitted[steps[i]]))
+			r.submit(steps[i : i+1])
+		}
+		synctest.Wait()
+		beside := recorded.Load()
+		// One group with some of a replay's may be under way, and its own.
+		if most := 2 * (maxBehind + 1) * time.Millisecond / 10; time.Duration(longest.Load()) > most {
+			t.Errorf("a fresh delivery's step waited %v, want %v at most", time.Duration(longest.Load()), most)
+		}
+		if beside < replayed/4 || beside > replayed*3/4 {
+			t.Errorf("%d of %d steps of the replay were recorded beside fresh deliveries", beside, replayed)
+		}
+		time.Sleep(quiet + replayed*time.Millisecond/10)
+		synctest.Wait()
+		if n := recorded.Load(); n != replayed {
+			t.Errorf("%d of %d steps of the replay were recorded once it was alone", n, replayed)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
 	})
 }

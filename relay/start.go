@@ -15,7 +15,7 @@ func (d *dispatcher) pump(q *queue) {
 			}
 			d.start(q, q.lanes[l].pop())
 		}
-		if lane := &q.lanes[l]; lane.overflow && lane.news && !lane.loading && lane.size < laneLimit/4 && d.mayRead(q, l) {
+		if q.lanes[l].wantsRead() && d.mayRead(q, l) {
 			d.readLane(q, l)
 		}
 	}
