@@ -247,6 +247,7 @@ func (d *dispatcher) run(ctx context.Context, stop <-chan struct{}) error {
 		case <-timer.C:
 		case <-stop:
 			d.stopping, stop = true, nil
+			d.recorder.hasten()
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/outrider-relay/outrider/domain"
@@ -54,6 +55,8 @@ type recorder struct {
 	pending []*step
 	behind  []*step // those of replays
 	wake    chan struct{}
+	// stopping: all that is under way is to be on record soon.
+	stopping atomic.Bool
 }
 
 const (
@@ -67,6 +70,8 @@ const (
 	// of the recorder, and of the database behind it, is left to these, however
 	// slow it is.
 	behindShare = 16
+	// longestRest bounds that: outcomes are among them.
+	longestRest = 500 * time.Millisecond
 	// quiet is how long there must be no fresh delivery for replays to have all.
 	quiet = time.Second
 )
@@ -98,6 +103,15 @@ func (r *recorder) submit(steps []*step) {
 	}
 }
 
+// hasten lets nothing wait for others any more: the relay stops.
+func (r *recorder) hasten() {
+	r.stopping.Store(true)
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
 // run writes groups until ctx ends, or another relay has taken over: then the
 // error is ErrFenced. What is pending at the end is not on record.
 func (r *recorder) run(ctx context.Context) error {
@@ -108,6 +122,7 @@ func (r *recorder) run(ctx context.Context) error {
 	for {
 		most := maxAlone
 		switch {
+		case r.stopping.Load():
 		case resting:
 			most = 0
 		case time.Since(busy) < quiet:
@@ -139,7 +154,7 @@ func (r *recorder) run(ctx context.Context) error {
 		switch {
 		case len(group) > fresh && time.Since(busy) < quiet:
 			resting = true
-			rested.Reset(behindShare * time.Since(begun))
+			rested.Reset(min(behindShare*time.Since(begun), longestRest))
 		case resting:
 			select {
 			case <-rested.C:

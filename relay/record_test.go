@@ -94,9 +94,16 @@ func TestAGroupThatIsTooSlowIsHalved(t *testing.T) {
 }
 
 // TestStepsOfReplaysGiveWay: what fresh deliveries record never waits for more
-// than a few of them, and they get on nevertheless; alone they have all.
+// than a few of them, and they get on nevertheless. Alone they have all, and so
+// they have when the relay stops.
 func TestStepsOfReplaysGiveWay(t *testing.T) {
 	t.Parallel()
+	t.Run("then they are alone", func(t *testing.T) { giveWay(t, false) })
+	t.Run("then the relay stops", func(t *testing.T) { giveWay(t, true) })
+}
+
+func giveWay(t *testing.T, stops bool) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		const replayed, fresh = 5000, 500
 		log := &fakeLog{record: func(_ context.Context, changes []Change) (int64, error) {
@@ -135,6 +142,14 @@ func TestStepsOfReplaysGiveWay(t *testing.T) {
 		}
 		synctest.Wait()
 		beside := recorded.Load()
+		if stops {
+			r.hasten()
+			time.Sleep((replayed - time.Duration(beside) + maxBehind) * time.Millisecond / 10)
+			synctest.Wait()
+			if n := recorded.Load(); n != replayed {
+				t.Errorf("%d of %d steps of the replay were recorded once the relay stopped", n, replayed)
+			}
+		}
 		// One group with some of a replay's may be under way, and its own.
 		if most := 2 * (maxBehind + 1) * time.Millisecond / 10; time.Duration(longest.Load()) > most {
 			t.Errorf("a fresh delivery's step waited %v, want %v at most", time.Duration(longest.Load()), most)
