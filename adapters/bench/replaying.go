@@ -47,7 +47,7 @@ func (r *Run) replaying(ctx context.Context, _ []string) ([]Workload, error) {
 func (r *Run) delivered(ctx context.Context, progress Progress, observe func(*Database, Process) (*arrivals, error)) (found *arrivals, err error) {
 	n := replayEvents
 	if r.Quick {
-		n = 5000
+		n = 20_000
 	}
 	err = r.withRelay(ctx, func(db *Database, relay Process) error {
 		run, err := r.Receiver.Begin(ctx, n)
@@ -68,28 +68,36 @@ func (r *Run) delivered(ctx context.Context, progress Progress, observe func(*Da
 
 // replayed observes a traffic while all that was delivered is replayed.
 func (r *Run) replayed(ctx context.Context, db *Database, relay Process, t traffic, progress Progress, m *measures) (*arrivals, error) {
-	var id, before, after int64
+	var id int64
 	var state string
 	if err := db.DB.QueryRowContext(ctx, replayAll).Scan(&id); err != nil {
 		return nil, fmt.Errorf("ask for a replay: %w", err)
 	}
-	for begun := time.Now(); before == 0; {
-		if err := db.DB.QueryRowContext(ctx, replayQuery, id).Scan(&state, &before); err != nil {
-			return nil, err
+	// The relay counts twice a second.
+	more := func(than int64) (done int64, err error) {
+		for begun := time.Now(); ; {
+			if err := db.DB.QueryRowContext(ctx, replayQuery, id).Scan(&state, &done); err != nil || done > than || state == "finished" {
+				return done, err
+			}
+			if time.Since(begun) > stallTimeout {
+				return 0, fmt.Errorf("nothing was replayed for %s", stallTimeout)
+			}
+			if !until(ctx, time.Now().Add(pollInterval)) {
+				return 0, ctx.Err()
+			}
 		}
-		if time.Since(begun) > stallTimeout {
-			return nil, fmt.Errorf("nothing was replayed for %s", stallTimeout)
-		}
-		if !until(ctx, time.Now().Add(pollInterval)) {
-			return nil, ctx.Err()
-		}
+	}
+	before, err := more(0)
+	if err != nil {
+		return nil, err
 	}
 	begun := time.Now()
 	found, err := r.observe(ctx, db, relay, t, progress)
 	if err != nil {
 		return nil, err
 	}
-	if err := db.DB.QueryRowContext(ctx, replayQuery, id).Scan(&state, &after); err != nil {
+	after, err := more(before)
+	if err != nil {
 		return nil, err
 	}
 	if state != "running" && !r.Quick {
