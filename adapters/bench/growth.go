@@ -33,7 +33,7 @@ type growth struct {
 func (r *Run) growth(ctx context.Context, names []string) ([]Workload, error) {
 	g := &growth{Run: r, names: names, historyRows: historyRows, waitingRows: waitingRows}
 	if r.Quick {
-		g.historyRows, g.waitingRows = 8000, 6000
+		g.historyRows, g.waitingRows = 8000, 12_000 // more than a relay has in memory
 	}
 	if !r.Rig.Private() {
 		return g.elsewhere(ctx)
