@@ -108,7 +108,9 @@ type lane struct {
 	loading  bool
 	// news says that there may be rows behind the cursor: else a read would only
 	// find again that there are none.
-	news   bool
+	news bool
+	// awaits says that it is listed to be read when it is its turn.
+	awaits bool
 	cursor Cursor
 	read   time.Time // up to when the last read looked
 	// unsaved are the times of rows on their way to the due table, asked counts

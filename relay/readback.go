@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/outrider-relay/outrider/domain"
@@ -210,12 +209,11 @@ type laneReads struct {
 // mayRead says whether a lane may be read now. One that may not is read when it
 // is its turn.
 func (d *dispatcher) mayRead(q *queue, l int) bool {
-	switch {
-	case l == freshLane:
+	if l == freshLane || !d.replayReads.reading {
 		return true
-	case !d.replayReads.reading:
-		return true
-	case !slices.Contains(d.replayReads.waiting, q):
+	}
+	if lane := &q.lanes[l]; !lane.awaits {
+		lane.awaits = true
 		d.replayReads.waiting = append(d.replayReads.waiting, q)
 	}
 	return false
@@ -232,6 +230,7 @@ func (d *dispatcher) nextRead(l int) {
 	for len(r.waiting) > 0 && !r.reading {
 		q := r.waiting[0]
 		r.waiting = r.waiting[1:]
+		q.lanes[replayLane].awaits = false
 		if q.lanes[replayLane].wantsRead() {
 			d.readLane(q, replayLane)
 		}
