@@ -8,10 +8,11 @@ import (
 // Chain names a chain of seals. Each has one writer at a time.
 type Chain string
 
-// The chains.
+// The chains that every database has. Relays that are at work at once have a
+// chain each for their other group commits: recorder, "recorder 1" and so on.
 const (
 	ChainTail     Chain = "tail"     // group commits of routing
-	ChainRecorder Chain = "recorder" // all other group commits
+	ChainRecorder Chain = "recorder" // all other group commits of a relay
 	ChainChanges  Chain = "changes"  // changes of webhooks and steps of replays, which the database seals
 )
 
@@ -80,7 +81,8 @@ type Seal struct {
 	RelayID int64
 	At      int64 // the latest of its entries, in microseconds since 2000
 	Leaves  []Leaf
-	// Links are the heads of the other chains in a relay's first seal, else nil.
+	// Links are the heads of all other chains in a relay's first seal of a chain,
+	// else nil: see audit.links.
 	Links []byte
 	Hash  Hash
 }

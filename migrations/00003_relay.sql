@@ -9,32 +9,40 @@ CREATE TABLE relay.identity (
     since             timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- Relays, one row for each start of a process. fenced_at is the one column
--- that changes: a relay whose row has it writes nothing any more. Every
--- recording takes its own row FOR SHARE, so that fencing waits for it.
+-- Relays, one row for each start of a process. One whose row has fenced_at
+-- writes nothing any more. Every recording takes its own row FOR SHARE, so that
+-- fencing waits for it.
+--
+-- recorder is the number of the chain of seals that it writes, see
+-- audit.chain_name: the lowest that no other relay has which may write.
 CREATE TABLE relay.relays (
     relay_id   bigint      PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     name       text        NOT NULL,
     version    text        NOT NULL,
+    sends      boolean     NOT NULL DEFAULT true, -- false: it only routes
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    leaving_at timestamptz, -- it stops, and takes nothing any more
     fenced_at  timestamptz,
-    fenced_by  bigint
+    fenced_by  bigint,
+    recorder   smallint    NOT NULL
 );
+CREATE UNIQUE INDEX relays_recorder ON relay.relays (recorder) WHERE fenced_at IS NULL;
 
 -- Signs of life, insert-only, so that neither a long transaction nor a
 -- recording in flight slows them. position and low say where a successor has
--- to begin.
+-- to begin with shards, a set of bits.
 CREATE TABLE relay.heartbeats (
     relay_id bigint      NOT NULL,
     n        bigint      NOT NULL,
     position bigint      NOT NULL,
     low      bigint      NOT NULL,
+    shards   bigint      NOT NULL DEFAULT -1,
     at       timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (relay_id, n)
 );
 
--- 64 shards of webhooks (slots 0 to 63) and the tail (slot 64). A slot names
--- its owner; position and low are where the owner found it.
+-- 64 shards of webhooks (slots 0 to 63: webhook_id & 63) and the tail (slot 64).
+-- A slot names its owner; position and low are where the owner found it.
 CREATE TABLE relay.slots (
     slot     smallint PRIMARY KEY,
     relay_id bigint,
@@ -43,6 +51,15 @@ CREATE TABLE relay.slots (
     since    timestamptz
 );
 INSERT INTO relay.slots (slot) SELECT generate_series(0, 64);
+
+-- Where a relay that takes over each shard now has to begin.
+CREATE VIEW relay.places AS
+SELECT s.slot, s.relay_id,
+       CASE WHEN (h.shards >> s.slot) & 1 = 1 THEN h.position ELSE s.position END AS position,
+       CASE WHEN (h.shards >> s.slot) & 1 = 1 THEN h.low ELSE s.low END           AS low
+  FROM relay.slots s
+  LEFT JOIN LATERAL (SELECT b.position, b.low, b.shards FROM relay.heartbeats b WHERE b.relay_id = s.relay_id ORDER BY b.n DESC LIMIT 1) h ON true
+ WHERE s.slot < 64;
 
 -- The chain: one row for each routed batch, numbered without gaps. The primary
 -- key refuses a second reader's row, NOT NULL of prev one whose predecessor
@@ -200,7 +217,7 @@ CREATE TABLE relay.partitions (
 
 GRANT SELECT ON ALL TABLES IN SCHEMA relay TO outrider_relay;
 GRANT INSERT ON relay.identity, relay.relays, relay.heartbeats, relay.batches, relay.log, relay.responses, relay.due, relay.accounts, relay.webhooks, relay.webhook_log TO outrider_relay;
-GRANT UPDATE (fenced_at, fenced_by) ON relay.relays TO outrider_relay;
+GRANT UPDATE (leaving_at, fenced_at, fenced_by) ON relay.relays TO outrider_relay;
 GRANT UPDATE (relay_id, position, low, since) ON relay.slots TO outrider_relay;
 GRANT UPDATE (at) ON relay.due TO outrider_relay;
 GRANT UPDATE ON relay.accounts, relay.webhooks TO outrider_relay;

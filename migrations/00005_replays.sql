@@ -2,8 +2,8 @@
 -- Replays. Each begins as a plan, which has its deliveries by name, so that
 -- what happens later cannot change what it means; a plan runs once. The stream
 -- replay_log tells its life, and version is its last entry. The counts are a
--- fold over the log up to the place counted, so that they are exact however
--- often a relay dies.
+-- fold over the log, as far as relay.replay_counts says, so that they are exact
+-- however often a relay dies.
 CREATE TABLE relay.replays (
     replay_id     bigint           PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     account_id    bigint,          -- NULL: several
@@ -19,7 +19,6 @@ CREATE TABLE relay.replays (
     seq_max       bigint           NOT NULL DEFAULT 0,
     scheduled     bigint           NOT NULL DEFAULT 0,
     gone          bigint           NOT NULL DEFAULT 0,  -- their events' payloads went while it ran
-    counted       bigint           NOT NULL DEFAULT -1, -- place in the log
     succeeded     bigint           NOT NULL DEFAULT 0,
     dead          bigint           NOT NULL DEFAULT 0,
     cancelled     bigint           NOT NULL DEFAULT 0,
@@ -64,17 +63,30 @@ CREATE TABLE relay.replay_deliveries (
 );
 
 -- A running plan's webhooks, and how far each is: a slow one holds up itself.
+-- Each is the matter of the relay that has the webhook's shard.
 CREATE TABLE relay.replay_streams (
-    replay_id  bigint NOT NULL,
-    webhook_id bigint NOT NULL,
-    cursor     bigint NOT NULL DEFAULT -1, -- pos of the last delivery that is scheduled
-    scheduled  bigint NOT NULL DEFAULT 0,
-    gone       bigint NOT NULL DEFAULT 0,
+    replay_id  bigint  NOT NULL,
+    webhook_id bigint  NOT NULL,
+    cursor     bigint  NOT NULL DEFAULT -1, -- pos of the last delivery that is scheduled
+    scheduled  bigint  NOT NULL DEFAULT 0,
+    gone       bigint  NOT NULL DEFAULT 0,
+    drained    boolean NOT NULL DEFAULT false, -- nothing more of it will be scheduled
     PRIMARY KEY (replay_id, webhook_id)
 );
 
--- The entries of replays, in their order. Others do not pay for it.
-CREATE INDEX log_replay_entries ON relay.log (replay_id, pos) WHERE replay_id > 0;
+-- How far a running plan's entries are counted, by who wrote them.
+CREATE TABLE relay.replay_counts (
+    replay_id bigint  NOT NULL,
+    writer    bigint  NOT NULL,
+    counted   bigint  NOT NULL, -- place in the log
+    final     boolean NOT NULL, -- the writer was fenced: it has no others
+    PRIMARY KEY (replay_id, writer)
+);
+-- Finds who may have written some: whoever was not fenced when it was requested.
+CREATE INDEX relays_fenced ON relay.relays (fenced_at);
+
+-- The entries of replays, each writer's in their order. Others do not pay for it.
+CREATE INDEX log_replay_entries ON relay.log (replay_id, writer, pos) WHERE replay_id > 0;
 
 -- An entry in a replay's stream; the caller holds the lock of its row.
 -- +goose StatementBegin
@@ -274,7 +286,7 @@ BEGIN
     SELECT * INTO plan FROM relay.replays p WHERE p.replay_id = request_replay.replay_id FOR UPDATE;
     IF plan.replay_id IS NULL THEN
         RAISE EXCEPTION 'there is no replay %', coalesce(request_replay.replay_id::text, 'NULL') USING ERRCODE = 'no_data_found', HINT = 'outrider replay list shows those there are.';
-    ELSIF plan.state = 'cancelled' AND plan.scheduled = 0 AND plan.counted < 0 THEN
+    ELSIF plan.state = 'cancelled' AND plan.scheduled = 0 THEN
         RAISE EXCEPTION 'plan % is cancelled', plan.replay_id USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Plan anew.';
     ELSIF plan.state <> 'planned' THEN
         RAISE EXCEPTION 'plan % ran already: it is %', plan.replay_id, plan.state USING ERRCODE = 'object_not_in_prerequisite_state',
@@ -372,12 +384,14 @@ BEGIN
 END
 $$;
 
--- What the relay at work calls: counts what was finished since the last time,
--- says when a replay is over, and gives its state; NULL to a relay that is
--- fenced. drained says that nothing of it remains to be scheduled. Entries of
--- replays come in the order of their places, from one relay at a time, so none
--- ever appears below one that was seen.
-CREATE FUNCTION relay.count_replay(relay_id bigint, replay_id bigint, drained boolean) RETURNS text
+-- What the relays call, each now and then: counts what was finished since the
+-- last time, says when a replay is over, and gives its state; NULL to a relay
+-- that is fenced. One counts at a time, by the lock of the replay's row. Entries
+-- of one writer become visible in the order of their places, so that none ever
+-- appears below one that was counted; those of several do not. Whoever sees that
+-- a writer is fenced sees all that it wrote, since fencing waits for what it has
+-- in flight: that is counted for the last time.
+CREATE FUNCTION relay.count_replay(relay_id bigint, replay_id bigint) RETURNS text
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -393,16 +407,35 @@ BEGIN
         RETURN NULL;
     END IF;
     SELECT * INTO was FROM relay.replays r WHERE r.replay_id = count_replay.replay_id FOR UPDATE;
+    IF was.state NOT IN ('requested', 'running', 'paused', 'cancelling') THEN
+        RETURN was.state;
+    END IF;
     p := was;
-    SELECT sum(s.scheduled) AS scheduled, sum(s.gone) AS gone INTO made FROM relay.replay_streams s WHERE s.replay_id = count_replay.replay_id;
-    SELECT count(*) FILTER (WHERE l.type = 'attempt_succeeded') AS succeeded, count(*) FILTER (WHERE l.type = 'dead') AS dead,
-           count(*) FILTER (WHERE l.type = 'cancelled') AS cancelled, count(*) FILTER (WHERE l.type = 'expired') AS expired, max(l.pos) AS pos
-      INTO news
-      FROM relay.log l -- by log_replay_entries: with bounds of event_seq, all between them might be read
-     WHERE l.replay_id = count_replay.replay_id AND l.replay_id > 0 AND l.pos > was.counted;
+    SELECT sum(s.scheduled) AS scheduled, sum(s.gone) AS gone, bool_and(s.drained) AS drained INTO made
+      FROM relay.replay_streams s WHERE s.replay_id = count_replay.replay_id;
+    -- Writers that were fenced before the request have none; the hour is for a
+    -- clock that was set back meanwhile.
+    WITH writers AS MATERIALIZED (
+      SELECT r.relay_id AS writer, r.fenced_at IS NOT NULL AS final, coalesce(c.counted, -1) AS counted
+        FROM relay.relays r
+        LEFT JOIN relay.replay_counts c ON c.replay_id = count_replay.replay_id AND c.writer = r.relay_id
+       WHERE (r.fenced_at IS NULL OR r.fenced_at > was.requested_at - interval '1 hour') AND c.final IS NOT TRUE),
+    found AS MATERIALIZED (
+      SELECT w.writer, w.final, w.counted, n.*
+        FROM writers w
+       CROSS JOIN LATERAL (
+             SELECT count(*) FILTER (WHERE l.type = 'attempt_succeeded') AS succeeded, count(*) FILTER (WHERE l.type = 'dead') AS dead,
+                    count(*) FILTER (WHERE l.type = 'cancelled') AS cancelled, count(*) FILTER (WHERE l.type = 'expired') AS expired, max(l.pos) AS pos
+               FROM relay.log l -- by log_replay_entries: with bounds of event_seq, all between them might be read
+              WHERE l.replay_id = count_replay.replay_id AND l.replay_id > 0 AND l.writer = w.writer AND l.pos > w.counted) n),
+    noted AS (
+      INSERT INTO relay.replay_counts (replay_id, writer, counted, final)
+      SELECT count_replay.replay_id, f.writer, coalesce(f.pos, f.counted), f.final FROM found f WHERE f.pos IS NOT NULL OR f.final
+          ON CONFLICT (replay_id, writer) DO UPDATE SET counted = excluded.counted, final = excluded.final)
+    SELECT coalesce(sum(f.succeeded), 0) AS succeeded, coalesce(sum(f.dead), 0) AS dead, coalesce(sum(f.cancelled), 0) AS cancelled, coalesce(sum(f.expired), 0) AS expired
+      INTO news FROM found f;
     p.scheduled := made.scheduled;
     p.gone      := made.gone;
-    p.counted   := greatest(was.counted, news.pos);
     p.succeeded := was.succeeded + news.succeeded;
     p.dead      := was.dead + news.dead;
     p.cancelled := was.cancelled + news.cancelled;
@@ -410,7 +443,7 @@ BEGIN
     IF p.state = 'requested' THEN
         p.state := 'running';
     END IF;
-    IF drained AND p.succeeded + p.dead + p.cancelled + p.expired >= p.scheduled THEN
+    IF made.drained AND p.succeeded + p.dead + p.cancelled + p.expired >= p.scheduled THEN
         IF p.state = 'cancelling' THEN
             p.state := 'cancelled';
         ELSIF p.scheduled + p.gone >= p.total THEN
@@ -419,12 +452,13 @@ BEGIN
     END IF;
     IF p.state IN ('cancelled', 'finished') THEN
         p.finished_at := clock_timestamp();
+        DELETE FROM relay.replay_counts c WHERE c.replay_id = count_replay.replay_id;
     END IF;
-    IF (p.state, p.scheduled, p.gone, p.counted) = (was.state, was.scheduled, was.gone, was.counted) THEN
+    IF (p.state, p.scheduled, p.gone, p.succeeded, p.dead, p.cancelled, p.expired) = (was.state, was.scheduled, was.gone, was.succeeded, was.dead, was.cancelled, was.expired) THEN
         RETURN p.state;
     END IF;
     UPDATE relay.replays r
-       SET state = p.state, scheduled = p.scheduled, gone = p.gone, counted = p.counted, succeeded = p.succeeded, dead = p.dead,
+       SET state = p.state, scheduled = p.scheduled, gone = p.gone, succeeded = p.succeeded, dead = p.dead,
            cancelled = p.cancelled, expired = p.expired, finished_at = p.finished_at
      WHERE r.replay_id = p.replay_id;
     IF was.state = 'requested' THEN
@@ -442,16 +476,16 @@ $$;
 
 REVOKE ALL ON FUNCTION relay.note_replay(bigint, text, text, json), relay.check_replay_payloads(bigint), relay.move_replay(bigint, text, text[], text, text),
     relay.plan_replay(bigint, timestamptz, timestamptz, bigint, uuid[], text[], text, text[]), relay.request_replay(bigint, bigint, double precision),
-    relay.pause_replay(bigint), relay.resume_replay(bigint), relay.cancel_replay(bigint), relay.count_replay(bigint, bigint, boolean) FROM PUBLIC;
+    relay.pause_replay(bigint), relay.resume_replay(bigint), relay.cancel_replay(bigint), relay.count_replay(bigint, bigint) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     relay.plan_replay(bigint, timestamptz, timestamptz, bigint, uuid[], text[], text, text[]), relay.request_replay(bigint, bigint, double precision),
     relay.pause_replay(bigint), relay.resume_replay(bigint), relay.cancel_replay(bigint) TO outrider_operator, outrider_relay;
-GRANT EXECUTE ON FUNCTION relay.count_replay(bigint, bigint, boolean) TO outrider_relay;
+GRANT EXECUTE ON FUNCTION relay.count_replay(bigint, bigint) TO outrider_relay;
 COMMENT ON FUNCTION relay.plan_replay(bigint, timestamptz, timestamptz, bigint, uuid[], text[], text, text[]) IS 'Plans new deliveries of old chat events, and changes nothing else: of event_ids, or of all routed at or after since and before until (now, where it is NULL); to the webhooks they were routed to, and those passed over because they were disabled. NULL selects all: account_id and webhook_id are the only ones, events are names of events, statuses what became of the latest delivery to that webhook (pending, held, succeeded, dead, cancelled, expired; passed_over: none was made), or unknown (an attempt of it is), or undelivered (none succeeded or is under way). What is to webhooks that are disabled or deleted is counted and left out, unless webhook_id names the webhook; so is what has no payload any more. Returns the plan''s id.';
 COMMENT ON FUNCTION relay.request_replay(bigint, bigint, double precision) IS 'Runs a plan, once: to the webhooks it has, with their present settings; or, where to_webhook_id is given, each event of it once to that webhook of the same account. rate is in deliveries per second, NULL for as fast as they are taken; retries do not count. Returns the replay''s id, which is the plan''s.';
 COMMENT ON FUNCTION relay.pause_replay(bigint) IS 'Sends nothing more of a replay until it is resumed; attempts under way are finished. Returns its state.';
 COMMENT ON FUNCTION relay.resume_replay(bigint) IS 'Goes on with a paused replay. Returns its state.';
-COMMENT ON FUNCTION relay.cancel_replay(bigint) IS 'Ends a replay, or drops a plan: what is scheduled and not finished becomes cancelled, on record; attempts under way are finished. Returns its state: cancelling until the relay has done so, then cancelled.';
+COMMENT ON FUNCTION relay.cancel_replay(bigint) IS 'Ends a replay, or drops a plan: what is scheduled and not finished becomes cancelled, on record; attempts under way are finished. Returns its state: cancelling until the relays have done so, then cancelled.';
 
 CREATE VIEW audit.replays AS
 SELECT p.replay_id,
@@ -474,13 +508,13 @@ COMMENT ON COLUMN audit.replays.requested_at IS 'When that was.';
 COMMENT ON COLUMN audit.replays.state IS 'planned, requested (no relay has taken it up), running, paused, cancelling, cancelled or finished.';
 COMMENT ON COLUMN audit.replays.selection IS 'What was asked for; of a long list of ids the first 100.';
 COMMENT ON COLUMN audit.replays.total IS 'How many deliveries it has.';
-COMMENT ON COLUMN audit.replays.done IS 'How many of them are finished, whatever came of them; counted by the relay about twice a second, and exact.';
+COMMENT ON COLUMN audit.replays.done IS 'How many of them are finished, whatever came of them; counted by the relays about twice a second, and exact.';
 COMMENT ON COLUMN audit.replays.succeeded IS 'How many succeeded.';
 COMMENT ON COLUMN audit.replays.dead IS 'How many were given up.';
 COMMENT ON COLUMN audit.replays.finished_at IS 'When it was finished, or cancelled for good.';
 
 GRANT SELECT ON relay.replays, relay.replay_log, relay.replay_webhooks, relay.replay_deliveries, relay.replay_streams TO outrider_relay;
-GRANT UPDATE (cursor, scheduled, gone) ON relay.replay_streams TO outrider_relay;
+GRANT UPDATE (cursor, scheduled, gone, drained) ON relay.replay_streams TO outrider_relay;
 
 -- Operators manage webhooks and follow replays; deliveries are the relay's.
 GRANT SELECT ON relay.accounts, relay.webhooks, relay.webhook_log, relay.replays, relay.replay_log, relay.replay_webhooks, relay.log, relay.batches, relay.schema_migrations TO outrider_operator;

@@ -55,10 +55,8 @@ CREATE FUNCTION relay.adoption(
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     WITH place AS (
-        SELECT least(coalesce((SELECT b.commit << 20 FROM relay.batches b WHERE b.no = coalesce(h.position, s.position)), 0), coalesce(h.low, s.low) - 1) AS pos
-          FROM relay.slots s
-          LEFT JOIN LATERAL (SELECT h.position, h.low FROM relay.heartbeats h WHERE h.relay_id = s.relay_id ORDER BY h.n DESC LIMIT 1) h ON true
-         WHERE s.slot = 64),
+        SELECT least(coalesce((SELECT b.commit << 20 FROM relay.batches b WHERE b.no = p.position), 0), p.low - 1) AS pos
+          FROM (SELECT min(p.position) AS position, min(p.low) AS low FROM relay.places p) p),
     unfinished AS MATERIALIZED (
         SELECT l.type FROM relay.log l, place p
          WHERE l.pos > p.pos AND (l.delivery_id IS NOT NULL OR l.type = 'attempt_started')
@@ -114,10 +112,9 @@ BEGIN
         RETURN NULL;
     END IF;
     -- A copy has the signs of life of its original, which age.
-    SELECT s.relay_id INTO owner
-      FROM relay.slots s
-     CROSS JOIN LATERAL (SELECT h.at FROM relay.heartbeats h WHERE h.relay_id = s.relay_id ORDER BY h.n DESC LIMIT 1) h
-     WHERE s.slot = 64 AND h.at BETWEEN clock_timestamp() - interval '10 s' AND clock_timestamp();
+    SELECT h.relay_id INTO owner
+      FROM relay.heartbeats h JOIN relay.relays r ON r.relay_id = h.relay_id
+     WHERE r.fenced_at IS NULL AND h.at BETWEEN clock_timestamp() - interval '10 s' AND clock_timestamp() LIMIT 1;
     IF owner IS NOT NULL THEN
         RAISE EXCEPTION 'relay % was at work on it within the last 10 s', owner USING ERRCODE = 'object_in_use',
             HINT = 'Of a copy that was made while a relay worked, the sign of life counts for 10 s: try again.';

@@ -1,7 +1,7 @@
 -- +goose Up
 -- Whoever operates a relay may see how it does without being able to relay:
 -- outrider doctor. None of these tables has a secret or a payload.
-GRANT SELECT ON relay.identity, relay.relays, relay.heartbeats, relay.slots, relay.due, relay.partitions TO outrider_operator;
+GRANT SELECT ON relay.identity, relay.relays, relay.heartbeats, relay.slots, relay.places, relay.due, relay.partitions TO outrider_operator;
 GRANT SELECT ON relay.log_net TO outrider_operator;
 
 -- Where a row lies, without what is in it.

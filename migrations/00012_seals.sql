@@ -56,7 +56,31 @@ CREATE FUNCTION audit.canonical_change_seal(
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN int8send(no) || audit.measured(convert_to(source, 'UTF8')) || int8send(id) || int8send(version) || timestamptz_send(at)
         || audit.measured(digest) || audit.measured(links) || audit.measured(prev_hash);
+
+-- Chains have names, and in links numbers.
+CREATE FUNCTION audit.chain_name(number integer) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE number WHEN 0 THEN 'changes' WHEN 1 THEN 'tail' WHEN 2 THEN 'recorder' ELSE 'recorder ' || (number::bigint - 2)::text END;
+
+CREATE FUNCTION audit.chain_number(chain text) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE chain WHEN 'changes' THEN 0 WHEN 'tail' THEN 1 WHEN 'recorder' THEN 2
+                ELSE substring(chain FROM '^recorder ([1-9][0-9]{0,4})$')::integer + 2 END;
+
+-- STRICT: else the planner would take it for its generate_series, of which it
+-- thinks that it gives a thousand rows.
+CREATE FUNCTION audit.links(links bytea) RETURNS TABLE (chain text, no bigint, hash bytea)
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE ROWS 3
+BEGIN ATOMIC
+    SELECT audit.chain_name(('x' || encode(substring(links FROM p.place FOR 4), 'hex'))::bit(32)::integer),
+           ('x' || encode(substring(links FROM p.place + 4 FOR 8), 'hex'))::bit(64)::bigint,
+           substring(links FROM p.place + 12 FOR 32)
+      FROM generate_series(1, octet_length(links) - 43, 44) AS p (place);
+END;
 -- +goose StatementEnd
+COMMENT ON FUNCTION audit.chain_name(integer) IS 'The name of a chain of seals: changes, tail, recorder, recorder 1 and so on from number 0.';
+COMMENT ON FUNCTION audit.chain_number(text) IS 'The number of a chain of seals, which links have; NULL for what is no name of one.';
+COMMENT ON FUNCTION audit.links(bytea) IS 'The seals that the links of a seal name. Each has 44 bytes: the chain''s number in four, the seal''s in eight, and its hash.';
 COMMENT ON FUNCTION audit.measured(bytea) IS 'Bytes behind their length in four bytes; -1 alone for NULL.';
 COMMENT ON FUNCTION audit.canonical_entry(bigint, bigint, bigint, bigint, integer, bigint, timestamptz, integer, text, json, text, uuid, uuid) IS 'The bytes of a row of audit.entries that its digest, SHA-256, is of. ordinal is pos & 1048575.';
 COMMENT ON FUNCTION audit.canonical_seal(text, bigint, bigint, timestamptz, bigint[], integer[], bytea, bytea, bytea, bigint) IS 'The bytes of a row of audit.seals that its hash, SHA-256, is of. prev_hash and prev_commit are those of the seal before it in its chain.';
@@ -69,8 +93,10 @@ COMMENT ON FUNCTION audit.canonical_change_seal(bigint, text, bigint, bigint, ti
 ALTER TABLE relay.log ADD COLUMN mark integer;
 
 -- One seal for each group commit that writes to the log: of routing in the chain
--- tail, of all else in the chain recorder. A chain's numbers have no gap, and
--- go on from relay to relay: the fences let one relay at a time write to each.
+-- tail, of all else in a chain of the relay's own: recorder, recorder 1 and so
+-- on. A chain's numbers have no gap, and go on from relay to relay: the fences
+-- let one relay at a time write to each. There are as many chains as relays ever
+-- were at work at once.
 --
 -- stretches, entries and digests are its leaves: for each stretch of the outbox
 -- (100,000 places: event_seq / 100000) how many entries it has, and SHA-256 over
@@ -89,15 +115,17 @@ CREATE TABLE relay.seals (
     stretches bigint[]    NOT NULL,
     entries   integer[]   NOT NULL,
     digests   bytea       NOT NULL, -- 32 bytes for each stretch
-    links     bytea,                -- of a relay's first seal: number and hash of the heads of the other chains, in the order of their names
+    links     bytea,                -- of a relay's first seal in a chain: the heads of all other chains, in the order of their numbers
     hash      bytea       NOT NULL,
     PRIMARY KEY (chain, no)
 );
 CREATE UNIQUE INDEX seals_commit ON relay.seals (commit, chain);
 CREATE INDEX seals_at ON relay.seals USING brin (at);
+CREATE INDEX seals_genesis ON relay.seals (chain) WHERE no = 0; -- which chains there are
 
 -- Where the chains begin: what the log has up to here was written without seals.
--- links is random here, so that no other database has the same chain.
+-- links is random here, so that no other database has the same chain. A relay
+-- that is the first with its number begins that one's chain, at the same commit.
 INSERT INTO relay.seals (chain, no, commit, relay_id, at, stretches, entries, digests, links, hash)
 SELECT c.chain, 0, c.commit, 0, c.at, '{}', '{}', '', c.links, sha256(audit.canonical_seal(c.chain, 0, 0, c.at, '{}', '{}', '', c.links, NULL, 0))
   FROM (SELECT v.chain, CASE WHEN q.is_called THEN q.last_value ELSE 0 END AS commit, now() AS at, uuid_send(gen_random_uuid()) AS links
@@ -113,13 +141,29 @@ CREATE TABLE relay.change_seals (
     at      timestamptz NOT NULL,
     salt    bytea       NOT NULL,
     digest  bytea       NOT NULL,
-    links   bytea       NOT NULL, -- number and hash of the heads of the chains recorder and tail
+    links   bytea       NOT NULL, -- the heads of all other chains, in the order of their numbers
     hash    bytea       NOT NULL
 );
 CREATE UNIQUE INDEX change_seals_row ON relay.change_seals (source, id, version);
 INSERT INTO relay.change_seals (no, source, id, version, at, salt, digest, links, hash)
 SELECT 0, '', 0, 0, now(), '', c.digest, '', sha256(audit.canonical_change_seal(0, '', 0, 0, now(), c.digest, '', NULL))
   FROM (SELECT uuid_send(gen_random_uuid()) AS digest) c;
+
+-- Each chain's head is a look-up by key.
+CREATE VIEW audit.heads AS
+SELECT 0 AS number, 'changes' AS chain, c.no, 0::bigint AS commit, c.hash
+  FROM (SELECT s.no, s.hash FROM relay.change_seals s ORDER BY s.no DESC LIMIT 1) c
+UNION ALL
+SELECT audit.chain_number(g.chain), g.chain, h.no, h.commit, h.hash
+  FROM relay.seals g
+ CROSS JOIN LATERAL (SELECT s.no, s.commit, s.hash FROM relay.seals s WHERE s.chain = g.chain ORDER BY s.no DESC LIMIT 1) h
+ WHERE g.no = 0;
+COMMENT ON VIEW audit.heads IS 'The newest seal of each chain.';
+COMMENT ON COLUMN audit.heads.number IS 'The chain''s number, which links have.';
+COMMENT ON COLUMN audit.heads.chain IS 'The chain.';
+COMMENT ON COLUMN audit.heads.no IS 'The seal''s number in the chain.';
+COMMENT ON COLUMN audit.heads.commit IS 'The number of the group commit; 0 in the chain changes.';
+COMMENT ON COLUMN audit.heads.hash IS 'The seal''s hash.';
 
 -- The lock is taken at commit, after all others, so that nobody who holds it
 -- waits for anybody.
@@ -135,8 +179,7 @@ DECLARE
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('outrider'), hashtext('seal_change'));
     SELECT * INTO prev FROM relay.change_seals s ORDER BY s.no DESC LIMIT 1;
-    links := (SELECT int8send(s.no) || s.hash FROM relay.seals s WHERE s.chain = 'recorder' ORDER BY s.no DESC LIMIT 1)
-          || (SELECT int8send(s.no) || s.hash FROM relay.seals s WHERE s.chain = 'tail' ORDER BY s.no DESC LIMIT 1);
+    links := (SELECT string_agg(int4send(h.number) || int8send(h.no) || h.hash, ''::bytea ORDER BY h.number) FROM audit.heads h WHERE h.chain <> 'changes');
     INSERT INTO relay.change_seals (no, source, id, version, at, salt, digest, links, hash)
     VALUES (prev.no + 1, seal_change.source, seal_change.id, seal_change.version, seal_change.at, salt, digest, links,
             sha256(audit.canonical_change_seal(prev.no + 1, seal_change.source, seal_change.id, seal_change.version, seal_change.at, digest, links, prev.hash)));
@@ -235,7 +278,7 @@ COMMENT ON COLUMN audit.entries.mark IS 'The first four bytes of the digest that
 CREATE VIEW audit.seals AS
 SELECT s.chain, s.no, s.commit, s.relay_id, s.at, s.stretches, s.entries, s.digests, s.links, s.hash FROM relay.seals s;
 COMMENT ON VIEW audit.seals IS 'One seal for each group commit that wrote to the log.';
-COMMENT ON COLUMN audit.seals.chain IS 'tail for what routing wrote, recorder for all else.';
+COMMENT ON COLUMN audit.seals.chain IS 'tail for what routing wrote; recorder, recorder 1 and so on for all else, of one relay at a time each.';
 COMMENT ON COLUMN audit.seals.no IS 'Its number in the chain, without gaps. 0 is where the chain begins.';
 COMMENT ON COLUMN audit.seals.commit IS 'The number of the group commit: that of its entries is pos >> 20. The next seal of the chain covers it.';
 COMMENT ON COLUMN audit.seals.relay_id IS 'The relay that wrote it.';
@@ -243,7 +286,7 @@ COMMENT ON COLUMN audit.seals.at IS 'When the latest of its entries was written,
 COMMENT ON COLUMN audit.seals.stretches IS 'The stretches of the outbox, event_seq / 100000, that its entries belong to.';
 COMMENT ON COLUMN audit.seals.entries IS 'How many entries each stretch has.';
 COMMENT ON COLUMN audit.seals.digests IS 'For each stretch 32 bytes: SHA-256 over the digests of its entries, in the order of their ordinals.';
-COMMENT ON COLUMN audit.seals.links IS 'In a relay''s first seal, 40 bytes for the head of each other chain, in the order of their names: number and hash.';
+COMMENT ON COLUMN audit.seals.links IS 'In a relay''s first seal of a chain, the heads of all other chains in the order of their numbers: see audit.links. Random where the chain begins.';
 COMMENT ON COLUMN audit.seals.hash IS 'SHA-256 of audit.canonical_seal.';
 
 CREATE VIEW audit.change_seals AS
@@ -268,10 +311,10 @@ COMMENT ON COLUMN audit.change_seals.version IS 'The account''s version that the
 COMMENT ON COLUMN audit.change_seals.at IS 'When, by the database''s clock.';
 COMMENT ON COLUMN audit.change_seals.digest IS 'The salted digest of the row as it was written.';
 COMMENT ON COLUMN audit.change_seals.found IS 'The salted digest of the row as it is; NULL where there is none.';
-COMMENT ON COLUMN audit.change_seals.links IS '40 bytes each for the heads of the chains recorder and tail: number and hash.';
+COMMENT ON COLUMN audit.change_seals.links IS 'The heads of all other chains in the order of their numbers: see audit.links.';
 COMMENT ON COLUMN audit.change_seals.hash IS 'SHA-256 of audit.canonical_change_seal.';
 
-GRANT SELECT ON audit.entries, audit.seals, audit.change_seals TO outrider_auditor, outrider_relay, outrider_operator;
+GRANT SELECT ON audit.entries, audit.seals, audit.change_seals, audit.heads TO outrider_auditor, outrider_relay, outrider_operator;
 
 -- All that is wrong between two group commits, by SQL alone. The changes of
 -- webhooks and replays are all looked at.
@@ -293,7 +336,7 @@ entry AS MATERIALIZED (
                                         l.type, l.data, l.routing, l.event_id, l.delivery_id)) AS digest
       FROM relay.log l
      WHERE l.pos >> 20 BETWEEN from_commit AND to_commit
-       AND (l.pos >> 20 <= 0 OR l.pos >> 20 > (SELECT max(g.commit) FROM relay.seals g WHERE g.no = 0))),
+       AND (l.pos >> 20 <= 0 OR l.pos >> 20 > coalesce((SELECT g.commit FROM relay.seals g WHERE g.chain = 'tail' AND g.no = 0), 0))),
 found AS MATERIALIZED (
     SELECT e.commit, e.stretch, count(*) AS entries, sha256(string_agg(e.digest, ''::bytea ORDER BY e.ordinal)) AS digest
       FROM entry e GROUP BY e.commit, e.stretch),
@@ -311,12 +354,9 @@ bad AS MATERIALIZED (
               AND e.mark IS DISTINCT FROM ('x' || encode(substring(e.digest FOR 4), 'hex'))::bit(32)::integer) n
      WHERE j.chain IS NOT NULL AND NOT coalesce(j.same, false) AND j.stretch NOT IN (SELECT g.stretch FROM gone g)),
 linked AS (
-    SELECT s.chain, s.no, s.commit, o.chain AS other, ('x' || encode(substring(s.links FROM o.place FOR 8), 'hex'))::bit(64)::bigint AS other_no,
-           substring(s.links FROM o.place + 8 FOR 32) AS other_hash
-      FROM (SELECT s.chain, s.no, s.commit, s.links FROM s UNION ALL SELECT 'changes', c.no, NULL, c.links FROM relay.change_seals c WHERE c.no > 0) s
-      JOIN (VALUES ('changes', 'recorder', 1), ('changes', 'tail', 41), ('recorder', 'changes', 1), ('recorder', 'tail', 41), ('tail', 'changes', 1), ('tail', 'recorder', 41))
-           AS o (of, chain, place) ON o.of = s.chain
-     WHERE octet_length(s.links) = 80)
+    SELECT s.chain, s.no, s.commit, o.chain AS other, o.no AS other_no, o.hash AS other_hash
+      FROM (SELECT s.chain, s.no, s.commit, s.links FROM s WHERE s.links IS NOT NULL UNION ALL SELECT 'changes', c.no, NULL, c.links FROM relay.change_seals c) s
+     CROSS JOIN LATERAL audit.links(s.links) o)
 SELECT s.chain, s.no, s.commit, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, 'the seal before it is missing'
   FROM s WHERE s.no <> 0 AND s.prev_hash IS NULL
 UNION ALL
@@ -327,10 +367,12 @@ UNION ALL
 SELECT s.chain, s.no, s.commit, NULL, NULL, NULL, NULL, 'its commit does not come after that of the seal before it'
   FROM s WHERE s.commit <= s.prev_commit
 UNION ALL
-SELECT w.chain, 0, NULL, NULL, NULL, NULL, NULL, 'the chain''s beginning is missing'
-  FROM (VALUES ('tail'), ('recorder')) AS w (chain) WHERE NOT EXISTS (SELECT FROM relay.seals g WHERE g.chain = w.chain AND g.no = 0)
+SELECT w.chain, 0, NULL, NULL, NULL, NULL, NULL, CASE WHEN audit.chain_number(w.chain) > 0 THEN 'the chain''s beginning is missing' ELSE 'there is no such chain' END
+  FROM (SELECT 'tail' AS chain UNION SELECT 'recorder' UNION SELECT g.chain FROM relay.seals g WHERE g.no = 0 UNION SELECT s.chain FROM s) w
+ WHERE audit.chain_number(w.chain) > 0 IS NOT TRUE OR NOT EXISTS (SELECT FROM relay.seals g WHERE g.chain = w.chain AND g.no = 0)
 UNION ALL
-SELECT s.chain, s.no, s.commit, NULL, NULL, NULL, NULL, 'there is no such chain' FROM s WHERE s.chain NOT IN ('tail', 'recorder')
+SELECT g.chain, 0, g.commit, NULL, NULL, NULL, NULL, 'it begins at another commit than the chain tail'
+  FROM relay.seals g JOIN relay.seals t ON t.chain = 'tail' AND t.no = 0 WHERE g.no = 0 AND g.commit <> t.commit
 UNION ALL
 SELECT l.chain, l.no, l.commit, NULL, NULL, NULL, NULL, format('it links to seal %s of the chain %s, which is missing or another one', l.other_no, l.other)
   FROM linked l

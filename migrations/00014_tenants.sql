@@ -345,7 +345,7 @@ DECLARE
 BEGIN
     GRANT CREATE ON SCHEMA audit TO outrider_views; -- which an owner must have at the time
     FOR v IN SELECT c.oid FROM pg_class c WHERE c.relnamespace = 'audit'::regnamespace AND c.relkind IN ('v', 'm')
-               AND c.relname NOT IN ('entries', 'seals', 'change_seals') ORDER BY c.relname LOOP
+               AND c.relname NOT IN ('entries', 'seals', 'change_seals', 'heads') ORDER BY c.relname LOOP
         EXECUTE format('ALTER TABLE %s OWNER TO outrider_views', v);
         EXECUTE format('GRANT SELECT ON %s TO outrider_auditor, outrider_tenant, outrider_relay, outrider_operator', v);
     END LOOP;

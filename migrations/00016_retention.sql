@@ -87,15 +87,25 @@ CREATE TABLE relay.retentions (
 );
 CREATE INDEX retentions_net ON relay.retentions (lower) WHERE storage = 'outbox.events_net';
 
--- Deliveries of events below a place end: their payloads are about to go. The
--- relay at work ends them (relay/ending.go) and says here that it will begin no
--- others.
+-- What is to end has a version: whoever asks for it takes the next one and holds
+-- the row to the commit, so that versions become visible in their order.
+CREATE TABLE relay.endings (version bigint NOT NULL);
+INSERT INTO relay.endings (version) VALUES (0);
+
+-- Up to which version each relay has said that it begins nothing more of it, and
+-- that all that it had begun before is on record (relay/ending.go).
+CREATE TABLE relay.endings_seen (
+    relay_id bigint      PRIMARY KEY,
+    version  bigint      NOT NULL,
+    at       timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- Deliveries of events below a place end: their payloads are about to go.
 CREATE TABLE relay.closings (
     below        bigint      PRIMARY KEY,
+    version      bigint      NOT NULL,
     requested_by text        NOT NULL,
-    requested_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    seen_by      bigint,
-    seen_at      timestamptz
+    requested_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
 -- Erasures that somebody asked for, and their events: at is NULL until an event
@@ -111,13 +121,12 @@ CREATE TABLE relay.erasures (
 );
 CREATE TABLE relay.erased (
     event_seq  bigint PRIMARY KEY,
+    version    bigint NOT NULL,
     account_id bigint NOT NULL,
     erasure_id bigint NOT NULL REFERENCES relay.erasures,
-    at         timestamptz,
-    seen_by    bigint,
-    seen_at    timestamptz
+    at         timestamptz
 );
-CREATE INDEX erased_open ON relay.erased (event_seq) WHERE at IS NULL;
+CREATE INDEX erased_open ON relay.erased (version, event_seq) WHERE at IS NULL;
 
 -- The place below which every event is older than an age: what a batch of that
 -- time knew to be routed wholly (relay.decided_up_to). Later rows lie above it.
@@ -130,17 +139,52 @@ $$;
 -- +goose StatementEnd
 REVOKE ALL ON FUNCTION relay.older_than(interval) FROM PUBLIC;
 
--- Whether no relay is at work: then nobody begins a delivery, and whoever comes
--- reads first what is to end.
+-- The next version. What relays have said that are gone is forgotten.
+-- +goose StatementBegin
+CREATE FUNCTION relay.next_ending() RETURNS bigint
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    DELETE FROM relay.endings_seen s WHERE NOT EXISTS (SELECT FROM relay.relays r WHERE r.relay_id = s.relay_id AND r.fenced_at IS NULL);
+    UPDATE relay.endings SET version = version + 1 RETURNING version
+$$;
+-- +goose StatementEnd
+REVOKE ALL ON FUNCTION relay.next_ending() FROM PUBLIC;
+
+-- The relays that may begin a delivery: not fenced, not with --no-send, and
+-- alive. One that comes later than this looks reads first what is to end.
+-- +goose StatementBegin
+CREATE FUNCTION relay.senders() RETURNS SETOF bigint
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT r.relay_id FROM relay.relays r
+     WHERE r.fenced_at IS NULL AND r.sends
+       AND greatest(r.started_at, (SELECT h.at FROM relay.heartbeats h WHERE h.relay_id = r.relay_id ORDER BY h.n DESC LIMIT 1)) >= clock_timestamp() - interval '10 s'
+$$;
+-- +goose StatementEnd
+REVOKE ALL ON FUNCTION relay.senders() FROM PUBLIC;
+
+-- Whether no relay is at work that sends.
 -- +goose StatementBegin
 CREATE FUNCTION relay.unattended() RETURNS boolean
     LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT s.relay_id IS NULL OR greatest(s.since, (SELECT h.at FROM relay.heartbeats h WHERE h.relay_id = s.relay_id ORDER BY h.n DESC LIMIT 1)) < clock_timestamp() - interval '10 s'
-      FROM relay.slots s WHERE s.slot = 64
+    SELECT NOT EXISTS (SELECT FROM relay.senders())
 $$;
 -- +goose StatementEnd
 REVOKE ALL ON FUNCTION relay.unattended() FROM PUBLIC;
+
+-- The version up to which all of them have said that they begin nothing; where
+-- there is none, the newest that whoever comes will see. Ask it before what is
+-- open is looked for: what is found then is all.
+-- +goose StatementBegin
+CREATE FUNCTION relay.endings_agreed() RETURNS bigint
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce((SELECT min(coalesce(e.version, 0)) FROM relay.senders() AS s (relay_id) LEFT JOIN relay.endings_seen e ON e.relay_id = s.relay_id),
+                    (SELECT n.version FROM relay.endings n))
+$$;
+-- +goose StatementEnd
+REVOKE ALL ON FUNCTION relay.endings_agreed() FROM PUBLIC;
 
 -- What is open of the events below a place: deliveries that wait, batches that
 -- were not dispatched, attempts without an outcome. Counts end at 10001.
@@ -148,11 +192,7 @@ REVOKE ALL ON FUNCTION relay.unattended() FROM PUBLIC;
 CREATE FUNCTION relay.open_below(place bigint, OUT waiting bigint, OUT batches bigint, OUT attempts bigint)
     LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-    WITH here AS (
-        SELECT coalesce(h.position, s.position) AS position, coalesce(h.low, s.low) AS low
-          FROM relay.slots s
-          LEFT JOIN LATERAL (SELECT h.position, h.low FROM relay.heartbeats h WHERE h.relay_id = s.relay_id ORDER BY h.n DESC LIMIT 1) h ON true
-         WHERE s.slot = 64)
+    WITH here AS MATERIALIZED (SELECT min(p.position) AS position, min(p.low) AS low FROM relay.places p)
     SELECT (SELECT count(*) FROM (SELECT FROM relay.due d WHERE d.event_seq < place LIMIT 10001) x),
            (SELECT count(*) FROM (SELECT FROM relay.batches b, here WHERE b.no > here.position AND b.seq_min < place AND b.seq_max >= b.seq_min LIMIT 10001) x),
            (SELECT count(*) FROM (
@@ -171,8 +211,9 @@ CREATE FUNCTION relay.waits_below(place bigint) RETURNS text
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    o    record;
-    many text;
+    agreed boolean := relay.endings_agreed() >= (SELECT min(c.version) FROM relay.closings c WHERE c.below >= place); -- NULL: nobody asked
+    o      record;
+    many   text;
 BEGIN
     SELECT * INTO o FROM relay.open_below(place);
     IF o.waiting + o.batches + o.attempts > 0 THEN
@@ -180,10 +221,10 @@ BEGIN
                                 CASE WHEN o.attempts > 0 THEN format('%s attempts are under way', o.attempts) END,
                                 CASE WHEN o.batches > 0 THEN format('%s batches are not dispatched', o.batches) END);
         RETURN format('below seq %s %s; %s', place, many,
-                      CASE WHEN relay.unattended() THEN 'no relay is at work to end them' ELSE 'the relay at work ends them, unless it has --no-send' END);
+                      CASE WHEN relay.unattended() THEN 'no relay is at work to end them: one with --no-send does not' ELSE 'the relays at work end them' END);
     END IF;
-    IF NOT relay.unattended() AND NOT EXISTS (SELECT FROM relay.closings c WHERE c.below >= place AND c.seen_at IS NOT NULL) THEN
-        RETURN format('the relay at work has not said yet that it begins nothing below seq %s; one with --no-send never does', place);
+    IF NOT coalesce(agreed, relay.unattended()) THEN
+        RETURN format('a relay at work has not said yet that it begins nothing below seq %s', place);
     END IF;
     RETURN NULL;
 END
@@ -289,7 +330,7 @@ BEGIN
         (SELECT max(q.upper) FROM relay.partitions q WHERE q.upper <= payloads_below AND q.events_done AND q.payloads_gone IS NULL),
         (SELECT e.seq + 1 FROM outbox.events_net e WHERE e.seq < payloads_below ORDER BY e.seq DESC LIMIT 1)) INTO past;
     IF past IS NOT NULL AND NOT EXISTS (SELECT FROM relay.closings c WHERE c.below >= past) THEN
-        INSERT INTO relay.closings (below, requested_by) VALUES (past, session_user);
+        INSERT INTO relay.closings (below, version, requested_by) VALUES (past, relay.next_ending(), session_user);
         PERFORM relay.record_retention('payloads', 'closed', 'relay.log', 0, past, payloads, 0, 0);
         PERFORM pg_notify('outrider_relay', 'endings');
         RETURN format('closes what is open below seq %s', past);
@@ -364,12 +405,10 @@ BEGIN
         waits := coalesce(waits, reason);
     END IF;
 
-    -- The chain, from the left: never the head, nor what the relay has yet to
+    -- The chain, from the left: never the head, nor what a relay has yet to
     -- dispatch or to count, nor the last batch that an age is counted by.
-    SELECT least(b.no, h.position, (SELECT coalesce(max(j.batch), 0) FROM relay.projected j)) INTO past
-      FROM (SELECT b.no FROM relay.batches b WHERE b.at < now() - log ORDER BY b.at DESC LIMIT 1) b,
-           LATERAL (SELECT coalesce((SELECT h.position FROM relay.heartbeats h WHERE h.relay_id = s.relay_id ORDER BY h.n DESC LIMIT 1), s.position) AS position
-                      FROM relay.slots s WHERE s.slot = 64) h;
+    SELECT least(b.no, (SELECT min(h.position) FROM relay.places h), (SELECT coalesce(max(j.batch), 0) FROM relay.projected j)) INTO past
+      FROM (SELECT b.no FROM relay.batches b WHERE b.at < now() - log ORDER BY b.at DESC LIMIT 1) b;
     IF (SELECT count(*) FROM (SELECT FROM relay.batches b WHERE b.no < past ORDER BY b.no LIMIT 1000) x) = 1000 THEN
         WITH gone AS (
             DELETE FROM relay.batches b WHERE b.no IN (SELECT x.no FROM relay.batches x WHERE x.no < past ORDER BY x.no LIMIT 10000)
@@ -494,18 +533,20 @@ GRANT EXECUTE ON FUNCTION relay.begin_erasure(bigint, json) TO outrider_operator
 
 -- Erases the payloads, metadata and responses of some routed events of the
 -- erasure's account, 1000 at most, and the salts of their digests. The log stays
--- as it is. An event with an open delivery is left until that has ended:
--- callers repeat it with the same events while open is not 0. unattended says
--- that no relay is at work to end them.
+-- as it is. asked counts those that it asks the relays to end: they are left, since
+-- a relay that begins just now may not see it yet. An event with an open
+-- delivery is left until that has ended: callers repeat it with the same events
+-- while open is not 0. unattended says that no relay is at work to end them.
 -- +goose StatementBegin
-CREATE FUNCTION relay.erase(erasure_id bigint, event_seqs bigint[], OUT erased bigint, OUT open bigint, OUT unattended boolean)
+CREATE FUNCTION relay.erase(erasure_id bigint, event_seqs bigint[], OUT asked bigint, OUT erased bigint, OUT open bigint, OUT unattended boolean)
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
     SET lock_timeout = '200ms'
 AS $$
 DECLARE
     account constant bigint := (SELECT e.account_id FROM relay.erasures e WHERE e.erasure_id = erase.erasure_id);
-    asked   bigint;
+    agreed  constant bigint := relay.endings_agreed();
+    mine    bigint;
     ready   bigint[];
     seq     bigint;
     storage regclass;
@@ -516,19 +557,23 @@ BEGIN
         RAISE EXCEPTION '% events are given; 1000 are taken at once', cardinality(event_seqs) USING ERRCODE = 'invalid_parameter_value';
     END IF;
     unattended := relay.unattended();
-    INSERT INTO relay.erased (event_seq, account_id, erasure_id)
-    SELECT s, account, erase.erasure_id FROM (SELECT DISTINCT unnest(event_seqs) AS s) x
-     WHERE EXISTS (SELECT FROM relay.log l WHERE l.event_seq = x.s AND l.webhook_id = 0 AND l.replay_id = 0 AND l.version = 1 AND l.account_id = account)
-     ORDER BY s
-        ON CONFLICT DO NOTHING;
-    GET DIAGNOSTICS asked = ROW_COUNT;
+    asked := 0;
+    IF EXISTS (SELECT FROM unnest(event_seqs) AS s WHERE NOT EXISTS (SELECT FROM relay.erased x WHERE x.event_seq = s)) THEN
+        mine := relay.next_ending();
+        INSERT INTO relay.erased (event_seq, version, account_id, erasure_id)
+        SELECT s, mine, account, erase.erasure_id FROM (SELECT DISTINCT unnest(event_seqs) AS s) x
+         WHERE EXISTS (SELECT FROM relay.log l WHERE l.event_seq = x.s AND l.webhook_id = 0 AND l.replay_id = 0 AND l.version = 1 AND l.account_id = account)
+         ORDER BY s
+            ON CONFLICT DO NOTHING;
+        GET DIAGNOSTICS asked = ROW_COUNT;
+    END IF;
     IF asked > 0 AND NOT unattended THEN
         PERFORM pg_notify('outrider_relay', 'endings');
     END IF;
 
     -- Ready is what has no open delivery, and will have none.
     SELECT array_agg(x.event_seq) INTO ready FROM relay.erased x
-     WHERE x.event_seq = ANY (event_seqs) AND x.at IS NULL AND (unattended OR x.seen_at IS NOT NULL)
+     WHERE x.event_seq = ANY (event_seqs) AND x.at IS NULL AND x.version <= agreed
        AND NOT EXISTS (
            SELECT FROM relay.log s
             WHERE s.event_seq = x.event_seq AND s.delivery_id IS NOT NULL
@@ -565,8 +610,8 @@ $$;
 REVOKE ALL ON FUNCTION relay.erase(bigint, bigint[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION relay.erase(bigint, bigint[]) TO outrider_operator;
 
-GRANT SELECT ON relay.closings, relay.erased, relay.erasures, relay.retentions TO outrider_relay, outrider_operator;
-GRANT UPDATE (seen_by, seen_at) ON relay.closings, relay.erased TO outrider_relay;
+GRANT SELECT ON relay.endings, relay.endings_seen, relay.closings, relay.erased, relay.erasures, relay.retentions TO outrider_relay, outrider_operator;
+GRANT INSERT, UPDATE ON relay.endings_seen TO outrider_relay;
 GRANT SELECT ON relay.responses_net TO outrider_operator; -- for doctor, as relay.log_net
 
 CREATE VIEW audit.retentions AS
@@ -593,7 +638,7 @@ DECLARE
 BEGIN
     GRANT CREATE ON SCHEMA audit TO outrider_views; -- which an owner must have at the time
     FOR v IN SELECT c.oid FROM pg_class c WHERE c.relnamespace = 'audit'::regnamespace AND c.relkind IN ('v', 'm')
-               AND c.relname NOT IN ('entries', 'seals', 'change_seals', 'retentions') ORDER BY c.relname LOOP
+               AND c.relname NOT IN ('entries', 'seals', 'change_seals', 'heads', 'retentions') ORDER BY c.relname LOOP
         EXECUTE format('ALTER TABLE %s OWNER TO outrider_views', v);
         EXECUTE format('GRANT SELECT ON %s TO outrider_auditor, outrider_tenant, outrider_relay, outrider_operator', v);
     END LOOP;

@@ -22,11 +22,11 @@ policies AS (
      AND (p.polroles = '{0}' OR 'outrider_views'::regrole::oid = ANY (p.polroles)))
 SELECT c.oid::regclass || ' does not belong to outrider_views: end the migration with SELECT relay.guard_views()'
   FROM pg_class c WHERE c.relnamespace = 'audit'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relowner <> 'outrider_views'::regrole
-   AND c.relname NOT IN ('entries', 'seals', 'change_seals', 'retentions')
+   AND c.relname NOT IN ('entries', 'seals', 'change_seals', 'heads', 'retentions')
 UNION ALL
 -- Seals are of all accounts.
 SELECT c.oid::regclass || ' can be read by ' || r.rolname
-  FROM pg_class c, pg_roles r WHERE c.relnamespace = 'audit'::regnamespace AND c.relname IN ('entries', 'seals', 'change_seals', 'retentions')
+  FROM pg_class c, pg_roles r WHERE c.relnamespace = 'audit'::regnamespace AND c.relname IN ('entries', 'seals', 'change_seals', 'heads', 'retentions')
    AND r.rolname IN ('outrider_tenant', 'outrider_views') AND has_table_privilege(r.oid, c.oid, 'SELECT')
 UNION ALL
 SELECT 'audit.verify() can be called by outrider_tenant' WHERE has_function_privilege('outrider_tenant', 'audit.verify(bigint, bigint, json)', 'EXECUTE')
@@ -36,7 +36,7 @@ SELECT v.oid::regclass || ' is not a plain view' FROM pg_class v WHERE v.relname
 UNION ALL
 SELECT v.oid::regclass || ' cannot be read by ' || r.name
   FROM pg_class v, (VALUES ('outrider_tenant'), ('outrider_auditor'), ('outrider_operator'), ('outrider_relay')) r (name)
- WHERE v.relnamespace = 'audit'::regnamespace AND v.relkind = 'v' AND v.relname NOT IN ('entries', 'seals', 'change_seals', 'retentions') AND NOT has_table_privilege(r.name, v.oid, 'SELECT')
+ WHERE v.relnamespace = 'audit'::regnamespace AND v.relkind = 'v' AND v.relname NOT IN ('entries', 'seals', 'change_seals', 'heads', 'retentions') AND NOT has_table_privilege(r.name, v.oid, 'SELECT')
 UNION ALL
 -- relay.batches belongs to no account.
 SELECT r.oid::regclass || ' can be read by the views, whosever its rows are: SELECT relay.guard(''' || r.oid::regclass || ''')'

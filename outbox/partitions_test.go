@@ -350,7 +350,7 @@ func TestManyPartitions(t *testing.T) {
 	if got := partitionsOf(t, db, "outbox.events"); len(got) < 10 {
 		t.Errorf("the rows are in %v", got)
 	}
-	head, err := postgres.NewChain(db).Head(t.Context())
+	head, err := postgres.NewChain(db).Head(t.Context(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -154,7 +154,7 @@ func TestPollsReadOnlyWhatIsNew(t *testing.T) {
 	const routed, all, batch = 200_000, 250_000, 2000
 	db := pgtest.New(t).SQL
 	tail, _ := newTail(t, db, nil)
-	head, err := postgres.NewChain(db).Head(t.Context())
+	head, err := postgres.NewChain(db).Head(t.Context(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

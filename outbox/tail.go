@@ -65,8 +65,8 @@ type Head struct {
 
 // Chain is where positions and decisions are kept.
 type Chain interface {
-	// Head reads the newest link.
-	Head(ctx context.Context) (Head, error)
+	// Head reads the newest link, for the relay that is to write the next.
+	Head(ctx context.Context, relayID int64) (Head, error)
 	// SeqAt reads the High of the newest link written before at, 0 where there
 	// is none: the place in the outbox at that time.
 	SeqAt(ctx context.Context, at time.Time) (int64, error)
@@ -280,7 +280,7 @@ func (r *reader) BeginTx(ctx context.Context, options *sql.TxOptions) (*sql.Tx, 
 }
 
 func (r *reader) reload(ctx context.Context) error {
-	head, err := r.config.Chain.Head(ctx)
+	head, err := r.config.Chain.Head(ctx, r.config.RelayID)
 	if err != nil {
 		return fmt.Errorf("read the chain: %w", err)
 	}
@@ -298,7 +298,7 @@ func (r *reader) reload(ctx context.Context) error {
 func (r *reader) confirm() error {
 	ctx, cancel := context.WithTimeout(context.Background(), signalTimeout)
 	defer cancel()
-	head, err := r.config.Chain.Head(ctx)
+	head, err := r.config.Chain.Head(ctx, r.config.RelayID)
 	if err != nil {
 		r.known = false
 		return fmt.Errorf("read the chain: %w", err)

@@ -781,7 +781,7 @@ func TestStraggler(t *testing.T) {
 		t.Errorf("low is %d, and %d rows were delivered before any transaction under way", low, others)
 	}
 	tail.stop(t)
-	head, err := postgres.NewChain(db).Head(t.Context())
+	head, err := postgres.NewChain(db).Head(t.Context(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

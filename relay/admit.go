@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -12,27 +13,62 @@ import (
 // from memory where the tail of this process handed them over, else from the
 // log.
 func (d *dispatcher) takeBatches() {
-	for d.fresh < maxFresh && d.bodies < maxBodies && !d.feed.reading && d.feed.last < d.feed.head {
-		for len(d.feed.ready) > 0 && d.feed.ready[0].No <= d.feed.last {
-			d.feed.ready = d.feed.ready[1:]
+	for _, f := range d.feeds {
+		for d.roomy() && !f.reading && f.last < d.head {
+			if batch := d.readyBatch(f.last + 1); batch != nil {
+				d.admit(f, batch.No, fromBatch(batch, f.shards))
+			} else {
+				d.readBatches(f)
+			}
 		}
-		no := d.feed.last + 1
-		if len(d.feed.ready) > 0 && d.feed.ready[0].No == no {
-			batch := d.feed.ready[0]
-			d.feed.ready = d.feed.ready[1:]
-			d.admit(no, fromBatch(batch))
-			continue
+	}
+	d.joinFeeds()
+	d.batches = slices.DeleteFunc(d.batches, func(batch *outbox.Batch) bool {
+		return !slices.ContainsFunc(d.feeds, func(f *feed) bool { return f.last < batch.No })
+	})
+}
+
+// roomy says whether memory has room for more first deliveries.
+func (d *dispatcher) roomy() bool { return d.fresh < maxFresh && d.bodies < maxBodies }
+
+// readyBatch gives a batch that the tail of this process handed over.
+func (d *dispatcher) readyBatch(no int64) *outbox.Batch {
+	for _, batch := range d.batches {
+		if batch.No == no {
+			return batch
 		}
-		d.feed.reading = true
-		d.later("batch", func(ctx context.Context) (func(), error) {
-			found, err := d.store.Batch(ctx, no)
-			return func() { d.feed.reading = false; d.admit(no, found) }, err
-		}, func() { d.feed.reading = false })
+	}
+	return nil
+}
+
+func (d *dispatcher) readBatches(f *feed) {
+	f.reading = true
+	shards, from, to := f.shards, f.last+1, d.head
+	d.later("batches", func(ctx context.Context) (func(), error) {
+		found, last, err := d.store.Batches(ctx, shards, from, to, batchBytes)
+		return func() { f.reading = false; d.admit(f, last, found) }, err
+	}, func() { f.reading = false })
+}
+
+// joinFeeds makes one of the feeds that have come to the same batch.
+func (d *dispatcher) joinFeeds() {
+	for i := 0; i < len(d.feeds); i++ {
+		for j := len(d.feeds) - 1; j > i; j-- {
+			f, g := d.feeds[i], d.feeds[j]
+			if f.last != g.last || f.reading || g.reading {
+				continue
+			}
+			f.shards |= g.shards
+			f.progress = append(f.progress, g.progress...)
+			slices.SortFunc(f.progress, func(a, b *progress) int { return cmp.Compare(a.first, b.first) })
+			d.feeds = slices.Delete(d.feeds, j, j+1)
+		}
 	}
 }
 
-// fromBatch gives the deliveries that a batch scheduled.
-func fromBatch(batch *outbox.Batch) []Delivery {
+// fromBatch gives the deliveries that a batch scheduled to webhooks of these
+// shards.
+func fromBatch(batch *outbox.Batch, shards Shards) []Delivery {
 	n := 0
 	for _, row := range batch.Rows {
 		n += len(row.Routed.Targets)
@@ -42,6 +78,9 @@ func fromBatch(batch *outbox.Batch) []Delivery {
 	for _, row := range batch.Rows {
 		for _, target := range row.Routed.Targets {
 			ord++
+			if !shards.Has(target.WebhookID) {
+				continue
+			}
 			found = append(found, Delivery{
 				Key:       domain.DeliveryKey{EventSeq: row.Seq, WebhookID: target.WebhookID},
 				AccountID: row.AccountID, EventID: row.ID, Event: row.Name,
@@ -57,45 +96,47 @@ func fromBatch(batch *outbox.Batch) []Delivery {
 	return found
 }
 
-// admit takes a batch's deliveries. Those of webhooks that are not known make
-// the whole batch wait for them: order.
-func (d *dispatcher) admit(no int64, found []Delivery) {
+// admit takes the deliveries of the batches up to last. Those of webhooks that
+// are not known make all wait for them: order.
+func (d *dispatcher) admit(f *feed, last int64, found []Delivery) {
 	unknown := d.unknown(found)
 	if len(unknown) == 0 {
-		d.accept(no, found)
+		d.accept(f, last, found)
 		return
 	}
-	d.feed.reading = true
-	d.load(unknown, func() { d.feed.reading = false; d.accept(no, found) }, func() { d.feed.reading = false; d.admit(no, found) })
+	f.reading = true
+	d.load(unknown, func() { f.reading = false; d.accept(f, last, found) }, func() { f.reading = false; d.admit(f, last, found) })
 }
 
-// accept takes a batch's deliveries, whose webhooks are known.
-func (d *dispatcher) accept(no int64, found []Delivery) {
-	d.feed.last = no
-	p := &progress{no: no, left: len(found)}
-	d.feed.progress = append(d.feed.progress, p)
+// accept takes deliveries whose webhooks are known. Of what was given up
+// meanwhile it takes nothing.
+func (d *dispatcher) accept(f *feed, last int64, found []Delivery) {
+	found = slices.DeleteFunc(found, func(f0 Delivery) bool { return !f.shards.Has(f0.Key.WebhookID) })
+	p := &progress{first: f.last + 1, left: len(found)}
+	f.last = last
+	f.progress = append(f.progress, p)
 	for i := range found {
 		if found[i].Unreadable != nil {
 			d.park(&found[i], p)
 			continue
 		}
 		it := d.newItem(&found[i])
-		it.batch = p
+		it.batch, it.weight = p, len(it.Body)
 		q := d.queues[it.Key.WebhookID]
 		l := &q.lanes[freshLane]
 		if l.size >= maxQueue {
 			d.overflow(q, freshLane)
 		}
 		d.fresh++
-		d.bodies += len(it.Body)
+		d.bodies += it.weight
 		if l.overflow {
+			d.clear(q)
 			d.spill(q, it)
 			continue
 		}
 		d.crowded[q] = struct{}{}
 		d.enqueue(q, it)
 	}
-	d.advance()
 }
 
 // unknown lists the webhooks that memory does not have, or has as they were
@@ -135,6 +176,9 @@ func (d *dispatcher) enqueue(q *queue, it *item) {
 // nextOf makes a conversation's next delivery runnable, and holds those that
 // must wait for a failed one.
 func (d *dispatcher) nextOf(q *queue, c *conversation) {
+	if q.dropped {
+		return
+	}
 	for {
 		it := q.next(c, d.now())
 		if it == nil {
@@ -156,19 +200,25 @@ func (d *dispatcher) nextOf(q *queue, c *conversation) {
 	q.forget(c)
 }
 
-// advance moves the position over batches whose deliveries are all on record.
-func (d *dispatcher) advance() {
-	for len(d.feed.progress) > 0 && d.feed.progress[0].left == 0 {
-		d.feed.position = d.feed.progress[0].no
-		d.feed.progress = d.feed.progress[1:]
+// position is the last batch of which each delivery is on record.
+func (f *feed) position() int64 {
+	for len(f.progress) > 0 && f.progress[0].left == 0 {
+		f.progress = f.progress[1:]
 	}
+	if len(f.progress) > 0 {
+		return f.progress[0].first - 1
+	}
+	return f.last
 }
 
 // place is where a successor would have to begin.
 func (d *dispatcher) place() Place {
-	low := (d.commit + 1) << 20
-	for _, at := range d.open {
-		low = min(low, at)
+	p := Place{Position: d.head, Low: (d.commit + 1) << 20, Shards: d.shards}
+	for _, open := range d.open {
+		p.Low = min(p.Low, open.at)
 	}
-	return Place{Position: d.feed.position, Low: low}
+	for _, f := range d.feeds {
+		p.Position = min(p.Position, f.position())
+	}
+	return p
 }

@@ -16,6 +16,8 @@ const (
 	// laneBytes and dueBytes are how much of that one read may take.
 	laneBytes = 256 << 10
 	dueBytes  = 8 << 20
+	// batchBytes is how much one read of batches may take.
+	batchBytes = 8 << 20
 	// maxAloft is how many bytes may be on their way to receivers.
 	maxAloft = 256 << 20
 	// maxFetches is how many bodies are fetched at once: each takes a
@@ -83,6 +85,7 @@ func (d *dispatcher) feedStarved() {
 // its webhook's concurrency and its conversation are taken.
 func (d *dispatcher) fetch(q *queue, it *item) {
 	d.fetching++
+	it.fetching = true
 	q.inFlight[it.lane()]++
 	d.lift(q, it)
 	if it.order != 0 {
@@ -92,6 +95,12 @@ func (d *dispatcher) fetch(q *queue, it *item) {
 	// conversation may have come back, or its webhook may have changed.
 	done := func() {
 		d.fetching--
+		it.fetching = false
+		if q.dropped {
+			d.dropItem(q, it)
+			d.feedStarved()
+			return
+		}
 		l := it.lane()
 		q.inFlight[l]--
 		if it.order == 0 {

@@ -48,14 +48,14 @@ func TestWhatADisablingCancelledIsNeverSent(t *testing.T) {
 	}
 	// Such a backlog is worked off without its payloads.
 	store := postgres.NewStore(b.db)
-	head, err := store.Head(t.Context())
+	head, _, err := store.Head(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	read := 0
-	for no := range head {
-		found, err := store.Batch(t.Context(), no+1)
-		if err != nil {
+	for last := int64(0); last < head; {
+		var found []relay.Delivery
+		if found, last, err = store.Batches(t.Context(), relay.AllShards, last+1, head, 1<<30); err != nil {
 			t.Fatal(err)
 		}
 		read += len(found)

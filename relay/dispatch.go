@@ -50,21 +50,26 @@ type dispatcher struct {
 	inbox    inbox
 	spare    mail // takes turns with the inbox's
 
-	queues map[domain.WebhookID]*queue
-	since  string                              // snapshot behind which refresh looks for changes
-	loads  int                                 // webhooks being read
-	newer  map[domain.WebhookID]domain.Webhook // changed meanwhile
-	marked []*queue                            // to be looked at
-	out    []*step                             // for the recorder
-	steps  int                                 // with the recorder
+	shards  Shards          // whose webhooks it has
+	gained  [ShardCount]int // the newest read when each was gained: older ones are of an earlier time
+	feeds   []*feed         // of all these shards
+	head    int64           // newest committed batch
+	batches []*outbox.Batch // that the tail of this process handed over
+	queues  map[domain.WebhookID]*queue
+	since   string                              // snapshot behind which refresh looks for changes
+	loads   int                                 // webhooks being read
+	newer   map[domain.WebhookID]domain.Webhook // changed meanwhile
+	marked  []*queue                            // to be looked at
+	out     []*step                             // for the recorder
+	steps   int                                 // with the recorder
 	// submitted and cameBack count all that went to the recorder and came back;
 	// barriers wait for some of them.
 	submitted, cameBack tally
 	replayReads         laneReads
 	barriers            []barrier
 	parked              map[domain.DeliveryKey]struct{} // in memory and in the due table
-	open                map[domain.DeliveryKey]int64    // attempts under way, by the place of their start
-	lost                []lostAttempt                   // of dead relays, to be given up
+	open                map[domain.DeliveryKey]openAttempt
+	left                leftAttempts
 
 	unreadable map[domain.DeliveryKey]struct{} // passed over, and told
 
@@ -89,7 +94,6 @@ type dispatcher struct {
 	ended       []Ended // to be told to the meter
 	overflowing int     // webhooks whose first deliveries overflow
 
-	feed     feed
 	due      dueReader
 	stale    staleness
 	starved  []*queue                // have work, but there is no room in flight
@@ -99,20 +103,19 @@ type dispatcher struct {
 	more     chan struct{} // tells a waiting tail so
 }
 
-// feed takes batches in the order of the chain.
+// feed takes batches in the order of the chain, for some shards. There is one for
+// all shards, and one more for each part that was gained with batches behind.
 type feed struct {
-	head     int64 // newest committed
+	shards   Shards
 	last     int64 // last taken
-	position int64 // all up to here is started, finished or due
-	ready    []*outbox.Batch
 	progress []*progress
 	reading  bool
 }
 
-// progress counts the deliveries of a batch that are not on record yet.
+// progress counts the deliveries of some batches that are not on record yet.
 type progress struct {
-	no   int64
-	left int
+	first int64 // of these batches
+	left  int
 }
 
 // dueReader reads the due table from the time last read, so that rows that are
@@ -124,10 +127,10 @@ type dueReader struct {
 	unsaved map[*step]struct{} // rows on their way into the table: the cursor may not pass them
 }
 
-// lostAttempt is an open attempt of a dead relay. It becomes unknown when it
-// can no longer be under way.
-type lostAttempt struct {
-	at time.Time
+// openAttempt is an attempt under way: the place of its start in the log, and
+// its item where it is this relay's own.
+type openAttempt struct {
+	at int64
 	it *item
 }
 
@@ -174,6 +177,18 @@ func (in *inbox) put(add func(*mail)) {
 // call runs f in the dispatcher's goroutine.
 func (in *inbox) call(f func()) { in.put(func(m *mail) { m.calls = append(m.calls, f) }) }
 
+// within runs f in the dispatcher's goroutine, and waits for it.
+func (in *inbox) within(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	in.call(func() { f(); close(done) })
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // take gives what was put, and leaves spare, an empty one, in its place.
 func (in *inbox) take(spare mail) mail {
 	in.mu.Lock()
@@ -195,7 +210,7 @@ func newDispatcher(store Store, webhooks Webhooks, policy domain.RetryPolicy, no
 		crowded: map[*queue]struct{}{},
 		missed:  map[*queue]struct{}{},
 		parked:  map[domain.DeliveryKey]struct{}{},
-		open:    map[domain.DeliveryKey]int64{},
+		open:    map[domain.DeliveryKey]openAttempt{},
 
 		unreadable: map[domain.DeliveryKey]struct{}{},
 
@@ -212,7 +227,7 @@ func (d *dispatcher) confirmed(batch *outbox.Batch) {
 
 // reloaded takes the number of the chain's head.
 func (d *dispatcher) reloaded(no int64) {
-	d.inbox.call(func() { d.feed.head = max(d.feed.head, no) })
+	d.inbox.call(func() { d.head = max(d.head, no) })
 }
 
 // ready makes the tail wait while memory is full.
@@ -274,10 +289,10 @@ func (d *dispatcher) take() {
 	}
 	d.openBarriers()
 	for _, batch := range in.batches {
-		d.feed.head = max(d.feed.head, batch.No)
+		d.head = max(d.head, batch.No)
 		d.commit = max(d.commit, batch.Commit) // what is started from here on comes later
-		if len(d.feed.ready) < 8*maxBatches {
-			d.feed.ready = append(d.feed.ready, batch)
+		if len(d.batches) < 8*maxBatches {
+			d.batches = append(d.batches, batch)
 		}
 	}
 	d.spare = in.empty()
@@ -286,7 +301,7 @@ func (d *dispatcher) take() {
 // work does all that can be done now.
 func (d *dispatcher) work(ctx context.Context) {
 	if !d.stopping {
-		d.giveUpLost()
+		d.settleLeft()
 		d.takeBatches()
 		d.readDue()
 		for len(d.marked) > 0 {
@@ -319,7 +334,7 @@ func (d *dispatcher) work(ctx context.Context) {
 	}
 	d.recorder.submit(d.out)
 	d.out = nil
-	if wants := d.fresh < maxFresh && d.bodies < maxBodies && len(d.feed.ready) < maxBatches; wants != d.hungry.Load() {
+	if wants := d.fresh < maxFresh && d.bodies < maxBodies && len(d.batches) < maxBatches; wants != d.hungry.Load() {
 		d.hungry.Store(wants)
 		select {
 		case d.more <- struct{}{}:
@@ -338,9 +353,7 @@ func (d *dispatcher) untilNext() time.Duration {
 	if !d.due.next.IsZero() && !d.due.reading {
 		wait = min(wait, d.due.next.Sub(now))
 	}
-	for _, l := range d.lost {
-		wait = min(wait, l.at.Sub(now))
-	}
+	wait = min(wait, d.left.until(now))
 	return max(wait, time.Millisecond)
 }
 

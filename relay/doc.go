@@ -17,7 +17,11 @@
 //	replay.go    schedules new deliveries of old events
 //	project.go   adds up what was recorded: the statistics of webhooks
 //	ending.go    ends deliveries whose payloads are about to be erased
-//	lease.go     lets one relay work, and another take over (restore.go)
+//	share.go     keeps this relay's share of the webhooks fair beside others'
+//	  lease.go     gives signs of life, and sends nothing without a lease
+//	  gain.go      takes up shards of webhooks where another relay left them
+//	  lose.go      gives shards up, once all of them is on record (barrier.go)
+//	tailing.go   is what the one relay does that tails
 //	relay.go     joins the stages
 //
 // No stage calls an earlier one: a retry is a row of the due table, which the

@@ -40,13 +40,14 @@ func newEndings(read Endings) endings {
 }
 
 // watchEndings lets the dispatcher end what is to end, until ctx ends: at once
-// when told, else every interval.
-func (d *dispatcher) watchEndings(ctx context.Context, relayID int64, clock func() time.Time, told <-chan struct{}, interval time.Duration) {
+// when told, else every interval, so that what waits in shards that were gained
+// meanwhile ends too.
+func (d *dispatcher) watchEndings(ctx context.Context, relayID int64, shards func() Shards, clock func() time.Time, told <-chan struct{}, interval time.Duration) {
 	var seen Endings
 	for {
 		read, err := d.store.Endings(ctx)
 		if err == nil {
-			err = d.enforce(ctx, relayID, clock, read, seen)
+			err = d.enforce(ctx, relayID, shards, clock, read, seen)
 		}
 		switch {
 		case err == nil:
@@ -65,21 +66,10 @@ func (d *dispatcher) watchEndings(ctx context.Context, relayID int64, clock func
 
 // enforce makes the dispatcher know the endings, says so on record once nothing
 // that it had begun before is on its way there, and brings back what waits.
-func (d *dispatcher) enforce(ctx context.Context, relayID int64, clock func() time.Time, now, seen Endings) error {
-	if now.Below != seen.Below || !slices.Equal(now.Events, seen.Events) {
-		known := make(chan struct{})
-		d.inbox.call(func() {
-			d.endings = newEndings(now)
-			begun := d.submitted
-			for _, s := range d.out {
-				begun.count(s)
-			}
-			d.barriers = append(d.barriers, barrier{begun, known})
-		})
-		select {
-		case <-known:
-		case <-ctx.Done():
-			return ctx.Err()
+func (d *dispatcher) enforce(ctx context.Context, relayID int64, shards func() Shards, clock func() time.Time, now, seen Endings) error {
+	if now.Version != seen.Version || !slices.Equal(now.Events, seen.Events) {
+		if err := d.recordedAfter(ctx, func() { d.endings = newEndings(now) }); err != nil {
+			return err
 		}
 		if err := d.store.EndingsSeen(ctx, relayID, now); err != nil {
 			return err
@@ -88,7 +78,7 @@ func (d *dispatcher) enforce(ctx context.Context, relayID int64, clock func() ti
 	if now.Below == 0 && len(now.Events) == 0 {
 		return nil
 	}
-	ids, err := d.store.HurryEndings(ctx, now, clock())
+	ids, err := d.store.HurryEndings(ctx, now, shards(), clock())
 	if len(ids) > 0 {
 		d.inbox.call(func() { d.bringForward(ids) })
 	}
@@ -96,10 +86,13 @@ func (d *dispatcher) enforce(ctx context.Context, relayID int64, clock func() ti
 }
 
 // bringForward reads back what is due of webhooks, whether or not memory knows
-// them.
+// them. Shards that were lost meanwhile are another relay's matter.
 func (d *dispatcher) bringForward(ids []domain.WebhookID) {
 	var unknown []domain.WebhookID
 	for _, id := range ids {
+		if !d.shards.Has(id) {
+			continue
+		}
 		q := d.queues[id]
 		if q == nil {
 			unknown = append(unknown, id)
@@ -113,32 +106,4 @@ func (d *dispatcher) bringForward(ids []domain.WebhookID) {
 	if len(unknown) > 0 {
 		d.load(unknown, func() { d.bringForward(unknown) }, func() { d.bringForward(unknown) })
 	}
-}
-
-// barrier is opened once that many steps came back from the recorder.
-type barrier struct {
-	steps tally
-	open  chan struct{}
-}
-
-// tally counts steps. Those of replays are apart: the recorder keeps each kind in
-// its order.
-type tally struct{ fresh, replays int64 }
-
-func (t *tally) count(s *step) {
-	if s.replays() {
-		t.replays++
-	} else {
-		t.fresh++
-	}
-}
-
-func (d *dispatcher) openBarriers() {
-	d.barriers = slices.DeleteFunc(d.barriers, func(b barrier) bool {
-		if d.cameBack.fresh < b.steps.fresh || d.cameBack.replays < b.steps.replays {
-			return false
-		}
-		close(b.open)
-		return true
-	})
 }

@@ -30,8 +30,8 @@ func (m *measured) check(found []relay.Delivery, room int) {
 	}
 }
 
-func (m *measured) DueBefore(ctx context.Context, cursor relay.Cursor, now time.Time, limit, room int) ([]relay.Delivery, time.Time, error) {
-	found, next, err := m.Store.DueBefore(ctx, cursor, now, limit, room)
+func (m *measured) DueBefore(ctx context.Context, shards relay.Shards, cursor relay.Cursor, now time.Time, limit, room int) ([]relay.Delivery, time.Time, error) {
+	found, next, err := m.Store.DueBefore(ctx, shards, cursor, now, limit, room)
 	m.check(found, room)
 	return found, next, err
 }

@@ -9,7 +9,8 @@ import (
 )
 
 // The lease. A relay gives a sign of life every beat. Another one that has seen
-// none for the length of the lease, on its own monotonic clock, takes over.
+// none for the length of the lease, on its own monotonic clock, takes over; see
+// sharing.
 // An owner starts no POST later than the margin before the end of its lease.
 const (
 	beatInterval = 500 * time.Millisecond
@@ -61,44 +62,6 @@ func (l *lease) hold(ctx context.Context) bool {
 		case <-changed:
 		case <-ctx.Done():
 			return false
-		}
-	}
-}
-
-// await stands by until the work is this relay's, and says where to begin.
-func await(ctx context.Context, leases Leases, relayID int64, wake <-chan struct{}, logger *slog.Logger) (Place, error) {
-	var owner, beat int64 = -1, -1
-	since := time.Now()
-	standing := false
-	for {
-		seenOwner, seenBeat, err := leases.Owner(ctx)
-		switch {
-		case errors.Is(err, ErrAnotherServer):
-			return Place{}, err
-		case err != nil:
-			logger.Warn("watching the owner failed, trying again", "error", err)
-			since = time.Now() // silence of the database is not silence of the owner
-		case seenOwner != owner || seenBeat != beat:
-			owner, beat, since = seenOwner, seenBeat, time.Now()
-		}
-		if err == nil && (owner == 0 || time.Since(since) >= leaseLength) {
-			place, err := leases.Claim(ctx, relayID, owner)
-			if err == nil {
-				return place, nil
-			}
-			if !errors.Is(err, ErrFenced) {
-				logger.Warn("taking over failed, trying again", "error", err)
-			}
-			since = time.Now()
-		} else if err == nil && !standing {
-			standing = true
-			logger.Info("standing by: another relay is at work", "owner", owner)
-		}
-		select {
-		case <-time.After(watchPause):
-		case <-wake:
-		case <-ctx.Done():
-			return Place{}, ctx.Err()
 		}
 	}
 }

@@ -86,6 +86,6 @@ func (d *dispatcher) flush() {
 func (d *dispatcher) weigh() Load {
 	return Load{
 		InFlight: d.flying, Waiting: d.fresh, Bodies: d.bodies,
-		Overflowing: d.overflowing, Undispatched: d.feed.head - d.feed.position,
+		Overflowing: d.overflowing, Undispatched: d.head - d.place().Position,
 	}
 }

@@ -125,6 +125,9 @@ type Delivery struct {
 	Size int
 	// Due is the row it was found by; Kind is DueNone where there is none.
 	Due Due
+	// Starter is the relay that began its attempt, where a read of open attempts
+	// found it.
+	Starter int64
 	// Unreadable says why its log cannot be read, nil where it can. Only Key,
 	// Pos and Due are filled in then.
 	Unreadable error
@@ -150,6 +153,20 @@ type Blocked struct {
 type Endings struct {
 	Below  int64
 	Events []int64
+	// Version grows with each that was asked for. All up to it are here.
+	Version int64
+}
+
+// Left is what the last owner of shards left undone.
+type Left struct {
+	// Open are deliveries with an attempt that has no outcome, without their
+	// bodies.
+	Open []Delivery
+	// Blocked counts what waits by ordering key.
+	Blocked []Blocked
+	// Overflowed are the webhooks that have something due or in overflow, or
+	// something that waits although they are disabled or deleted.
+	Overflowed []domain.WebhookID
 }
 
 // Store reads what waits to be delivered, and what routing needs beside the
@@ -160,13 +177,16 @@ type Store interface {
 	// SaltKey gives the key that the salt of a chat event about to be routed is
 	// derived from, and makes it, durably, where there is none.
 	SaltKey(ctx context.Context, eventSeq int64) (domain.SaltKey, error)
-	// Head gives the number of the newest committed batch.
-	Head(ctx context.Context) (int64, error)
-	// Batch reads the deliveries of a batch that are neither started nor due.
-	Batch(ctx context.Context, no int64) ([]Delivery, error)
-	// DueBefore reads retries and holds from cursor on whose time has come,
-	// oldest first, and when the next one behind them is due, zero for never.
-	DueBefore(ctx context.Context, cursor Cursor, now time.Time, limit, room int) (found []Delivery, next time.Time, err error)
+	// Head gives the number of the newest committed batch, and of the group
+	// commit that wrote it.
+	Head(ctx context.Context) (no, commit int64, err error)
+	// Batches reads the deliveries of the batch from, and of some that follow it
+	// up to the batch to, that are to webhooks of these shards and neither started
+	// nor due, in routing order. last is the last batch that it read.
+	Batches(ctx context.Context, shards Shards, from, to int64, room int) (found []Delivery, last int64, err error)
+	// DueBefore reads the shards' retries and holds from cursor on whose time has
+	// come, oldest first, and when the next one behind them is due, zero for never.
+	DueBefore(ctx context.Context, shards Shards, cursor Cursor, now time.Time, limit, room int) (found []Delivery, next time.Time, err error)
 	// DueOf reads what is due of one webhook behind cursor, oldest first: its
 	// first deliveries, or those of replays.
 	DueOf(ctx context.Context, webhook domain.WebhookID, replays bool, cursor Cursor, now time.Time, limit, room int) ([]Delivery, error)
@@ -175,25 +195,24 @@ type Store interface {
 	// Body reads the body of a delivery, nil where the payload is gone or is not
 	// what was routed.
 	Body(ctx context.Context, key domain.DeliveryKey) ([]byte, error)
-	// Open reads the deliveries with an attempt started at or after low, a
-	// place in the log, that has no outcome, without their bodies.
-	Open(ctx context.Context, low int64) ([]Delivery, error)
-	// Blocked counts what waits by ordering key.
-	Blocked(ctx context.Context) ([]Blocked, error)
-	// Overflowed lists the webhooks that have something due or in overflow, or
-	// something that waits although they are disabled or deleted. What is in
-	// overflow by a clock that was ahead of this one is due from now on.
-	Overflowed(ctx context.Context, now time.Time) ([]domain.WebhookID, error)
+	// Left reads, in one snapshot, what the last owner of shards left undone. Open
+	// attempts are looked for from low on, a place in the log. What is in overflow
+	// by a clock that was ahead of this one is due from now on.
+	Left(ctx context.Context, shards Shards, low int64, now time.Time) (Left, error)
+	// Reread reads deliveries as they are now, with what is due of them, without
+	// their bodies.
+	Reread(ctx context.Context, known []Delivery) ([]Delivery, error)
 	// Hurry makes what a webhook's pause held back due now, or all that waits
 	// of it. The relay's clock says when that is: by another one that is ahead,
 	// nobody would find it.
 	Hurry(ctx context.Context, webhook domain.WebhookID, all bool, now time.Time) error
 	// Endings reads what is to end although its time has not come.
 	Endings(ctx context.Context) (Endings, error)
-	// HurryEndings makes all that waits of it due now, by the relay's clock, and
-	// lists the webhooks that it made something due of.
-	HurryEndings(ctx context.Context, endings Endings, now time.Time) ([]domain.WebhookID, error)
+	// HurryEndings makes all that waits of it in some shards due now, by the
+	// relay's clock, and lists the webhooks that it made something due of.
+	HurryEndings(ctx context.Context, endings Endings, shards Shards, now time.Time) ([]domain.WebhookID, error)
 	// EndingsSeen says on record that the relay begins nothing of it any more.
+	// Until every relay that sends has said so, nothing is erased.
 	EndingsSeen(ctx context.Context, relayID int64, endings Endings) error
 }
 
@@ -214,29 +233,60 @@ type Webhooks interface {
 	Tested(ctx context.Context, tx *sql.Tx, eventSeq int64) (domain.WebhookID, error)
 }
 
-// Place is where a relay has to begin, or how far it has come.
+// Place is where a relay has to begin with shards, or how far it has come.
 type Place struct {
-	// Position is the last batch of which each delivery is started, finished
-	// or in the due table.
+	// Position is the last batch of which each delivery to these shards is
+	// started, finished or in the due table.
 	Position int64
 	// Low is the lowest place in the log of an attempt without an outcome.
 	Low int64
+	// Shards are those that it tells of.
+	Shards Shards
 }
 
-// Leases are claims to the work, one relay at a time.
+// Share is a part of the work: shards of webhooks, and the tail of the outbox.
+type Share struct {
+	Shards Shards
+	Tail   bool
+}
+
+// Member is a relay that nobody has fenced.
+type Member struct {
+	ID int64
+	// Beat is the number of its newest sign of life, 0 before the first.
+	Beat int64
+	// Sends is false for one that only routes.
+	Sends bool
+	// Leaving says that it stops, and takes nothing any more.
+	Leaving bool
+	// Share is what it owns.
+	Share Share
+}
+
+// Leases are claims to parts of the work, each of one relay at a time.
 type Leases interface {
 	// Register enters a relay and gives its id.
-	Register(ctx context.Context, name, version string) (int64, error)
-	// Owner tells who holds the slots and its last sign of life, 0 for nobody.
+	Register(ctx context.Context, name, version string, sends bool) (int64, error)
+	// Members lists the relays in the order of their ids, and what nobody owns.
 	// ErrAnotherServer as Beat.
-	Owner(ctx context.Context) (relayID, beat int64, err error)
-	// Claim takes the slots from the given owner, which writes nothing from
-	// then on, and says where to begin. ErrFenced where somebody was faster.
-	Claim(ctx context.Context, relayID, from int64) (Place, error)
+	Members(ctx context.Context) (members []Member, free Share, err error)
 	// Beat gives a sign of life. ErrFenced where another relay took over,
 	// ErrAnotherServer where the database is not the one that the relay began on.
 	Beat(ctx context.Context, relayID, n int64, place Place) error
-	// Release gives the slots up.
+	// Claim takes of a share what nobody owns, or what is the relay's already, and
+	// says where to begin with the shards of it. ErrFenced as Beat.
+	Claim(ctx context.Context, relayID int64, wanted Share) (claimed Share, places []Place, err error)
+	// GiveUp lets others claim a share, with the places where they have to begin
+	// with its shards.
+	GiveUp(ctx context.Context, relayID int64, given Share, places []Place) error
+	// Leave says that the relay takes nothing any more.
+	Leave(ctx context.Context, relayID int64) error
+	// Fence takes all from a dead relay, which writes nothing from then on.
+	// Others may claim it. ErrFenced where the relay that asks is fenced itself.
+	Fence(ctx context.Context, relayID, dead int64) error
+	// Announce tells the other relays that there are batches to dispatch.
+	Announce(ctx context.Context) error
+	// Release ends a relay's membership, and gives up what it still has.
 	Release(ctx context.Context, relayID int64, place Place) error
 }
 
@@ -263,8 +313,8 @@ type Load struct {
 	InFlight, Waiting, Bodies int
 	// Overflowing are webhooks whose new work goes through the due table.
 	Overflowing int
-	// Undispatched are routed batches of which a delivery is neither started,
-	// finished nor in the due table.
+	// Undispatched are routed batches of which a delivery to the relay's shards is
+	// neither started, finished nor in the due table.
 	Undispatched int64
 }
 

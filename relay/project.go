@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/outrider-relay/outrider/domain"
@@ -84,9 +85,11 @@ type LogEntry struct {
 // whoever reads it.
 type Projection interface {
 	// Begin notes that a relay has folded nothing of its own yet, before it
-	// records anything, and gives the batch up to which others did. ErrFenced
-	// as of Log.
-	Begin(ctx context.Context, relayID, low int64) (batch int64, err error)
+	// records anything. ErrFenced as of Log.
+	Begin(ctx context.Context, relayID, low int64) error
+	// Batch gives the batch up to which the beginnings of first deliveries are
+	// folded.
+	Batch(ctx context.Context) (int64, error)
 	// Add adds a tally together with up to where it goes. What was added before
 	// up to the same place is not added again. ErrFenced as of Log.
 	Add(ctx context.Context, relayID int64, to Projected, tally Tally) error
@@ -141,6 +144,11 @@ type projector struct {
 	unsure bool
 	head   int64 // the newest batch heard of
 
+	// behind says that dead relays may have left something, hand asks to add all
+	// now.
+	behind atomic.Bool
+	hand   chan chan error
+
 	unsent  *addition // whose answer was lost
 	placed  int64     // the batch up to which the last one went
 	added   time.Time
@@ -160,15 +168,47 @@ func newProjector(ctx context.Context, projection Projection, relayID int64, low
 	defer cancel()
 	p := &projector{
 		projection: projection, relayID: relayID, low: low, logger: logger,
-		tally: Tally{}, touched: map[domain.WebhookID]struct{}{},
+		tally: Tally{}, touched: map[domain.WebhookID]struct{}{}, hand: make(chan chan error),
 	}
-	batch, err := projection.Begin(begun, relayID, low())
-	if err != nil {
+	p.behind.Store(true)
+	if err := projection.Begin(begun, relayID, low()); err != nil {
 		return nil, fmt.Errorf("begin the statistics: %w", err)
 	}
-	p.to.Batch, p.head, p.placed = batch, batch, batch
 	return p, nil
 }
+
+// tails counts the beginnings of first deliveries from now on: the relay tails,
+// and the one that did before counts them no more.
+func (p *projector) tails(ctx context.Context) error {
+	batch, err := p.projection.Batch(ctx)
+	if err != nil {
+		return fmt.Errorf("read up to where batches are counted: %w", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.to.Batch, p.head, p.placed = batch, batch, batch
+	return nil
+}
+
+// handOver adds all that was counted of batches, so that the next relay that
+// tails goes on from there.
+func (p *projector) handOver(ctx context.Context) error {
+	done := make(chan error, 1)
+	select {
+	case p.hand <- done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// look lets the rest of dead relays be folded soon.
+func (p *projector) look() { p.behind.Store(true) }
 
 // recorded takes a group of steps from the recorder.
 func (p *projector) recorded(steps []*step) {
@@ -237,26 +277,42 @@ func (p *projector) reloaded(no int64) {
 func (p *projector) run(ctx context.Context) error {
 	ticker := time.NewTicker(projectInterval)
 	defer ticker.Stop()
-	behind := true
 	for {
-		if behind {
-			behind = !p.told(ctx, "the rest of a dead relay", p.finishOthers(ctx))
+		if p.behind.Swap(false) && !p.told(ctx, "the rest of a dead relay", p.finishOthers(ctx)) {
+			p.behind.Store(true)
 		}
 		err := errors.Join(p.catchUp(ctx), p.add(ctx, false))
 		if errors.Is(err, ErrFenced) {
 			return err
 		}
 		// Rows of before and behind the rest of a dead relay do not mix.
-		if p.told(ctx, "what happened", err) && !behind {
+		if p.told(ctx, "what happened", err) && !p.behind.Load() {
 			p.told(ctx, "merged rows", p.merge(ctx))
 		}
 		select {
 		case <-ticker.C:
+		case done := <-p.hand:
+			done <- p.addAll(ctx)
 		case <-ctx.Done():
 			p.end(ctx)
 			return nil
 		}
 	}
+}
+
+// addAll adds what was counted, or says why some of it is left.
+func (p *projector) addAll(ctx context.Context) error {
+	for range 2 { // one may be on its way
+		if err := errors.Join(p.catchUp(ctx), p.add(ctx, true)); err != nil {
+			return err
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.placed != p.to.Batch {
+		return errors.New("not all that was counted of batches could be added")
+	}
+	return nil
 }
 
 // end adds what is left. What does not get through is the next relay's.

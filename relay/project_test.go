@@ -24,7 +24,9 @@ type fakeProjection struct {
 	merged    int
 }
 
-func (p *fakeProjection) Begin(context.Context, int64, int64) (int64, error) { return 7, nil }
+func (p *fakeProjection) Begin(context.Context, int64, int64) error { return nil }
+
+func (p *fakeProjection) Batch(context.Context) (int64, error) { return 7, nil }
 
 func (p *fakeProjection) Add(_ context.Context, _ int64, to Projected, tally Tally) error {
 	p.added = append(p.added, addition{tally, to})
@@ -67,6 +69,9 @@ func newTestProjector(t *testing.T, fake *fakeProjection) *projector {
 	t.Helper()
 	low := int64(100)
 	p, err := newProjector(t.Context(), fake, 1, func() int64 { low++; return low }, slog.New(slog.DiscardHandler))
+	if err == nil {
+		err = p.tails(t.Context())
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,9 +15,9 @@ type item struct {
 	Delivery
 	// order is the hash of its ordering key, 0 where it keeps no order.
 	order int64
-	// back is how many bytes of its body count as come back, aloft how many as on
-	// their way.
-	back, aloft int
+	// weight is how many bytes of its body count as those of a first delivery that
+	// waits, back how many as come back, aloft how many as on their way.
+	weight, back, aloft int
 	// batch is the batch that it holds back, nil once it is on record.
 	batch *progress
 	// since is when it came into memory.
@@ -31,6 +31,10 @@ type item struct {
 	end Ended
 	// release says why its hold ends, where it is held.
 	release domain.ReleaseReason
+	// fetching says that its body is being read.
+	fetching bool
+	// dropped is the queue of its attempt under way whose shard was given up.
+	dropped *queue
 }
 
 // mayPass says whether it may start although an earlier delivery of its
@@ -91,6 +95,8 @@ type queue struct {
 	// the last other answer. disabling says that the webhook is being disabled.
 	gone      time.Time
 	disabling bool
+	// dropped says that its shard was given up: nothing of it starts any more.
+	dropped bool
 	// marked says that the queue is listed to be looked at, starved that it is
 	// listed for when there is room in flight.
 	marked, starved bool
@@ -105,7 +111,10 @@ type lane struct {
 	// overflow sends all new work through the due table until that is drained,
 	// so that nothing overtakes what waits there.
 	overflow bool
-	loading  bool
+	// cleared says that what waited in memory when it began to overflow waits in
+	// the due table.
+	cleared bool
+	loading bool
 	// news says that there may be rows behind the cursor: else a read would only
 	// find again that there are none.
 	news bool
@@ -267,7 +276,7 @@ func (q *queue) waitingSince(late time.Time) []*item {
 	var all []*item
 	old := false
 	collect := func(it *item) {
-		if it.batch != nil && it.lane() == freshLane {
+		if it.batch != nil && !it.fetching && it.lane() == freshLane {
 			all = append(all, it)
 			old = old || it.since.Before(late)
 		}
@@ -286,7 +295,7 @@ func (q *queue) waitingSince(late time.Time) []*item {
 		return nil
 	}
 	l := &q.lanes[freshLane]
-	l.runnable = slices.DeleteFunc(l.runnable, func(it *item) bool { return it.batch != nil })
+	l.runnable = slices.DeleteFunc(l.runnable, func(it *item) bool { return it.batch != nil && !it.fetching })
 	slices.SortFunc(all, func(a, b *item) int { return cmp.Compare(a.Pos, b.Pos) })
 	return all
 }

@@ -49,13 +49,16 @@ func (d *dispatcher) load(ids []domain.WebhookID, then, again func()) {
 		return func() {
 			defer done()
 			for _, hook := range hooks {
+				if !d.shards.Has(hook.ID) {
+					continue
+				}
 				d.configure(hook)
 				if newer, changed := d.newer[hook.ID]; changed {
 					d.configure(newer)
 				}
 			}
 			for _, id := range ids {
-				if d.queues[id] == nil { // nobody deletes rows, but what is not there gets nothing
+				if d.queues[id] == nil && d.shards.Has(id) { // nobody deletes rows, but what is not there gets nothing
 					d.configure(domain.Webhook{ID: id, State: domain.WebhookDeleted})
 				}
 			}
@@ -110,7 +113,7 @@ func (d *dispatcher) later(what string, f func(context.Context) (func(), error),
 // comeBack takes deliveries from the due table into memory. timed says that
 // their time has come, whether or not their webhooks have room.
 func (d *dispatcher) comeBack(found []Delivery, release domain.ReleaseReason, timed bool) {
-	found = d.readable(found)
+	found = d.readable(d.own(found))
 	unknown := d.unknown(found)
 	if len(unknown) == 0 {
 		d.bringBack(found, release, timed)
@@ -131,6 +134,7 @@ func (d *dispatcher) comeBack(found []Delivery, release domain.ReleaseReason, ti
 // bringBack does what comeBack says with deliveries whose webhooks are known.
 func (d *dispatcher) bringBack(found []Delivery, release domain.ReleaseReason, timed bool) {
 	touched := map[*conversation]*queue{}
+	found = d.own(found)
 	for i := range found {
 		f := &found[i]
 		if _, here := d.parked[f.Key]; here || d.stale.moved(f.Key) || f.State.Status.Final() || f.State.Open {
@@ -181,9 +185,9 @@ func (d *dispatcher) readDue() {
 	cursor := d.due.cursor
 	// Rows that come later must not fall behind the cursor.
 	d.due.cursor = Cursor{At: until.Truncate(time.Microsecond), Pos: 1<<63 - 1}
-	read, room := d.due.cursor, d.reserve(dueBytes)
+	read, room, shards := d.due.cursor, d.reserve(dueBytes), d.shards
 	d.later("due", func(ctx context.Context) (func(), error) {
-		found, next, err := d.store.DueBefore(ctx, cursor, read.At, dueLimit, room)
+		found, next, err := d.store.DueBefore(ctx, shards, cursor, read.At, dueLimit, room)
 		return func() {
 			d.due.reading = false
 			d.free(room)
@@ -191,12 +195,20 @@ func (d *dispatcher) readDue() {
 				d.due.next = next // else something saved meanwhile is due before
 			}
 			if len(found) == dueLimit {
-				last := found[len(found)-1].Due
-				d.due.cursor, d.due.next = Cursor{At: last.At, Pos: last.Pos}, now
+				if last := found[len(found)-1].Due; d.due.cursor == read { // else it was set back meanwhile
+					d.due.cursor = Cursor{At: last.At, Pos: last.Pos}
+				}
+				d.due.next = now
 			}
 			d.comeBack(found, domain.ReleaseElapsed, true)
 		}, err
-	}, func() { d.free(room); d.due.reading, d.due.cursor, d.due.next = false, cursor, now })
+	}, func() {
+		d.free(room)
+		if d.due.cursor == read {
+			d.due.cursor = cursor
+		}
+		d.due.reading, d.due.next = false, now
+	})
 }
 
 // laneReads lets lanes of replays be read one after the other: a replay to many

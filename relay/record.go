@@ -55,8 +55,8 @@ type recorder struct {
 	pending []*step
 	behind  []*step // those of replays
 	wake    chan struct{}
-	// stopping: all that is under way is to be on record soon.
-	stopping atomic.Bool
+	// hurries counts who waits for all that is under way to be on record.
+	hurries atomic.Int32
 }
 
 const (
@@ -103,14 +103,16 @@ func (r *recorder) submit(steps []*step) {
 	}
 }
 
-// hasten lets nothing wait for others any more: the relay stops.
+// hasten lets nothing wait for others any more, until relax.
 func (r *recorder) hasten() {
-	r.stopping.Store(true)
+	r.hurries.Add(1)
 	select {
 	case r.wake <- struct{}{}:
 	default:
 	}
 }
+
+func (r *recorder) relax() { r.hurries.Add(-1) }
 
 // run writes groups until ctx ends, or another relay has taken over: then the
 // error is ErrFenced. What is pending at the end is not on record.
@@ -122,7 +124,7 @@ func (r *recorder) run(ctx context.Context) error {
 	for {
 		most := maxAlone
 		switch {
-		case r.stopping.Load():
+		case r.hurries.Load() > 0:
 		case resting:
 			most = 0
 		case time.Since(busy) < quiet:

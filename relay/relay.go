@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -11,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill"
-	"github.com/ThreeDotsLabs/watermill/message"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/outrider-relay/outrider/domain"
@@ -40,8 +37,8 @@ type Config struct {
 	// Retain does one step of erasing what has reached its age; wait says that
 	// another would do nothing now. nil keeps all for ever.
 	Retain func(ctx context.Context) (step string, wait bool, err error)
-	// Notices tells of inserts, changed webhooks, requested replays, released
-	// work and payloads about to be erased.
+	// Notices tells of inserts, routed batches, changed webhooks, requested
+	// replays, released work and payloads about to be erased.
 	Notices Notices
 	// NoSend routes and records, and sends nothing: deliveries stay pending.
 	NoSend bool
@@ -65,15 +62,17 @@ type Config struct {
 
 // Notices are the channels by which the database wakes the relay. A value may
 // be lost or come too often: each has a poll as its fallback.
-type Notices struct{ Inserted, Webhooks, Replays, Released, Endings chan struct{} }
+type Notices struct{ Inserted, Batches, Webhooks, Replays, Released, Endings chan struct{} }
 
 // NewNotices makes the channels.
 func NewNotices() Notices {
-	return Notices{make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)}
+	one := func() chan struct{} { return make(chan struct{}, 1) }
+	return Notices{one(), one(), one(), one(), one(), one()}
 }
 
 // The intervals of the fallback polls.
 const (
+	batchesInterval    = time.Second
 	webhooksInterval   = time.Second
 	endingsInterval    = 2 * time.Second
 	partitionsInterval = time.Minute
@@ -88,7 +87,7 @@ type State int32
 // The states of a relay.
 const (
 	Starting State = iota // not registered yet: the database does not answer
-	Standby               // another relay is at work
+	Standby               // others have all of the work
 	Active                // at work
 	Stopped
 )
@@ -101,11 +100,12 @@ func (s State) String() string {
 // DefaultGrace is the longest timeout of an attempt, and a second to record it.
 const DefaultGrace = 31 * time.Second
 
-// Relay tails, routes, dispatches, sends and records, or stands by while
-// another relay of the database does.
+// Relay tails, routes, dispatches, sends and records. Of several relays of a
+// database one tails, and each has a share of the webhooks.
 type Relay struct {
 	config Config
 	state  atomic.Int32
+	share  atomic.Pointer[Share]
 }
 
 // New makes a relay.
@@ -142,6 +142,14 @@ func New(config Config) (*Relay, error) {
 // State says what the relay is doing.
 func (r *Relay) State() State { return State(r.state.Load()) }
 
+// Share says what of the work the relay has.
+func (r *Relay) Share() Share {
+	if share := r.share.Load(); share != nil {
+		return *share
+	}
+	return Share{}
+}
+
 // Run works until ctx ends, then finishes the attempts under way within the
 // grace. A relay that lost its lease begins again as a new one. The error is
 // ErrAnotherServer where the database became another: then the caller looks
@@ -171,114 +179,17 @@ func (r *Relay) Run(ctx context.Context) error {
 	}
 }
 
-// live is one registration: stand by, work, stop.
+// live is one registration: take a share of the work, work, stop.
 func (r *Relay) live(ctx context.Context) error {
-	id, err := r.config.Leases.Register(ctx, r.config.Name, r.config.Version)
+	id, err := r.config.Leases.Register(ctx, r.config.Name, r.config.Version, !r.config.NoSend)
 	if err != nil {
 		return fmt.Errorf("register: %w", err)
 	}
 	logger := r.config.Logger.With("relay_id", id)
 	r.state.Store(int32(Standby))
-	place, err := await(ctx, r.config.Leases, id, r.config.Notices.Released, logger)
-	if err != nil {
-		return err
-	}
-	r.state.Store(int32(Active))
-	logger.Info("at work", "position", place.Position)
-	return r.work(ctx, id, place, logger)
-}
-
-// work runs the stages until ctx ends or one of them fails.
-func (r *Relay) work(ctx context.Context, id int64, place Place, logger *slog.Logger) error {
-	// The stages outlive ctx: a stop lets them finish.
-	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	group, inner := errgroup.WithContext(inner)
-
-	lease := newLease()
-	d := newDispatcher(r.config.Store, r.config.Webhooks, r.config.Policy, r.config.Now, logger)
-	d.recorder = newRecorder(r.config.Log, id, logger, d.recorded)
-	d.meter, d.recorder.meter = r.config.Meter, r.config.Meter
-	defer r.config.Meter.Load(Load{})
-	senders := newSenders(inner, r.config.Sender, lease, d.finished)
-	d.send = senders.send
-	position := newPlaceKeeper(place)
-	d.moved = position.set
-
-	replayer := newReplayer(r.config.Replays, id, d, r.config.Now, logger)
-
-	restore := func() error { return errors.Join(replayer.restore(inner), d.restore(inner, place)) }
-	if r.config.NoSend {
-		restore = func() error { return nil }
-	}
-	group.Go(func() error {
-		return lease.keep(inner, meteredLeases{r.config.Leases, r.config.Meter}, id, position.get, logger)
-	})
-	statistics, err := newProjector(inner, r.config.Projection, id, func() int64 { return position.get().Low }, logger)
-	if err != nil {
-		cancel()
-		return errors.Join(err, group.Wait())
-	}
-	d.recorder.done = func(group []*step) {
-		statistics.recorded(group) // first: see projector.add
-		d.recorded(group)
-	}
-	if err := restore(); err != nil {
-		cancel()
-		return errors.Join(err, group.Wait())
-	}
-
-	tail, err := r.tail(id, d, statistics, logger)
-	if err != nil {
-		cancel()
-		return errors.Join(err, group.Wait())
-	}
-	router, err := r.router(tail, logger)
-	if err != nil {
-		cancel()
-		return errors.Join(err, group.Wait())
-	}
-	stop := make(chan struct{})
-	dispatched := make(chan struct{})
-	group.Go(func() error { return router.Run(inner) })
-	if !r.config.NoSend {
-		group.Go(func() error { return d.recorder.run(inner) })
-		group.Go(func() error { defer close(dispatched); return d.run(inner, stop) })
-		group.Go(func() error { senders.run(inner); return nil })
-		group.Go(func() error { d.refresh(inner, r.config.Notices.Webhooks, webhooksInterval); return nil })
-		group.Go(func() error { replayer.run(inner, r.config.Notices.Replays); return nil })
-		group.Go(func() error {
-			d.watchEndings(inner, id, r.config.Now, r.config.Notices.Endings, endingsInterval)
-			return nil
-		})
-	} else {
-		close(dispatched)
-	}
-	group.Go(func() error { return statistics.run(inner) })
-	group.Go(func() error { r.keepPartitions(inner, logger); return nil })
-	if r.config.Retain != nil {
-		group.Go(func() error { r.retain(inner, logger); return nil })
-	}
-
-	select {
-	case <-ctx.Done():
-		logger.Info("stopping: no new work is taken, attempts under way are finished")
-	case <-inner.Done():
-	}
-	tail.Stop()
-	close(stop)
-	if err := router.Close(); err != nil {
-		logger.Warn("the tail did not stop in time; what it had not committed is read again", "error", err)
-	}
-	select {
-	case <-dispatched:
-	case <-inner.Done():
-	case <-time.After(r.config.Grace):
-		logger.Warn("the grace is over: attempts still under way end as unknown")
-	}
-	cancel()
-	err = group.Wait()
-	senders.close()
+	defer r.share.Store(nil)
+	position := &placeKeeper{}
+	err = r.work(ctx, id, position, logger)
 	if errors.Is(err, ErrFenced) || errors.Is(err, ErrAnotherServer) {
 		return err
 	}
@@ -293,101 +204,114 @@ func (r *Relay) work(ctx context.Context, id int64, place Place, logger *slog.Lo
 	return err
 }
 
-// tail makes the reader of the outbox.
-func (r *Relay) tail(id int64, d *dispatcher, statistics *projector, logger *slog.Logger) (*outbox.Tail, error) {
-	config := outbox.TailConfig{
-		Chain: r.config.Chain, RelayID: id, Wake: r.config.Notices.Inserted,
-		BatchRows: r.config.BatchRows, MaxBody: r.config.MaxBody, Now: r.config.Now,
-		OnError: func(err error) {
-			if !errors.Is(err, context.Canceled) { // that is a stop
-				logger.Warn("tailing failed, trying again", "error", err)
+// work runs the stages until ctx ends or one of them fails.
+func (r *Relay) work(ctx context.Context, id int64, position *placeKeeper, logger *slog.Logger) error {
+	// The stages outlive ctx: a stop lets them finish.
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	group, inner := errgroup.WithContext(inner)
+	fail := func(err error) error {
+		cancel()
+		return errors.Join(err, group.Wait())
+	}
+
+	lease := newLease()
+	d := newDispatcher(r.config.Store, r.config.Webhooks, r.config.Policy, r.config.Now, logger)
+	d.recorder = newRecorder(r.config.Log, id, logger, d.recorded)
+	d.meter, d.recorder.meter = r.config.Meter, r.config.Meter
+	defer r.config.Meter.Load(Load{})
+	senders := newSenders(inner, r.config.Sender, lease, d.finished)
+	d.send = senders.send
+	d.moved = position.set
+	group.Go(func() error {
+		return lease.keep(inner, meteredLeases{r.config.Leases, r.config.Meter}, id, position.get, logger)
+	})
+	if err := d.prepare(inner); err != nil {
+		return fail(err)
+	}
+	position.set(d.place())
+	shards := func() Shards { return r.Share().Shards }
+	replayer := newReplayer(r.config.Replays, id, shards, d, r.config.Now, logger)
+	if !r.config.NoSend {
+		if err := replayer.restore(inner); err != nil {
+			return fail(err)
+		}
+	}
+	statistics, err := newProjector(inner, r.config.Projection, id, func() int64 { return position.get().Low }, logger)
+	if err != nil {
+		return fail(err)
+	}
+	d.recorder.done = func(group []*step) {
+		statistics.recorded(group) // first: see projector.add
+		d.recorded(group)
+	}
+	tailing, err := r.newTailing(id, d, statistics, logger)
+	if err != nil {
+		return fail(err)
+	}
+	sharing := &sharing{
+		leases: r.config.Leases, relayID: id, sends: !r.config.NoSend, logger: logger, lose: d.lose,
+		gain: func(ctx context.Context, places []Place, live []int64) error {
+			return d.gain(ctx, places, live, r.config.Now())
+		},
+		tail: func(ctx context.Context) error { return tailing.begin(ctx, inner, group) },
+		changed: func(owns Share, others int) {
+			tailing.others.Store(int64(others))
+			state := Standby
+			if owns != (Share{}) {
+				state = Active
 			}
+			r.state.Store(int32(state))
+			r.share.Store(&owns)
+			statistics.look()
+			replayer.sharesChanged()
 		},
 	}
-	config.Confirmed, config.Reloaded = r.confirmed(statistics.confirmed), statistics.reloaded
+
+	stop := make(chan struct{})
+	dispatched := make(chan struct{})
 	if !r.config.NoSend {
-		config.Confirmed = r.confirmed(func(batch *outbox.Batch) { statistics.confirmed(batch); d.confirmed(batch) })
-		config.Reloaded = func(no int64) { statistics.reloaded(no); d.reloaded(no) }
-		config.Ready = d.ready
+		group.Go(func() error { return d.recorder.run(inner) })
+		group.Go(func() error { defer close(dispatched); return d.run(inner, stop) })
+		group.Go(func() error { senders.run(inner); return nil })
+		group.Go(func() error { d.follow(inner, r.config.Notices.Batches, batchesInterval); return nil })
+		group.Go(func() error { d.refresh(inner, r.config.Notices.Webhooks, webhooksInterval); return nil })
+		group.Go(func() error { replayer.run(inner, r.config.Notices.Replays); return nil })
+		group.Go(func() error {
+			d.watchEndings(inner, id, shards, r.config.Now, r.config.Notices.Endings, endingsInterval)
+			return nil
+		})
+	} else {
+		close(dispatched)
 	}
-	return outbox.NewTail(r.config.DB, config)
-}
+	group.Go(func() error { return statistics.run(inner) })
+	sharable, unshare := context.WithCancel(inner)
+	defer unshare()
+	shared := make(chan struct{})
+	group.Go(func() error { defer close(shared); return sharing.run(sharable, r.config.Notices.Released) })
 
-// router makes the Watermill router with its one handler.
-func (r *Relay) router(tail *outbox.Tail, logger *slog.Logger) (*message.Router, error) {
-	// Watermill's own messages are for debugging: each failure of a poll is
-	// told by the tail once.
-	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: 5 * time.Second}, watermill.NopLogger{})
-	if err != nil {
-		return nil, err
+	select {
+	case <-ctx.Done():
+		logger.Info("stopping: no new work is taken, attempts under way are finished")
+	case <-inner.Done():
 	}
-	handler := &routing{
-		tail: tail, webhooks: r.config.Webhooks, saltKey: r.config.Store.SaltKey, maxBody: r.config.MaxBody, logger: logger,
-		configs: map[domain.AccountID]domain.Configuration{}, seen: map[eventKey]int64{},
+	unshare()
+	<-shared
+	if inner.Err() == nil {
+		sharing.leave(inner)
 	}
-	router.AddConsumerHandler("route", outbox.Topic, tail.Subscriber, handler.handle)
-	return router, nil
-}
-
-// keepPartitions keeps partitions ahead until ctx ends.
-func (r *Relay) keepPartitions(ctx context.Context, logger *slog.Logger) {
-	for {
-		wait := partitionsInterval
-		for {
-			step, done, err := r.config.Partitions(ctx)
-			if err != nil {
-				if ctx.Err() == nil {
-					logger.Warn("a step of keeping partitions ahead failed, trying again", "error", err)
-				}
-				wait = partitionsInterval / 6
-				break
-			}
-			if done {
-				break
-			}
-			logger.Info("partitions", "step", step)
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return
-		}
+	tailing.end(inner)
+	close(stop)
+	select {
+	case <-dispatched:
+	case <-inner.Done():
+	case <-time.After(r.config.Grace):
+		logger.Warn("the grace is over: attempts still under way end as unknown")
 	}
-}
-
-// retain erases what has reached its age, until ctx ends. What has to wait, for
-// deliveries to end or for somebody's lock, is looked at again sooner.
-func (r *Relay) retain(ctx context.Context, logger *slog.Logger) {
-	waits := ""
-	for {
-		wait := retentionInterval
-		for {
-			step, idle, err := r.config.Retain(ctx)
-			if err != nil {
-				if ctx.Err() == nil {
-					logger.Warn("a step of retention failed, trying again", "error", err)
-				}
-				wait = retentionRetry
-				break
-			}
-			if idle {
-				if step != "" {
-					wait = retentionPause
-				}
-				if step != waits {
-					waits = step
-					logger.Info("retention waits", "for", cmp.Or(step, "nothing more"))
-				}
-				break
-			}
-			logger.Info("retention", "step", step)
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return
-		}
-	}
+	cancel()
+	err = group.Wait()
+	senders.close()
+	return err
 }
 
 // placeKeeper holds the place that signs of life tell.
@@ -395,8 +319,6 @@ type placeKeeper struct {
 	mu    sync.Mutex
 	place Place
 }
-
-func newPlaceKeeper(place Place) *placeKeeper { return &placeKeeper{place: place} }
 
 func (k *placeKeeper) get() Place {
 	k.mu.Lock()

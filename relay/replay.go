@@ -42,41 +42,51 @@ type ReplayStream struct {
 	WebhookID domain.WebhookID
 	// Cursor is the Pos of the last delivery that is scheduled.
 	Cursor int64
+	// Drained says that nothing more of it will be scheduled: its plan is at the
+	// end, or the replay was cancelled.
+	Drained bool
 }
 
 // ReplayDelivery is a planned delivery.
 type ReplayDelivery struct {
 	Delivery
-	// Begun says that it is scheduled already, by a relay that died before it
-	// moved the cursor.
+	// Begun says that it is scheduled already, by a relay that died, or lost the
+	// webhook's shard, before it moved the cursor.
 	Begun bool
 	// Gone says that its event is in the log no more, or has no payload.
 	Gone bool
 }
 
-// ReplayStep moves a stream's cursor.
+// ReplayStep moves a stream's cursor from where it was.
 type ReplayStep struct {
 	ReplayStream
+	From            int64
 	Scheduled, Gone int
 }
 
-// Replays keeps plans and how far they are.
+// Replays keeps plans and how far they are. Each relay carries out the streams
+// of the webhooks whose shards it has; all of them count.
 type Replays interface {
 	// Open lists the replays that are not over, oldest first.
 	Open(ctx context.Context) ([]Replay, error)
-	// Streams lists the webhooks of a replay.
-	Streams(ctx context.Context, replay domain.ReplayID) ([]ReplayStream, error)
+	// Streams lists those webhooks of a replay that are in some shards.
+	Streams(ctx context.Context, replay domain.ReplayID, shards Shards) ([]ReplayStream, error)
+	// Undrained counts the streams of a replay, whoever has them, of which
+	// something remains to be scheduled.
+	Undrained(ctx context.Context, replay domain.ReplayID) (int, error)
 	// Unbegun reads which of a replay's scheduled deliveries have had no attempt,
 	// of each webhook at most limit.
 	Unbegun(ctx context.Context, replay domain.ReplayID, webhooks []domain.WebhookID, limit int) ([]domain.DeliveryKey, error)
 	// Next reads the planned deliveries behind each stream's cursor, in routing
 	// order, limits[i] of the i-th at most.
 	Next(ctx context.Context, replay domain.ReplayID, streams []ReplayStream, limits []int) ([]ReplayDelivery, error)
-	// Advance moves cursors. ErrFenced where another relay has taken over.
-	Advance(ctx context.Context, relayID int64, replay domain.ReplayID, steps []ReplayStep) error
-	// Count counts what is finished and gives the state that follows. drained
-	// says that nothing remains to be scheduled. ErrFenced as Advance.
-	Count(ctx context.Context, relayID int64, replay domain.ReplayID, drained bool) (ReplayState, error)
+	// Advance moves cursors. all is false where another relay has moved some of
+	// them: these stay where they are. ErrFenced where another relay has taken
+	// over.
+	Advance(ctx context.Context, relayID int64, replay domain.ReplayID, steps []ReplayStep) (all bool, err error)
+	// Count counts what is finished, by whichever relay, and gives the state that
+	// follows. ErrFenced as Advance.
+	Count(ctx context.Context, relayID int64, replay domain.ReplayID) (ReplayState, error)
 	// Hurry makes due now what waits of a replay because it is paused or its
 	// webhook is, or all that waits of it, and names the webhooks of which
 	// something is there.
@@ -96,15 +106,20 @@ const (
 	// The times between two counts, while there is something to count and while
 	// there is not.
 	countSoon, countLate = 500 * time.Millisecond, 4 * time.Second
+	// catchUpStreams is how many streams are caught up with at a time.
+	catchUpStreams = 16
 )
 
 // replayer schedules replays: new deliveries of old notifications, in a lane
 // of their own. It reads each webhook's part of a plan forward, a little ahead
-// of what is sent. Deliveries go through the due table at once, so that a crash
-// on the way loses none; the cursors move behind them.
+// of what is sent, where the relay has the webhook's shard. Deliveries go through
+// the due table at once, so that a crash on the way loses none; the cursors move
+// behind them. A stream that the relay loses it just leaves: who takes it up finds
+// what is scheduled beyond the cursor, as after a crash.
 type replayer struct {
 	replays    Replays
 	relayID    int64
+	shards     func() Shards // those that the relay has
 	dispatcher *dispatcher
 	now        func() time.Time
 	logger     *slog.Logger
@@ -113,15 +128,22 @@ type replayer struct {
 	// told tells of what was asked for; look, that it has and nobody looked yet.
 	told <-chan struct{}
 	look bool
-	// changed tells of deliveries that were begun: there is room for others.
-	changed chan struct{}
-	mu      sync.Mutex // guards what is ahead
+	// changed tells of deliveries that were begun: there is room for others;
+	// shared, that the relay gained or lost shards.
+	changed, shared chan struct{}
+	mu              sync.Mutex // guards what is ahead
 }
 
 // openReplay is a replay in memory. All of it may be forgotten and read again.
 type openReplay struct {
 	Replay
+	// limiter has this relay's part of the rate, and part is what that is of the
+	// whole.
 	limiter *rate.Limiter
+	part    float64
+	// known says that its streams are those of these shards.
+	known   bool
+	shards  Shards
 	streams []*replayStream
 	at      map[domain.WebhookID]*replayStream
 	turn    int // the stream that is first next time
@@ -137,14 +159,13 @@ type openReplay struct {
 type replayStream struct {
 	ReplayStream
 	unbegun map[int64]struct{} // by EventSeq; guarded
-	drained bool
-	rests   time.Time // its webhook is paused: until when it is left alone
+	rests   time.Time          // its webhook is paused: until when it is left alone
 }
 
-func newReplayer(replays Replays, relayID int64, d *dispatcher, now func() time.Time, logger *slog.Logger) *replayer {
+func newReplayer(replays Replays, relayID int64, shards func() Shards, d *dispatcher, now func() time.Time, logger *slog.Logger) *replayer {
 	r := &replayer{
-		replays: replays, relayID: relayID, dispatcher: d, now: now, logger: logger,
-		open: map[domain.ReplayID]*openReplay{}, changed: make(chan struct{}, 1),
+		replays: replays, relayID: relayID, shards: shards, dispatcher: d, now: now, logger: logger,
+		open: map[domain.ReplayID]*openReplay{}, changed: make(chan struct{}, 1), shared: make(chan struct{}, 1),
 	}
 	d.replayBegun = r.begun
 	return r
@@ -169,8 +190,16 @@ func (r *replayer) begun(key domain.DeliveryKey) {
 		}
 	}
 	r.mu.Unlock()
+	poke(r.changed)
+}
+
+// sharesChanged tells that the relay gained or lost shards: it looks up at once
+// which streams are its own now.
+func (r *replayer) sharesChanged() { poke(r.shared) }
+
+func poke(c chan struct{}) {
 	select {
-	case r.changed <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -199,6 +228,8 @@ func (r *replayer) run(ctx context.Context, told <-chan struct{}) {
 		select {
 		case <-told:
 			r.look = true
+		case <-r.shared:
+			r.look = true
 		case <-r.changed:
 		case <-time.After(wait):
 		case <-ctx.Done():
@@ -214,9 +245,10 @@ func (r *replayer) forget() {
 	clear(r.open)
 }
 
-// lookUp reads which replays are open, and brings back what waits of those that
-// go on or are cancelled.
+// lookUp reads which replays are open and which streams of theirs this relay has,
+// and brings back what waits of those that go on or are cancelled.
 func (r *replayer) lookUp(ctx context.Context) error {
+	shards := r.shards()
 	found, err := r.replays.Open(ctx)
 	if err != nil {
 		return err
@@ -230,51 +262,110 @@ func (r *replayer) lookUp(ctx context.Context) error {
 		o := r.open[f.ID]
 		if o == nil || o.State != f.State {
 			// Before anything of it is brought back.
-			if err := r.tell(ctx, func() { r.dispatcher.replays[f.ID] = f.State }); err != nil {
+			if err := r.dispatcher.inbox.within(ctx, func() { r.dispatcher.replays[f.ID] = f.State }); err != nil {
 				return err
 			}
 			if o == nil {
-				if o, err = r.read(ctx, f); err != nil {
-					return err
-				}
+				o = r.begin(f)
 			}
 			o.State, o.hurry, o.pause, o.count = f.State, 2, countSoon, time.Time{}
 		}
-		if err := r.bringBack(ctx, o); err != nil {
-			return err
-		}
-		if err := r.recount(ctx, o); err != nil {
-			return err
+		for _, look := range []func() error{
+			func() error { return r.takeUp(ctx, o, shards) },
+			func() error { return r.share(ctx, o) },
+			func() error { return r.bringBack(ctx, o) },
+			func() error { return r.recount(ctx, o) },
+		} {
+			if err := look(); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// read takes a replay into memory.
-func (r *replayer) read(ctx context.Context, replay Replay) (*openReplay, error) {
+// begin takes a replay into memory, without its streams.
+func (r *replayer) begin(replay Replay) *openReplay {
 	o := &openReplay{Replay: replay, at: map[domain.WebhookID]*replayStream{}, ahead: maxAhead, limiter: rate.NewLimiter(rate.Inf, 0)}
 	if replay.Rate > 0 {
-		// A tenth of a second's at a time; and what a webhook leaves waiting while
-		// it does not answer, it gets at once later.
-		o.limiter = rate.NewLimiter(rate.Limit(replay.Rate), int(math.Ceil(math.Min(replay.Rate, 10*replayChunk)/10)))
+		// What a webhook leaves waiting while it does not answer, it gets at once
+		// later.
 		o.ahead = int(math.Ceil(math.Min(math.Max(replay.Rate, 4), maxAhead)))
-	}
-	streams, err := r.replays.Streams(ctx, replay.ID)
-	if err != nil {
-		return nil, err
-	}
-	for _, s := range streams {
-		stream := &replayStream{ReplayStream: s, unbegun: map[int64]struct{}{}}
-		o.streams = append(o.streams, stream)
-		o.at[s.WebhookID] = stream
-	}
-	if err := r.readUnbegun(ctx, o, o.streams); err != nil {
-		return nil, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.open[replay.ID] = o
-	return o, nil
+	return o
+}
+
+// takeUp makes a replay's streams those of some shards. What is known of one
+// stays, unless another relay had it meanwhile.
+func (r *replayer) takeUp(ctx context.Context, o *openReplay, shards Shards) error {
+	if o.known && o.shards == shards {
+		return nil
+	}
+	found, err := r.replays.Streams(ctx, o.ID, shards)
+	if err != nil {
+		return err
+	}
+	var all, gained []*replayStream
+	at := make(map[domain.WebhookID]*replayStream, len(found))
+	for _, f := range found {
+		s := o.at[f.WebhookID]
+		if s == nil || s.ReplayStream != f {
+			s = &replayStream{ReplayStream: f, unbegun: map[int64]struct{}{}}
+			gained = append(gained, s)
+		}
+		all = append(all, s)
+		at[f.WebhookID] = s
+	}
+	r.mu.Lock()
+	o.streams, o.at = all, at
+	r.mu.Unlock()
+	if len(gained) > 0 {
+		o.hurry = 2
+	}
+	if err := r.readUnbegun(ctx, o, gained); err != nil {
+		return err
+	}
+	o.known, o.shards = true, shards
+	return nil
+}
+
+// share takes this relay's part of a replay's rate: what its streams are of all
+// that are not drained.
+func (r *replayer) share(ctx context.Context, o *openReplay) error {
+	if o.Rate == 0 {
+		return nil
+	}
+	own := 0
+	for _, s := range o.streams {
+		if !s.Drained {
+			own++
+		}
+	}
+	part := 0.0
+	if own > 0 {
+		all, err := r.replays.Undrained(ctx, o.ID)
+		if err != nil {
+			return err
+		}
+		part = min(1, float64(own)/float64(max(all, 1)))
+	}
+	if part == o.part {
+		return nil
+	}
+	// A tenth of a second's at a time; the first at once, but not of each relay.
+	limit := o.Rate * part
+	burst := int(math.Ceil(math.Min(limit, 10*replayChunk) / 10))
+	if o.part == 0 && part == 1 {
+		o.limiter = rate.NewLimiter(rate.Limit(limit), burst)
+	} else {
+		o.limiter.SetLimit(rate.Limit(limit))
+		o.limiter.SetBurst(burst)
+	}
+	o.part = part
+	return nil
 }
 
 // readUnbegun reads what is ahead of some streams.
@@ -314,7 +405,7 @@ func (r *replayer) recount(ctx context.Context, o *openReplay) error {
 	var full []*replayStream
 	r.mu.Lock()
 	for _, s := range o.streams {
-		if !s.drained && o.ahead-len(s.unbegun) < o.least() {
+		if !s.Drained && o.ahead-len(s.unbegun) < o.least() {
 			full = append(full, s)
 		}
 	}
@@ -329,7 +420,7 @@ func (o *openReplay) least() int { return max(1, o.ahead/4) }
 // cancelled. What was on its way into the due table meanwhile is found by the
 // next look.
 func (r *replayer) bringBack(ctx context.Context, o *openReplay) error {
-	if o.State == ReplayPaused || o.State == ReplayRunning && o.hurry == 0 {
+	if len(o.streams) == 0 || o.State == ReplayPaused || o.State == ReplayRunning && o.hurry == 0 {
 		return nil
 	}
 	o.hurry = max(0, o.hurry-1)
@@ -337,19 +428,7 @@ func (r *replayer) bringBack(ctx context.Context, o *openReplay) error {
 	if err != nil || len(webhooks) == 0 {
 		return err
 	}
-	return r.tell(ctx, func() { r.dispatcher.lookAgain(webhooks) })
-}
-
-// tell runs f in the dispatcher's goroutine, and waits for it.
-func (r *replayer) tell(ctx context.Context, f func()) error {
-	done := make(chan struct{})
-	r.dispatcher.inbox.call(func() { f(); close(done) })
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return r.dispatcher.inbox.within(ctx, func() { r.dispatcher.lookAgain(webhooks) })
 }
 
 // drop forgets a replay that is over.
@@ -395,7 +474,7 @@ func (r *replayer) step(ctx context.Context) (time.Duration, error) {
 // counted counts a replay where it is time to, and says whether it is over.
 func (r *replayer) counted(ctx context.Context, o *openReplay) (over bool, err error) {
 	r.mu.Lock()
-	begun := o.begun
+	begun := o.begun && len(o.streams) > 0
 	r.mu.Unlock()
 	if begun && o.pause > countSoon {
 		o.pause = countSoon
@@ -407,9 +486,12 @@ func (r *replayer) counted(ctx context.Context, o *openReplay) (over bool, err e
 	r.mu.Lock()
 	o.begun = false
 	r.mu.Unlock()
-	state, err := r.replays.Count(ctx, r.relayID, o.ID, !slices.ContainsFunc(o.streams, func(s *replayStream) bool { return !s.drained }))
+	state, err := r.replays.Count(ctx, r.relayID, o.ID)
 	if err != nil {
 		return false, err
+	}
+	if len(o.streams) == 0 {
+		o.pause = countLate // others see first what is to be counted
 	}
 	o.count = time.Now().Add(o.pause)
 	o.pause = min(2*o.pause, countLate)
@@ -422,15 +504,18 @@ func (r *replayer) counted(ctx context.Context, o *openReplay) (over bool, err e
 // schedule schedules the next chunk of a replay: of each webhook as many as
 // there is room ahead of it.
 func (r *replayer) schedule(ctx context.Context, o *openReplay) (wait time.Duration, err error) {
+	wait = replayLook
 	budget := replayChunk
 	if o.Rate > 0 {
+		if o.part == 0 {
+			return wait, nil
+		}
 		tokens := o.limiter.Tokens()
 		if tokens < 1 {
-			return time.Duration((1 - tokens) / o.Rate * float64(time.Second)), nil
+			return min(wait, time.Duration((1-tokens)/(o.Rate*o.part)*float64(time.Second))), nil
 		}
 		budget = min(budget, int(tokens))
 	}
-	wait = replayLook
 	streams, limits := r.room(o, budget)
 	if len(streams) == 0 {
 		return wait, nil
@@ -452,7 +537,7 @@ func (r *replayer) schedule(ctx context.Context, o *openReplay) (wait time.Durat
 		}
 	}
 	r.mu.Unlock()
-	paused, gone, err := r.record(ctx, o.ID, found)
+	kept, gone, err := r.record(ctx, o.ID, found)
 	if err != nil {
 		return 0, err
 	}
@@ -467,7 +552,7 @@ func (r *replayer) schedule(ctx context.Context, o *openReplay) (wait time.Durat
 	var steps []ReplayStep
 	scheduled := 0
 	for i, s := range streams {
-		if slices.Contains(paused, s.WebhookID) {
+		if slices.Contains(kept, s.WebhookID) {
 			s.rests = time.Now().Add(replayLook)
 			r.mu.Lock()
 			for i := range planned {
@@ -478,9 +563,9 @@ func (r *replayer) schedule(ctx context.Context, o *openReplay) (wait time.Durat
 			r.mu.Unlock()
 			continue
 		}
-		step, n := s.over(planned, func(*ReplayDelivery) bool { return true })
-		s.drained = n < limits[i]
-		if n > 0 {
+		mine := s.of(planned)
+		if drained := len(mine) < limits[i]; drained || len(mine) > 0 {
+			step := s.over(mine, drained)
 			steps = append(steps, step)
 			scheduled += step.Scheduled
 		}
@@ -489,13 +574,23 @@ func (r *replayer) schedule(ctx context.Context, o *openReplay) (wait time.Durat
 	if len(steps) == 0 {
 		return wait, nil
 	}
-	if err := r.replays.Advance(ctx, r.relayID, o.ID, steps); err != nil {
+	if err := r.advance(ctx, o, steps); err != nil {
 		return 0, err
 	}
 	r.mu.Lock()
 	o.begun = true
 	r.mu.Unlock()
 	return 0, nil
+}
+
+// advance moves cursors. Where another relay has moved one of them, the streams
+// are read again.
+func (r *replayer) advance(ctx context.Context, o *openReplay, steps []ReplayStep) error {
+	all, err := r.replays.Advance(ctx, r.relayID, o.ID, steps)
+	if err == nil && !all {
+		o.known, r.look = false, true
+	}
+	return err
 }
 
 // room gives the streams that may be read on, and by how many deliveries each.
@@ -508,7 +603,7 @@ func (r *replayer) room(o *openReplay, budget int) (streams []*replayStream, lim
 	for i := range n {
 		s := o.streams[(first+i)%n]
 		room := o.ahead - len(s.unbegun)
-		if s.drained || room < o.least() || now.Before(s.rests) {
+		if s.Drained || room < o.least() || now.Before(s.rests) {
 			continue
 		}
 		if budget == 0 {
@@ -522,74 +617,97 @@ func (r *replayer) room(o *openReplay, budget int) (streams []*replayStream, lim
 	return streams, limits
 }
 
-// over moves a stream's cursor over those planned deliveries of it that come
-// first and that may be passed. n counts them.
-func (s *replayStream) over(planned []ReplayDelivery, may func(*ReplayDelivery) bool) (step ReplayStep, n int) {
+// of gives those planned deliveries that are of a stream.
+func (s *replayStream) of(planned []ReplayDelivery) (mine []ReplayDelivery) {
 	for i := range planned {
-		p := &planned[i]
-		if p.Key.WebhookID != s.WebhookID {
-			continue
+		if planned[i].Key.WebhookID == s.WebhookID {
+			mine = append(mine, planned[i])
 		}
-		if !may(p) {
-			break
-		}
-		n++
-		s.Cursor = p.Pos
-		if p.Gone {
+	}
+	return mine
+}
+
+// over moves a stream's cursor over planned deliveries of it. drained says that
+// nothing more of it will be scheduled.
+func (s *replayStream) over(mine []ReplayDelivery, drained bool) ReplayStep {
+	step := ReplayStep{From: s.Cursor}
+	for i := range mine {
+		s.Cursor = mine[i].Pos
+		if mine[i].Gone {
 			step.Gone++
 		} else {
 			step.Scheduled++
 		}
 	}
+	s.Drained = drained
 	step.ReplayStream = s.ReplayStream
-	return step, n
+	return step
 }
 
 // catchUp moves the cursors of a cancelled replay over what a relay scheduled
-// that died before it moved them. Nothing of it is scheduled any more.
+// that died, or lost the shard, before it moved them. Nothing of it is scheduled
+// any more.
 func (r *replayer) catchUp(ctx context.Context, o *openReplay) error {
-	for _, s := range o.streams {
-		if s.drained {
-			continue
+	undrained := slices.DeleteFunc(slices.Clone(o.streams), func(s *replayStream) bool { return s.Drained })
+	for streams := range slices.Chunk(undrained, catchUpStreams) {
+		places, limits := make([]ReplayStream, len(streams)), make([]int, len(streams))
+		for i, s := range streams {
+			places[i], limits[i] = s.ReplayStream, maxAhead
 		}
-		planned, err := r.replays.Next(ctx, o.ID, []ReplayStream{s.ReplayStream}, []int{maxAhead})
+		planned, err := r.replays.Next(ctx, o.ID, places, limits)
 		if err != nil {
 			return err
 		}
-		if step, n := s.over(planned, func(p *ReplayDelivery) bool { return p.Begun }); n > 0 {
-			if err := r.replays.Advance(ctx, r.relayID, o.ID, []ReplayStep{step}); err != nil {
-				return err
-			}
+		steps := make([]ReplayStep, len(streams))
+		for i, s := range streams {
+			steps[i] = s.over(passed(s.of(planned)), true)
 		}
-		s.drained = true
+		if err := r.advance(ctx, o, steps); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
+// passed gives the planned deliveries of a stream that a relay had passed which
+// did not move the cursor: up to the last that is scheduled. What lies between
+// and is not was gone.
+func passed(mine []ReplayDelivery) []ReplayDelivery {
+	for len(mine) > 0 && !mine[len(mine)-1].Begun {
+		mine = mine[:len(mine)-1]
+	}
+	for i := range mine {
+		mine[i].Gone = !mine[i].Begun
+	}
+	return mine
+}
+
 // record schedules deliveries and waits until they are on record, but for those
-// to paused webhooks, which it names: these stay in the plan. gone are those
-// that never will be, since the payload is about to go.
-func (r *replayer) record(ctx context.Context, id domain.ReplayID, found []Delivery) (paused []domain.WebhookID, gone []domain.DeliveryKey, err error) {
+// to some webhooks, which it names: these stay in the plan. gone are those that
+// never will be, since the payload is about to go.
+func (r *replayer) record(ctx context.Context, id domain.ReplayID, found []Delivery) (kept []domain.WebhookID, gone []domain.DeliveryKey, err error) {
 	if len(found) == 0 {
 		return nil, nil, nil
 	}
 	done := make(chan struct{})
 	r.dispatcher.inbox.call(func() {
-		r.dispatcher.beginReplay(id, found, func(p []domain.WebhookID, g []domain.DeliveryKey) {
-			paused, gone = p, g
+		r.dispatcher.beginReplay(id, found, func(k []domain.WebhookID, g []domain.DeliveryKey) {
+			kept, gone = k, g
 			close(done)
 		})
 	})
 	for {
 		select {
 		case <-done:
-			return paused, gone, nil
+			return kept, gone, nil
 		case <-r.told:
 			// It may take a while until they are on record: who pauses a replay
-			// does not wait for that.
+			// does not wait for that. Where it fails, the next look tells: what is
+			// under way must be awaited, or a cancelled replay might be over before
+			// it is on record.
 			r.look = true
-			if err := r.tellStates(ctx); err != nil {
-				return nil, nil, err
+			if err := r.tellStates(ctx); err != nil && ctx.Err() == nil {
+				r.logger.Warn("reading the states of replays failed, trying again", "error", err)
 			}
 		case <-ctx.Done():
 			return nil, nil, ctx.Err()
@@ -603,7 +721,7 @@ func (r *replayer) tellStates(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return r.tell(ctx, func() {
+	return r.dispatcher.inbox.within(ctx, func() {
 		for _, f := range found {
 			r.dispatcher.replays[f.ID] = f.State
 		}
@@ -612,12 +730,14 @@ func (r *replayer) tellStates(ctx context.Context) error {
 
 // beginReplay schedules new deliveries; done hears when they are on record.
 // Webhooks that are not known, or not as enabled, are read first: one may have
-// been enabled just before the request.
-func (d *dispatcher) beginReplay(id domain.ReplayID, found []Delivery, done func(paused []domain.WebhookID, gone []domain.DeliveryKey)) {
+// been enabled just before the request. Deliveries to a webhook that is paused
+// stay in the plan, and so do those to one whose shard this relay has not, or not
+// any more: kept names these webhooks.
+func (d *dispatcher) beginReplay(id domain.ReplayID, found []Delivery, done func(kept []domain.WebhookID, gone []domain.DeliveryKey)) {
 	var ids []domain.WebhookID
 	for i := range found {
 		webhook := found[i].Key.WebhookID
-		if q := d.queues[webhook]; (q == nil || q.hook.State != domain.WebhookEnabled) && !slices.Contains(ids, webhook) {
+		if q := d.queues[webhook]; d.shards.Has(webhook) && (q == nil || q.hook.State != domain.WebhookEnabled) && !slices.Contains(ids, webhook) {
 			ids = append(ids, webhook)
 		}
 	}
@@ -628,29 +748,29 @@ func (d *dispatcher) beginReplay(id domain.ReplayID, found []Delivery, done func
 	d.load(ids, func() { d.scheduleReplay(id, found, done) }, func() { d.beginReplay(id, found, done) })
 }
 
-func (d *dispatcher) scheduleReplay(id domain.ReplayID, found []Delivery, done func(paused []domain.WebhookID, gone []domain.DeliveryKey)) {
+func (d *dispatcher) scheduleReplay(id domain.ReplayID, found []Delivery, done func(kept []domain.WebhookID, gone []domain.DeliveryKey)) {
 	now := d.now()
-	var paused []domain.WebhookID
+	var kept []domain.WebhookID
 	var gone []domain.DeliveryKey
 	left := 1
 	recorded := func() {
 		left--
 		if left == 0 {
-			done(paused, gone)
+			done(kept, gone)
 		}
 	}
 	for i := range found {
 		f := found[i]
 		f.Key.ReplayID = id
-		if d.ending(f.Key.EventSeq) != nil {
-			gone = append(gone, f.Key)
+		q := d.queues[f.Key.WebhookID] // nil also where its shard was lost, and came back just now
+		if !d.shards.Has(f.Key.WebhookID) || q == nil || q.hook.State == domain.WebhookPaused {
+			if !slices.Contains(kept, f.Key.WebhookID) {
+				kept = append(kept, f.Key.WebhookID)
+			}
 			continue
 		}
-		q := d.queues[f.Key.WebhookID]
-		if q.hook.State == domain.WebhookPaused {
-			if !slices.Contains(paused, q.hook.ID) {
-				paused = append(paused, q.hook.ID)
-			}
+		if d.ending(f.Key.EventSeq) != nil {
+			gone = append(gone, f.Key)
 			continue
 		}
 		f.State = domain.Delivery{}
@@ -672,10 +792,14 @@ func (d *dispatcher) scheduleReplay(id domain.ReplayID, found []Delivery, done f
 	recorded()
 }
 
-// lookAgain reads what waits of webhooks' replays from its beginning.
+// lookAgain reads what waits of webhooks' replays from its beginning. Shards that
+// were lost meanwhile are another relay's matter.
 func (d *dispatcher) lookAgain(ids []domain.WebhookID) {
 	var unknown []domain.WebhookID
 	for _, id := range ids {
+		if !d.shards.Has(id) {
+			continue
+		}
 		q := d.queues[id]
 		if q == nil {
 			unknown = append(unknown, id)

@@ -529,9 +529,9 @@ func TestEventsThatAreGoneDoNotHoldUpAReplay(t *testing.T) {
 	// With the log, erased, and being closed when the relay comes to it.
 	b.exec(`DELETE FROM relay.log WHERE event_seq <= (SELECT min(seq) + 4 FROM outbox.events)`)
 	erasure := scan[int64](b, `SELECT relay.begin_erasure(1, '{}')`)
-	b.exec(`INSERT INTO relay.erased (event_seq, account_id, erasure_id, at) SELECT max(seq), 1, $1, now() FROM outbox.events`, erasure)
-	b.exec(`INSERT INTO relay.erased (event_seq, account_id, erasure_id) SELECT max(seq) - 1, 1, $1 FROM outbox.events`, erasure)
-	b.exec(`INSERT INTO relay.closings (below, requested_by) SELECT min(seq) + 6, 'test' FROM outbox.events`)
+	b.exec(`INSERT INTO relay.erased (event_seq, version, account_id, erasure_id, at) SELECT max(seq), 0, 1, $1, now() FROM outbox.events`, erasure)
+	b.exec(`INSERT INTO relay.erased (event_seq, version, account_id, erasure_id) SELECT max(seq) - 1, 0, 1, $1 FROM outbox.events`, erasure)
+	b.exec(`INSERT INTO relay.closings (below, version, requested_by) SELECT min(seq) + 6, 0, 'test' FROM outbox.events`)
 	b.start(nil)
 	b.awaitReplay(replay, "finished 20 of 20: 12 succeeded, 0 dead")
 	if gone := scan[int](b, `SELECT (data ->> 'gone')::integer FROM audit.timeline WHERE stream = 'replay' AND type = 'finished'`); gone != 8 {

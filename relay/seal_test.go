@@ -11,8 +11,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/outrider-relay/outrider/adapters/postgres"
 	"github.com/outrider-relay/outrider/domain"
@@ -105,6 +107,37 @@ func (b *bench) eventful() {
 		return open == 0, fmt.Sprint(open)
 	})
 	r.stop()
+	b.recorders(1000)
+	b.command(flaky, domain.EnableWebhook{})
+	b.recorders(2000)
+}
+
+// recorders lets two relays record at the same time, of events from seq on, and
+// another one nothing.
+func (b *bench) recorders(seq int64) {
+	b.t.Helper()
+	var writing sync.WaitGroup
+	for i := range int64(3) {
+		relayID, err := postgres.NewLeases(b.db).Register(b.t.Context(), "recorder", "test", true)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if i == 2 {
+			break
+		}
+		writing.Go(func() {
+			log := postgres.NewLog(b.db)
+			for n := range int64(8) {
+				held := domain.Entry{Type: domain.TypeHeld, At: time.Now(), Data: []byte("{}")}
+				change := relay.Change{Key: domain.DeliveryKey{EventSeq: seq + 100*i + n, WebhookID: 1}, AccountID: 1, First: 1, Entries: []domain.Entry{held, held}}
+				if _, err := log.Record(b.t.Context(), relayID, []relay.Change{change}); err != nil {
+					b.t.Error(err)
+				}
+			}
+		})
+	}
+	writing.Wait()
+	b.exec(`UPDATE relay.relays SET fenced_at = now() WHERE name = 'recorder'`)
 }
 
 // mutation is a change that nobody should be able to make unnoticed.
@@ -120,7 +153,7 @@ func mutations() []mutation {
 	update := func(table, order, where string, columns map[string]string, names bool) {
 		for _, column := range slices.Sorted(maps.Keys(columns)) {
 			value := columns[column]
-			all = append(all, mutation{fmt.Sprintf("%s of %s", column, table), fmt.Sprintf(
+			all = append(all, mutation{fmt.Sprintf("%s of %s where %s", column, table, where), fmt.Sprintf(
 				`WITH one AS (SELECT x.ctid AS place, x.tableoid AS part FROM %[1]s x WHERE %[2]s ORDER BY %[3]s OFFSET {n} %% (SELECT count(*) FROM %[1]s x WHERE %[2]s) LIMIT 1)
 UPDATE %[1]s x SET %[4]s = %[5]s FROM one WHERE x.ctid = one.place AND x.tableoid = one.part`, table, where, order, column, value), names})
 		}
@@ -135,13 +168,23 @@ UPDATE %[1]s x SET %[4]s = %[5]s FROM one WHERE x.ctid = one.place AND x.tableoi
 	}, true)
 	update("relay.log", entry, "true", map[string]string{"event_seq": "x.event_seq + 1000000", "pos": "x.pos - ((x.pos >> 20) << 20)"}, false)
 	update("relay.log", entry, "true", map[string]string{"pos": "x.pos + (1000::bigint << 20)"}, false)
-	update("relay.seals", "x.chain, x.no", "x.no > 0", map[string]string{
-		"no": "x.no + 1000", "commit": "x.commit + 1000", "relay_id": "x.relay_id + 1", "at": "x.at + interval '1 microsecond'", "chain": "x.chain || 's'",
-		"stretches": "ARRAY[x.stretches[1] + 1] || x.stretches[2:]", "entries": "ARRAY[x.entries[1] + 1] || x.entries[2:]",
-		"digests": "set_byte(x.digests, 3, get_byte(x.digests, 3) # 1)", "hash": "set_byte(x.hash, 3, get_byte(x.hash, 3) # 1)",
-		"links": "CASE WHEN x.links IS NULL THEN ''::bytea END",
+	update("relay.log", entry, "x.pos >> 20 IN (SELECT s.commit FROM relay.seals s WHERE s.chain = 'recorder 1' AND s.no > 0)", map[string]string{
+		"data": `'{"changed":true}'`, "writer": "x.writer - 1",
+	}, true)
+	for _, chain := range []string{"tail", "recorder", "recorder 1"} {
+		update("relay.seals", "x.no", "x.no > 0 AND x.chain = '"+chain+"'", map[string]string{
+			"no": "x.no + 1000", "commit": "x.commit + 1000", "relay_id": "x.relay_id + 1", "at": "x.at + interval '1 microsecond'", "chain": "x.chain || ' 5'",
+			"stretches": "ARRAY[x.stretches[1] + 1] || x.stretches[2:]", "entries": "ARRAY[x.entries[1] + 1] || x.entries[2:]",
+			"digests": "set_byte(x.digests, 3, get_byte(x.digests, 3) # 1)", "hash": "set_byte(x.hash, 3, get_byte(x.hash, 3) # 1)",
+			"links": "CASE WHEN x.links IS NULL THEN ''::bytea END",
+		}, false)
+		all = append(all, mutation{"the chain " + chain + " dropped, with its entries", fmt.Sprintf(
+			`WITH s AS (DELETE FROM relay.seals WHERE chain = '%s' AND no >= {n} %% 2 RETURNING no, commit) DELETE FROM relay.log l USING s WHERE s.no > 0 AND l.pos >> 20 = s.commit`, chain), false})
+	}
+	update("relay.seals", "x.chain, x.no", "x.no > 0 AND x.links IS NOT NULL", map[string]string{"links": "set_byte(x.links, {n} % octet_length(x.links), (get_byte(x.links, {n} % octet_length(x.links)) + 1) % 256)"}, false)
+	update("relay.seals", "x.chain, x.no", "x.no = 0", map[string]string{
+		"commit": "x.commit - 1", "at": "x.at - interval '1 day'", "hash": "sha256(x.hash)", "chain": "x.chain || ' 5'", "links": "sha256(x.links)",
 	}, false)
-	update("relay.seals", "x.chain, x.no", "x.no = 0", map[string]string{"commit": "x.commit - 1", "at": "x.at - interval '1 day'", "hash": "sha256(x.hash)"}, false)
 	update("relay.webhook_log", "x.account_id, x.version", "true", map[string]string{
 		"account_id": "x.account_id + 1000", "version": "x.version + 1000", "webhook_id": "x.webhook_id + 1000", "type": "x.type || ' '", "at": "x.at + interval '1 microsecond'",
 		"actor": "'somebody else'", "before": "CASE WHEN x.before IS NULL THEN '{}'::json END", "after": "(x.after::text || ' ')::json",
@@ -193,6 +236,9 @@ func TestEveryChangeIsFound(t *testing.T) {
 	b := newBench(t)
 	b.eventful()
 	b.verifiesClean()
+	if got := scan[string](b, `SELECT string_agg(chain, ', ' ORDER BY number) FROM audit.heads WHERE no > 0`); got != "changes, tail, recorder, recorder 1" {
+		t.Fatalf("the chains with seals are %s", got)
+	}
 	heads, err := postgres.NewAudit(b.db).Heads(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -206,7 +252,7 @@ func TestEveryChangeIsFound(t *testing.T) {
 		restore += "DELETE FROM " + table + "; INSERT INTO " + table + " SELECT * FROM saved_" + strings.TrimPrefix(table, "relay.") + ";"
 	}
 	kinds := mutations()
-	const seed, rounds = 20261126, 200
+	const seed, rounds = 20261126, 240
 	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // to be repeated
 	random.Shuffle(len(kinds), func(i, j int) { kinds[i], kinds[j] = kinds[j], kinds[i] })
 	for i := range rounds {

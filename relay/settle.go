@@ -12,7 +12,7 @@ import (
 // is recorded behind this outcome.
 func (d *dispatcher) onOutcome(o outcome) {
 	it := o.it
-	q := d.queues[it.Key.WebhookID]
+	q := d.queueOf(it)
 	q.inFlight[it.lane()]--
 	d.flying--
 	q.pace(o.outcome)
@@ -93,7 +93,7 @@ func (d *dispatcher) onRecorded(s *step) {
 	switch s.kind {
 	case stepStart:
 		if s.commit != 0 { // else its answer was lost, and it is not before where it was begun
-			d.open[it.Key] = s.commit << 20
+			d.open[it.Key] = openAttempt{s.commit << 20, it}
 		}
 		d.send(it, s.request)
 	case stepOutcome:
@@ -150,7 +150,6 @@ func (d *dispatcher) onRecord(it *item) {
 	if it.batch != nil {
 		it.batch.left--
 		it.batch = nil
-		d.advance()
 	}
 }
 
@@ -162,12 +161,18 @@ func (d *dispatcher) onRefused(s *step) {
 	if it == nil {
 		return
 	}
-	q := d.queues[it.Key.WebhookID]
 	if s.Waits.Kind != DueNone {
 		d.saved(s)
 	}
 	delete(d.parked, it.Key)
 	d.onRecord(it)
+	q := d.queueOf(it)
+	if q == nil { // its shard was given up
+		if s.kind == stepSchedule {
+			s.scheduled()
+		}
+		return
+	}
 	switch s.kind {
 	case stepStart:
 		delete(d.open, it.Key)
@@ -214,22 +219,4 @@ func (d *dispatcher) onRefused(s *step) {
 		q.lanes[it.lane()].cursor = Cursor{}
 		d.overflow(q, it.lane())
 	}
-}
-
-// giveUpLost ends the attempts of dead relays that can no longer be under way.
-func (d *dispatcher) giveUpLost() {
-	now := d.now()
-	kept := d.lost[:0]
-	for _, l := range d.lost {
-		if now.Before(l.at) {
-			kept = append(kept, l)
-			continue
-		}
-		q := d.queues[l.it.Key.WebhookID]
-		d.endAttempt(q, l.it, domain.LoseAttempt{
-			At: now, Attempt: l.it.State.Attempts, Reason: "its relay stopped before the outcome was recorded",
-			Policy: d.policy, Jitter: rand.Float64(), //nolint:gosec // spreads retries
-		})
-	}
-	d.lost = kept
 }

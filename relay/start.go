@@ -6,6 +6,9 @@ import (
 
 // pump starts what a webhook's queue may start now.
 func (d *dispatcher) pump(q *queue) {
+	if q.dropped {
+		return
+	}
 	full := d.flying >= maxInFlight
 	for l := range lanes {
 		for q.room(l) && len(q.lanes[l].runnable) > 0 {
@@ -73,7 +76,7 @@ func (d *dispatcher) start(q *queue, it *item) {
 		it.begun = now
 		q.inFlight[it.lane()]++
 		d.flying++
-		d.open[it.Key] = (d.commit + 1) << 20 // until it is known
+		d.open[it.Key] = openAttempt{(d.commit + 1) << 20, it} // until it is known
 		if it.order != 0 {
 			q.conversation(it.order).busy = true
 		}
@@ -104,7 +107,7 @@ func (d *dispatcher) leave(q *queue, it *item) {
 	q.take(it)
 	if it.batch != nil {
 		d.fresh--
-		d.bodies -= len(it.Body)
+		d.bodies -= it.weight
 	}
 	d.free(it.back)
 	it.back = 0

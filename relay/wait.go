@@ -55,7 +55,7 @@ func (d *dispatcher) putBack(q *queue, it *item) {
 func (d *dispatcher) spill(q *queue, it *item) {
 	s := d.step(stepWait, it, nil)
 	d.fresh--
-	d.bodies -= len(it.Body)
+	d.bodies -= it.weight
 	q.lanes[it.lane()].asked++
 	d.wait(s, it, DueOverflow, d.now())
 	d.out = append(d.out, s)
@@ -86,11 +86,14 @@ func (d *dispatcher) wait(s *step, it *item, kind DueKind, at time.Time) {
 
 // overflow sends all new work of a lane through the due table.
 func (d *dispatcher) overflow(q *queue, l int) {
+	if q.dropped {
+		return
+	}
 	lane := &q.lanes[l]
 	lane.asked++
 	lane.news = true
 	if !lane.overflow {
-		lane.overflow = true
+		lane.overflow, lane.cleared = true, false
 		if l == freshLane {
 			d.overflowing++
 		}
@@ -119,12 +122,28 @@ func (d *dispatcher) shed() {
 			continue
 		}
 		d.overflow(q, freshLane)
-		for _, it := range old {
-			q.take(it)
-			d.spill(q, it)
-		}
-		for _, c := range q.conversations {
-			d.nextOf(q, c)
-		}
+		d.spillAll(q, old)
+	}
+}
+
+// clear sends the first deliveries of an overflowing webhook that wait in memory
+// to the due table, before later ones get there: a successor reads what is there
+// first.
+func (d *dispatcher) clear(q *queue) {
+	lane := &q.lanes[freshLane]
+	if lane.cleared {
+		return
+	}
+	lane.cleared = true
+	d.spillAll(q, q.waitingSince(d.now().Add(time.Hour)))
+}
+
+func (d *dispatcher) spillAll(q *queue, items []*item) {
+	for _, it := range items {
+		q.take(it)
+		d.spill(q, it)
+	}
+	for _, c := range q.conversations {
+		d.nextOf(q, c)
 	}
 }

@@ -66,7 +66,7 @@ func (r *Run) history(ctx context.Context, db *Database, events int, progress Pr
 	const most, days = 50_000, 10
 	var writer int64
 	err := db.DB.QueryRowContext(ctx, `
-INSERT INTO relay.relays (name, version, fenced_at) VALUES ('outrider bench', '', clock_timestamp()) RETURNING relay_id`).Scan(&writer)
+INSERT INTO relay.relays (name, version, fenced_at, recorder) VALUES ('outrider bench', '', clock_timestamp(), 0) RETURNING relay_id`).Scan(&writer)
 	if err != nil {
 		return fmt.Errorf("prepare the history: %w", err)
 	}

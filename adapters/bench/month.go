@@ -94,7 +94,7 @@ func (*month) commitAt(at time.Duration) int64 { return at.Milliseconds() + 1 }
 // prepare drops the partitions that the migrations made, which are empty.
 func (m *month) prepare(ctx context.Context) error {
 	err := m.db.QueryRowContext(ctx, `
-INSERT INTO relay.relays (name, version, started_at, fenced_at) VALUES ('outrider bench', '', $1, clock_timestamp()) RETURNING relay_id`, m.begun).Scan(&m.writer)
+INSERT INTO relay.relays (name, version, started_at, fenced_at, recorder) VALUES ('outrider bench', '', $1, clock_timestamp(), 0) RETURNING relay_id`, m.begun).Scan(&m.writer)
 	if err != nil {
 		return err
 	}
@@ -325,9 +325,9 @@ WITH s AS MATERIALIZED (
     FROM relay.log l JOIN relay.log r ON r.event_seq = l.event_seq AND r.webhook_id = 0 AND r.replay_id = 0 AND r.version = 1
    WHERE l.type = 'scheduled' AND l.account_id = $2::bigint AND l.event_seq BETWEEN $3::bigint / 3 AND $3::bigint / 3 + $3::bigint / 120),
 p AS (
-  INSERT INTO relay.replays (account_id, selection, requested_by, requested_at, state, version, total, seq_min, seq_max, scheduled, succeeded, counted, finished_at)
+  INSERT INTO relay.replays (account_id, selection, requested_by, requested_at, state, version, total, seq_min, seq_max, scheduled, succeeded, finished_at)
   SELECT $2::bigint, json_build_object('account_id', $2::bigint, 'since', $1::timestamptz + interval '10 days', 'until', $1::timestamptz + interval '10 days 6 hours'),
-         'outrider bench', $1::timestamptz + interval '15 days', 'finished', 4, count(*), min(event_seq), max(event_seq), count(*), count(*), 9223372036854775807,
+         'outrider bench', $1::timestamptz + interval '15 days', 'finished', 4, count(*), min(event_seq), max(event_seq), count(*), count(*),
          $1::timestamptz + interval '15 days 4 minutes' FROM s RETURNING replay_id),
 asked AS (
   INSERT INTO relay.replay_log (replay_id, version, account_id, type, at, actor, data)
@@ -339,8 +339,8 @@ webhooks AS (
   INSERT INTO relay.replay_webhooks (replay_id, webhook_id, account_id, deliveries, gone, first_at, last_at)
   SELECT p.replay_id, s.webhook_id, $2::bigint, count(*), 0, min(s.at), max(s.at) FROM s, p GROUP BY 1, 2),
 streams AS (
-  INSERT INTO relay.replay_streams (replay_id, webhook_id, cursor, scheduled)
-  SELECT p.replay_id, s.webhook_id, max(s.routed), count(*) FROM s, p GROUP BY 1, 2)
+  INSERT INTO relay.replay_streams (replay_id, webhook_id, cursor, scheduled, drained)
+  SELECT p.replay_id, s.webhook_id, max(s.routed), count(*), true FROM s, p GROUP BY 1, 2)
 INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id)
 SELECT s.event_seq, s.webhook_id, p.replay_id, s.account_id, (1296000000::bigint + 40 * s.n + t.after << 20) + (t.version << 15) + s.event_seq % 32768, $4::bigint,
        $1::timestamptz + (1296000000::bigint + 40 * s.n + t.after - 1) * interval '1 millisecond', t.version, t.type, t.data::json,

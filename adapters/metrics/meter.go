@@ -105,7 +105,7 @@ func newMeter(registry prometheus.Registerer) *meter {
 	m.waiting = gauge("outrider_deliveries_waiting", "First deliveries in memory that wait for their attempt.")
 	m.bodies = gauge("outrider_bodies_waiting_bytes", "Bytes of the bodies of first deliveries that wait in memory.")
 	m.overflowing = gauge("outrider_webhooks_overflowing", "Webhooks whose new deliveries go through the due table, since memory has too many of them.")
-	m.undispatched = gauge("outrider_batches_undispatched", "Routed batches of which a delivery is neither started, finished nor in the due table.")
+	m.undispatched = gauge("outrider_batches_undispatched", "Routed batches of which a delivery to the relay's shards is neither started, finished nor in the due table.")
 	return m
 }
 

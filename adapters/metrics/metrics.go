@@ -19,8 +19,9 @@ type Config struct {
 	Version string
 	// NoSend says that the relay makes no POST.
 	NoSend bool
-	// State tells what the relay is doing.
+	// State tells what the relay is doing, Share what it has of the work.
 	State func() relay.State
+	Share func() relay.Share
 	// DB is the relay's pool.
 	DB *sql.DB
 	// Look asks the database.

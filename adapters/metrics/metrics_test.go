@@ -22,13 +22,19 @@ import (
 // with look.
 func watched(t *testing.T, state relay.State, look metrics.Look) *metrics.Metrics {
 	t.Helper()
+	return watchedWith(t, state, relay.Share{}, look)
+}
+
+// watchedWith gives the metrics of one that has a part of the work.
+func watchedWith(t *testing.T, state relay.State, share relay.Share, look metrics.Look) *metrics.Metrics {
+	t.Helper()
 	connector, err := pq.NewConnector("postgres://nobody@127.0.0.1:1/none")
 	if err != nil {
 		t.Fatal(err)
 	}
 	db := sql.OpenDB(connector) // connects to nothing
 	t.Cleanup(func() { _ = db.Close() })
-	return metrics.New(metrics.Config{Version: "v1", DB: db, State: func() relay.State { return state }, Look: look})
+	return metrics.New(metrics.Config{Version: "v1", DB: db, State: func() relay.State { return state }, Share: func() relay.Share { return share }, Look: look})
 }
 
 func idle(context.Context) (metrics.Facts, error) { return metrics.Facts{}, nil }
@@ -122,32 +128,50 @@ outrider_recording_failures_total{reason="refused"} 1
 	}
 }
 
-func TestStateAndSignOfLife(t *testing.T) {
+func TestStateShareAndSignOfLife(t *testing.T) {
 	t.Parallel()
-	m := watched(t, relay.Standby, idle)
-	m.Beat(time.Now())
+	m := watchedWith(t, relay.Active, relay.Share{Shards: 0xff0000000000000f, Tail: true}, idle)
 	check(t, m, `
 outrider_relay_sends 1
-outrider_relay_state{state="active"} 0
-outrider_relay_state{state="standby"} 1
+outrider_relay_state{state="active"} 1
+outrider_relay_state{state="standby"} 0
 outrider_relay_state{state="starting"} 0
 outrider_relay_state{state="stopped"} 0
-`, "outrider_relay_state", "outrider_relay_sends", "outrider_sign_of_life_age_seconds")
-	active := watched(t, relay.Active, idle)
-	active.Beat(time.Now().Add(-time.Hour))
-	families, err := active.Gatherer().Gather()
+outrider_shards 12
+outrider_tails 1
+`, "outrider_relay_state", "outrider_relay_sends", "outrider_shards", "outrider_tails", "outrider_sign_of_life_age_seconds")
+	m = watched(t, relay.Starting, idle)
+	m.Beat(time.Now()) // of before it lost the database
+	check(t, m, `
+outrider_relay_state{state="active"} 0
+outrider_relay_state{state="standby"} 0
+outrider_relay_state{state="starting"} 1
+outrider_relay_state{state="stopped"} 0
+outrider_shards 0
+outrider_tails 0
+`, "outrider_relay_state", "outrider_shards", "outrider_tails", "outrider_sign_of_life_age_seconds")
+	for _, state := range []relay.State{relay.Active, relay.Standby} {
+		m := watched(t, state, idle)
+		m.Beat(time.Now().Add(-time.Hour))
+		if age := gauge(t, m, "outrider_sign_of_life_age_seconds"); age < 3600 || age > 7200 {
+			t.Errorf("a sign of life an hour ago of one that is %s is %v s old", state, age)
+		}
+	}
+}
+
+func gauge(t *testing.T, m *metrics.Metrics, name string) float64 {
+	t.Helper()
+	families, err := m.Gatherer().Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, family := range families {
-		if family.GetName() == "outrider_sign_of_life_age_seconds" {
-			if age := family.GetMetric()[0].GetGauge().GetValue(); age < 3600 || age > 7200 {
-				t.Errorf("a sign of life an hour ago is %v s old", age)
-			}
-			return
+		if family.GetName() == name {
+			return family.GetMetric()[0].GetGauge().GetValue()
 		}
 	}
-	t.Error("a relay at work shows no sign of life")
+	t.Fatalf("there is no %s", name)
+	return 0
 }
 
 // However often it is asked, the database is not.

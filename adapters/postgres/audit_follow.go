@@ -147,9 +147,10 @@ func (a *Audit) look(ctx context.Context) (l look, err error) {
 	return l, err
 }
 
-// commitsBefore is how many group commits before the beginning are looked at,
-// for those that are not visible yet.
-const commitsBefore = 1000
+// commitsBefore is how many group commits before the beginning are looked at
+// for each chain of seals, for those that are not visible yet: each chain has
+// one writer, which commits one after the other.
+const commitsBefore = 500
 
 // logReader reads entries of the log that become visible, by their numbers.
 type logReader struct {
@@ -172,8 +173,12 @@ func (r *logReader) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var chains int64
+	if err := r.audit.db.QueryRowContext(ctx, `SELECT count(*) FROM audit.seals WHERE no = 0`).Scan(&chains); err != nil {
+		return err
+	}
 	r.known = map[int64]bool{}
-	r.settled = max(0, l.now-commitsBefore)
+	r.settled = max(0, l.now-commitsBefore*chains)
 	if _, err := r.fresh(ctx, l); err != nil {
 		return err
 	}

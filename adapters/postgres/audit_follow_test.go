@@ -248,6 +248,34 @@ func TestFollowAttemptsUntilTheirOutcome(t *testing.T) {
 	}
 }
 
+// TestFollowFromAMomentWhenManyRelaysWrite: the more of them write, the more
+// numbers are drawn while one commit is under way.
+func TestFollowFromAMomentWhenManyRelaysWrite(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	ids := routedEvents(t, db, 1)
+	for range 3 {
+		registered(t, db.SQL)
+	}
+	tx, err := db.SQL.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	delivery := domain.NewDeliveryID(domain.NewNotificationID(1, ids[0], 1), 1, 5)
+	execTx(t, tx, writeEntry, 1, 5, scan1(t, tx, `SELECT nextval('relay.commits')`)<<20, 1, "scheduled", `{"webhook_version":1}`, ids[0].String(), delivery.String())
+	do(t, db.SQL, `SELECT nextval('relay.commits') FROM generate_series(1, 1900)`)
+	next, err := postgres.NewAudit(db.SQL).FollowDeliveries(t.Context(), postgres.AuditFilter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if records, err := next(t.Context()); err != nil || len(records) != 1 {
+		t.Errorf("%d deliveries are new, want 1: %v", len(records), err)
+	}
+}
+
 // TestFollowChanges: a change's time is of when it was made, and it is seen
 // when it is committed.
 func TestFollowChanges(t *testing.T) {

@@ -75,7 +75,8 @@ type verifier struct {
 	progress func(done, all int64)
 
 	genesis int64
-	last    int64 // the last commit that has a seal
+	last    int64                 // the last commit that has a seal
+	begun   map[domain.Chain]bool // chains with a beginning, or that were told to have none
 	heads   map[domain.Chain]*domain.SealHead
 	window  []sealedLeaf
 
@@ -102,7 +103,7 @@ func (a *Audit) Verify(ctx context.Context, selected VerifyRange, progress func(
 		return Verification{}, err
 	}
 	defer func() { _ = tx.Rollback() }()
-	v := &verifier{db: a.db, tx: tx, progress: progress, heads: map[domain.Chain]*domain.SealHead{}}
+	v := &verifier{db: a.db, tx: tx, progress: progress, begun: map[domain.Chain]bool{}, heads: map[domain.Chain]*domain.SealHead{}}
 	for _, step := range []func(context.Context, VerifyRange) error{v.begin, v.beginChains, v.seals, v.unsealed, v.links, v.changes} {
 		if err := step(ctx, selected); err != nil {
 			return Verification{}, err
@@ -147,14 +148,47 @@ SELECT greatest($3, coalesce(min(commit), 1)), least($4, coalesce(max(commit), 0
 	}
 	return v.tx.QueryRowContext(ctx, `
 SELECT pg_export_snapshot(),
-       coalesce((SELECT max(commit) FROM audit.seals WHERE no = 0), 0),
+       coalesce((SELECT commit FROM audit.seals WHERE chain = 'tail' AND no = 0), 0),
        coalesce((SELECT sum(n) FROM audit.seals s, unnest(s.entries) n WHERE s.commit BETWEEN $1 AND $2), 0)::bigint`, v.v.From, v.v.To).
 		Scan(&v.snapshot, &v.genesis, &v.all)
 }
 
-// beginChains finds the seals before the range, on which its first ones build.
+// chainsQuery gives the chains that begin, and the two that every database has,
+// each with the commit at which it begins.
+const chainsQuery = `
+SELECT c.chain, audit.chain_number(c.chain) > 0 IS TRUE, g.commit
+  FROM (SELECT 'tail' AS chain UNION SELECT 'recorder' UNION SELECT s.chain FROM audit.seals s WHERE s.no = 0) c
+  LEFT JOIN audit.seals g ON g.chain = c.chain AND g.no = 0
+ ORDER BY c.chain`
+
+// beginning is where a chain begins.
+type beginning struct {
+	chain  domain.Chain
+	known  bool // its name is one of a chain
+	commit sql.NullInt64
+}
+
+// beginChains finds where chains begin, and the seals before the range, on
+// which its first ones build.
 func (v *verifier) beginChains(ctx context.Context, _ VerifyRange) error {
-	for _, chain := range []domain.Chain{domain.ChainTail, domain.ChainRecorder} {
+	beginnings, err := list(ctx, v.tx, func(row scanner) (b beginning, err error) {
+		err = row.Scan(&b.chain, &b.known, &b.commit)
+		return b, err
+	}, chainsQuery)
+	if err != nil {
+		return err
+	}
+	for _, b := range beginnings {
+		chain := b.chain
+		v.begun[chain] = true
+		switch {
+		case !b.known:
+			v.flaw(Flaw{Chain: chain, Problem: noSuchChain})
+		case !b.commit.Valid:
+			v.flaw(Flaw{Chain: chain, Problem: noBeginning})
+		case b.commit.Int64 != v.genesis:
+			v.flaw(Flaw{Chain: chain, Commit: b.commit.Int64, Problem: "it begins at another commit than the chain tail"})
+		}
 		var first sql.NullInt64
 		err := v.tx.QueryRowContext(ctx, `SELECT no FROM audit.seals WHERE chain = $1 AND commit BETWEEN $2 AND $3 ORDER BY commit, no LIMIT 1`,
 			string(chain), v.v.From, v.v.To).Scan(&first)
@@ -169,8 +203,7 @@ func (v *verifier) beginChains(ctx context.Context, _ VerifyRange) error {
 		err = v.tx.QueryRowContext(ctx, `SELECT no, hash, commit FROM audit.seals WHERE chain = $1 AND ($2::bigint IS NULL OR no < $2) ORDER BY no DESC LIMIT 1`,
 			string(chain), first).Scan(&head.No, &hash, &head.Commit)
 		switch {
-		case errors.Is(err, sql.ErrNoRows):
-			v.flaw(Flaw{Chain: chain, Problem: "the chain's beginning is missing"})
+		case errors.Is(err, sql.ErrNoRows): // its beginning is missing
 		case err != nil:
 			return err
 		default:
@@ -181,7 +214,7 @@ func (v *verifier) beginChains(ctx context.Context, _ VerifyRange) error {
 	return nil
 }
 
-// sealsQuery reads the seals of a range, both chains together.
+// sealsQuery reads the seals of a range, all chains together.
 const sealsQuery = `
 SELECT chain, no, commit, relay_id, timestamptz_send(at), stretches::text, entries::text, digests, links, hash
   FROM audit.seals WHERE commit BETWEEN $1 AND $2 ORDER BY commit, chain, no`
@@ -230,12 +263,19 @@ func (v *verifier) seals(ctx context.Context, _ VerifyRange) error {
 	return v.leaves(ctx)
 }
 
+// What is wrong with chains as a whole.
+const (
+	noSuchChain = "there is no such chain"
+	noBeginning = "the chain's beginning is missing"
+)
+
 // link verifies that a seal goes on where its chain was, and makes it the head.
 func (v *verifier) link(s *domain.Seal, commit int64) {
 	problem := ""
 	switch head := v.heads[s.Chain]; {
-	case s.Chain != domain.ChainTail && s.Chain != domain.ChainRecorder:
-		problem = "there is no such chain"
+	case !v.begun[s.Chain]:
+		v.begun[s.Chain] = true // told
+		v.flaw(Flaw{Chain: s.Chain, Problem: noBeginning})
 	case s.No == 0 && head == nil:
 		if s.Sum(nil) != s.Hash {
 			problem = "it does not fit its hash: it was changed"
@@ -449,20 +489,15 @@ func (v *verifier) unsealed(ctx context.Context, _ VerifyRange) error {
 // linksQuery finds seals that link to a head of another chain that is not there.
 const linksQuery = `
 WITH linking AS (
-  SELECT s.chain, s.no, s.commit, s.links FROM audit.seals s WHERE s.commit BETWEEN $1 AND $2 AND octet_length(s.links) = 80
+  SELECT s.chain, s.no, s.commit, s.links FROM audit.seals s WHERE s.commit BETWEEN $1 AND $2 AND s.links IS NOT NULL
    UNION ALL
-  SELECT 'changes', c.no, 0, c.links FROM audit.change_seals c WHERE octet_length(c.links) = 80),
-linked AS (
-  SELECT l.chain, l.no, l.commit, o.chain AS other, ('x' || encode(substring(l.links FROM o.place FOR 8), 'hex'))::bit(64)::bigint AS other_no,
-         substring(l.links FROM o.place + 8 FOR 32) AS other_hash
-    FROM linking l
-    JOIN (VALUES ('changes', 'recorder', 1), ('changes', 'tail', 41), ('recorder', 'changes', 1), ('recorder', 'tail', 41), ('tail', 'changes', 1), ('tail', 'recorder', 41))
-         AS o (of, chain, place) ON o.of = l.chain)
-SELECT l.chain, l.no, l.commit, l.other, l.other_no
-  FROM linked l
-  LEFT JOIN audit.seals s ON l.other <> 'changes' AND s.chain = l.other AND s.no = l.other_no
-  LEFT JOIN audit.change_seals c ON l.other = 'changes' AND c.no = l.other_no
- WHERE coalesce(s.hash, c.hash) IS DISTINCT FROM l.other_hash
+  SELECT 'changes', c.no, 0, c.links FROM audit.change_seals c)
+SELECT l.chain, l.no, l.commit, o.chain, o.no
+  FROM linking l
+ CROSS JOIN LATERAL audit.links(l.links) o
+  LEFT JOIN audit.seals s ON o.chain <> 'changes' AND s.chain = o.chain AND s.no = o.no
+  LEFT JOIN audit.change_seals c ON o.chain = 'changes' AND c.no = o.no
+ WHERE coalesce(s.hash, c.hash) IS DISTINCT FROM o.hash
  ORDER BY l.chain, l.no`
 
 // links verifies that the heads are there that seals link to.
@@ -530,21 +565,16 @@ func (v *verifier) changes(ctx context.Context, _ VerifyRange) error {
 		prev, prevHash = s, slices.Clone(hash)
 	}
 	if prev.No < 0 {
-		v.flaw(Flaw{Chain: domain.ChainChanges, Problem: "the chain's beginning is missing"})
+		v.flaw(Flaw{Chain: domain.ChainChanges, Problem: noBeginning})
 	}
 	return rows.Err()
 }
 
-// Heads reads the newest seal of each chain, in the order of their names.
+// Heads reads the newest seal of each chain, in the order of their numbers.
 func (a *Audit) Heads(ctx context.Context) (domain.Heads, error) {
 	heads := domain.Heads{At: time.Now().UTC().Truncate(time.Second)}
 	rows, err := a.db.QueryContext(ctx, `
-SELECT current_database(), h.* FROM (
-    (SELECT 'changes' AS chain, no, 0, hash FROM audit.change_seals WHERE no IS NOT NULL ORDER BY no DESC LIMIT 1)
-     UNION ALL
-    (SELECT chain, no, commit, hash FROM audit.seals WHERE chain = 'recorder' ORDER BY no DESC LIMIT 1)
-     UNION ALL
-    (SELECT chain, no, commit, hash FROM audit.seals WHERE chain = 'tail' ORDER BY no DESC LIMIT 1)) h ORDER BY chain`)
+SELECT current_database(), chain, no, commit, hash FROM audit.heads ORDER BY number`)
 	if err != nil {
 		return heads, err
 	}

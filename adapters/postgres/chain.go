@@ -27,23 +27,22 @@ type Chain struct {
 // NewChain gives the chain of a database.
 func NewChain(db *sql.DB) *Chain { return &Chain{db: db, sealing: sealing{chain: domain.ChainTail}} }
 
+// headQuery spares relay $1 the heads that it need not link to: it wrote the
+// newest seal itself.
 const headQuery = outbox.PreparedMark + `
 SELECT b.no, b.xid::text, b.consumed::text, b.target::text, b.cursor, b.floor, b.window_floor, b.high, b.low, b.bound, b.relay_id, b.commit,
-       s.no, s.hash, s.commit, s.relay_id, s.others
+       s.no, s.hash, s.commit, s.relay_id, CASE WHEN s.relay_id <> $1::bigint THEN` + otherHeads + ` END
   FROM (SELECT * FROM relay.batches ORDER BY no DESC LIMIT 1) b,
-       (SELECT s.no, s.hash, s.commit, s.relay_id,
-               (SELECT int8send(o.no) || o.hash FROM relay.change_seals o ORDER BY o.no DESC LIMIT 1)
-            || (SELECT int8send(o.no) || o.hash FROM relay.seals o WHERE o.chain = 'recorder' ORDER BY o.no DESC LIMIT 1) AS others
-          FROM relay.seals s WHERE s.chain = 'tail' ORDER BY s.no DESC LIMIT 1) s`
+       (SELECT * FROM relay.seals WHERE chain = 'tail' ORDER BY no DESC LIMIT 1) s`
 
 // Head implements outbox.Chain.
-func (c *Chain) Head(ctx context.Context) (outbox.Head, error) {
+func (c *Chain) Head(ctx context.Context, relayID int64) (outbox.Head, error) {
 	var h outbox.Head
 	var xid, consumed string
 	var target sql.NullString
 	var sealed []byte
 	s := &c.sealing
-	err := c.db.QueryRowContext(ctx, headQuery).Scan(&h.No, &xid, &consumed, &target, &h.Cursor, &h.Floor, &h.WindowFloor, &h.High, &h.Low, &h.Bound, &h.RelayID, &h.Commit,
+	err := c.db.QueryRowContext(ctx, headQuery, relayID).Scan(&h.No, &xid, &consumed, &target, &h.Cursor, &h.Floor, &h.WindowFloor, &h.High, &h.Low, &h.Bound, &h.RelayID, &h.Commit,
 		&s.head.No, &sealed, &s.head.Commit, &s.relayID, &s.others)
 	if err != nil {
 		return outbox.Head{}, err

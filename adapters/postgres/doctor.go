@@ -175,7 +175,7 @@ type patient struct {
 	standby   bool
 	foreign   bool // it has another identity than its history
 	alive     bool // a relay is at work, and gives signs of life
-	owner     int64
+	sends     bool // one that makes POSTs is
 }
 
 // add notes what the present check found.

@@ -66,29 +66,41 @@ func (p *patient) judgeSkew(whose string, off time.Duration, direction string) {
 
 // relaysClockQuery compares what relays wrote with the database's own clock:
 // nothing can have been written later than now, nor a row have been routed
-// before it was inserted. That is what can be said for certain.
+// before it was inserted. That is what can be said for certain. It looks at the
+// newest batch and the newest attempt, which two relays may have written.
 const relaysClockQuery = `
-SELECT extract(epoch FROM greatest(b.at, a.at) - clock_timestamp()), extract(epoch FROM r.inserted_at - b.at), b.relay_id
+SELECT extract(epoch FROM b.at - clock_timestamp()), extract(epoch FROM r.inserted_at - b.at), b.relay_id, extract(epoch FROM a.at - clock_timestamp()), coalesce(a.writer, 0)
   FROM (SELECT * FROM relay.batches WHERE no > 0 ORDER BY no DESC LIMIT 1) b
-  LEFT JOIN LATERAL (SELECT l.at FROM relay.log l WHERE l.type = 'attempt_started' ORDER BY l.pos DESC LIMIT 1) a ON true
+  LEFT JOIN LATERAL (SELECT l.at, l.writer FROM relay.log l WHERE l.type = 'attempt_started' ORDER BY l.pos DESC LIMIT 1) a ON true
   LEFT JOIN relay.outbox_rows r ON r.seq = b.seq_max`
 
 func lookAtRelaysClock(ctx context.Context, p *patient) error {
-	var ahead, behind sql.NullFloat64
-	var relayID int64
-	err := p.row(ctx, relaysClockQuery, nil, &ahead, &behind, &relayID)
-	whose := fmt.Sprintf("the clock of relay %d is, or was when it last wrote, at least", relayID)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
+	var ahead, behind, sentAhead sql.NullFloat64
+	var tails, sends int64
+	err := p.row(ctx, relaysClockQuery, nil, &ahead, &behind, &tails, &sentAhead, &sends)
+	if errors.Is(err, sql.ErrNoRows) {
 		p.add(Healthy, "no relay has routed anything yet", "")
-	case err != nil:
+		return nil
+	}
+	if err != nil {
 		return err
-	case fromSeconds(ahead.Float64) >= skewed:
-		p.judgeSkew(whose, fromSeconds(ahead.Float64), "ahead of")
-	case fromSeconds(behind.Float64) >= skewed:
-		p.judgeSkew(whose, fromSeconds(behind.Float64), "behind")
-	default:
-		p.add(Healthy, "what the relay wrote fits the database's clock", "")
+	}
+	if sends == tails {
+		ahead.Float64, sentAhead.Float64 = max(ahead.Float64, sentAhead.Float64), 0
+	}
+	fits := true
+	for _, clock := range []struct {
+		relayID   int64
+		off       sql.NullFloat64
+		direction string
+	}{{tails, ahead, "ahead of"}, {tails, behind, "behind"}, {sends, sentAhead, "ahead of"}} {
+		if off := fromSeconds(clock.off.Float64); off >= skewed {
+			p.judgeSkew(fmt.Sprintf("the clock of relay %d is, or was when it last wrote, at least", clock.relayID), off, clock.direction)
+			fits = false
+		}
+	}
+	if fits {
+		p.add(Healthy, "what relays wrote fits the database's clock", "")
 	}
 	return nil
 }

@@ -79,7 +79,7 @@ SELECT i, i - 1, (1000000 + 100 * i)::text::xid8, (1000001 + 100 * i || ':' || 1
        now() - interval '8 days' + i * interval '18 min' FROM generate_series(1, $1::bigint / 100) i`, routed)
 	exec(`INSERT INTO relay.due (event_seq, webhook_id, replay_id, version, kind, at, pos, key) SELECT i, 1, 0, 4, 'r', now() + i * interval '1 s', i, 0 FROM generate_series(1, 30000) i`)
 	exec(`INSERT INTO relay.heartbeats (relay_id, n, position, low) SELECT r, n, $1::bigint / 100, $1::bigint << 20 FROM generate_series(1, 20) r, generate_series(1, 200) n`, routed)
-	exec(`INSERT INTO relay.relays (name, version) SELECT 'a', 'v1' FROM generate_series(1, 20)`)
+	exec(`INSERT INTO relay.relays (name, version, recorder) SELECT 'a', 'v1', n FROM generate_series(1, 20) n`)
 	exec(`UPDATE relay.slots SET relay_id = 20, position = $1::bigint / 100, low = $1::bigint << 20, since = now()`, routed)
 
 	p := &patient{db: db, config: DoctorConfig{Timeout: time.Minute}}
@@ -101,15 +101,15 @@ SELECT i, i - 1, (1000000 + 100 * i)::text::xid8, (1000001 + 100 * i || ':' || 1
 				most        int
 			}{
 				{"position", positionQuery, nil, 10},
-				{"owner", ownerQuery, []any{tailSlot}, 1000},
+				{"relays", relaysInUseQuery, []any{tailSlot}, 1000},
 				{"unrouted", unroutedRowsQuery, []any{pos.inProgress, max(pos.cursor, pos.low), pos.xmax, max(pos.cursor, pos.floor), pos.xid, pos.high, pos.consumed, countLimit + 1}, 3 * countLimit},
 				{"passed over, below", passedBelowQuery, args(pos.high, step), 4 * step},
 				{"passed over, further below", passedBelowQuery, args(pos.high/2, step), 4 * step},
 				{"passed over, above", passedAboveQuery, args(step), 4 * step},
-				{"dispatched", dispatchQuery, []any{tailSlot}, 300},
+				{"dispatched", dispatchQuery, nil, 300},
 				{"not begun", behindQuery, []any{pos.no - batchesLooked, batchesLooked, commitShift, countLimit + 1}, 10 * 100 * batchesLooked / 2},
-				{"low", lowQuery, []any{tailSlot}, 300},
-				{"open attempts", openAttemptsQuery, []any{20, pos.high << commitShift, 5 * countLimit}, 100},
+				{"low", lowQuery, nil, 300},
+				{"open attempts", openAttemptsQuery, []any{pos.high << commitShift, 5 * countLimit}, 100},
 				{"due", dueQuery, []any{countLimit + 1}, 3 * countLimit},
 				{"partitions", partitionsQuery, nil, 100},
 				{"net", netQuery, []any{countLimit + 1}, 100},

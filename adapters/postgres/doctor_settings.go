@@ -131,7 +131,7 @@ func lookAtConnections(ctx context.Context, p *patient) error {
 		least, which, raise = ofUser, fmt.Sprintf("%d of the connection limit of user %q are free", ofUser, p.user), "ALTER ROLE "+roleName(p.user)+" CONNECTION LIMIT -1"
 	}
 	if least < relayNeeds {
-		p.add(Warning, fmt.Sprintf("%s; a relay that starts, or takes over, needs %d", which, relayNeeds), raise)
+		p.add(Warning, fmt.Sprintf("%s; a relay that starts needs %d", which, relayNeeds), raise)
 		return nil
 	}
 	p.add(Healthy, fmt.Sprintf("%s, of the %d that a relay needs", which, relayNeeds), "")

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -107,7 +108,7 @@ var healthySettings = map[string]string{"fsync": "on", "full_page_writes": "on",
 func relayAt(t *testing.T, db *sql.DB, silent string) {
 	t.Helper()
 	do(t, db, `
-INSERT INTO relay.relays (name, version) VALUES ('host-a', 'v1');
+INSERT INTO relay.relays (name, version, recorder) SELECT 'host-a', 'v1', count(*) FROM relay.relays;
 UPDATE relay.slots SET relay_id = (SELECT max(relay_id) FROM relay.relays), since = clock_timestamp() - interval '1 hour';
 INSERT INTO relay.heartbeats (relay_id, n, position, low, at) SELECT max(relay_id), 1, 0, 0, clock_timestamp() - interval '`+silent+`' FROM relay.relays`)
 }
@@ -133,7 +134,7 @@ func TestTheDoctorFindsNothingWrongWhereNothingIs(t *testing.T) {
 		}
 	}
 	e.says("clone", postgres.Note, "identity", "--no-send")
-	e.says("relay", postgres.Healthy, "host-a", "is at work")
+	e.says("relay", postgres.Healthy, "host-a", "is at work since 1h0m with 64 shards and the tail, last sign of life")
 	e.says("version", postgres.Healthy, "outrider v9", "schema version "+strconv.FormatInt(migrations.Version, 10))
 	if after := texts(t, db.SQL, next)[0]; after != before {
 		t.Errorf("the examination took transaction ids: %s, then %s", before, after)
@@ -240,9 +241,9 @@ func TestTheDoctorTellsAKilledRelayFromAStoppedOne(t *testing.T) {
 
 	relayAt(t, db.SQL, "3 minutes")
 	e = examine(t, db.DSN, doctorTimeout)
-	e.says("relay", postgres.Problem, "relay 1 (host-a, v1) gave its last sign of life 3m", "was killed or is cut off")
+	e.says("relay", postgres.Problem, "relay 1 (host-a, v1) gave its last sign of life 3m", "was killed or is cut off, and no other took over its 64 shards and the tail", "outrider serve")
 
-	do(t, db.SQL, `DELETE FROM relay.heartbeats; UPDATE relay.slots SET relay_id = NULL`)
+	do(t, db.SQL, `DELETE FROM relay.heartbeats; UPDATE relay.slots SET relay_id = NULL; UPDATE relay.relays SET fenced_at = clock_timestamp()`)
 	examine(t, db.DSN, doctorTimeout).says("relay", postgres.Problem, "stopped in an orderly way 1h")
 
 	relayAt(t, db.SQL, "-1 hour")
@@ -277,6 +278,110 @@ SELECT no + 1, no, consumed, cursor, floor, window_floor, high, low, 0, 0, 0, 2 
 	e.says("tail", postgres.Warning, "the tail is at work on them")
 }
 
+// relayWith makes a relay that owns the slots from one to another, with a last
+// sign of life that is so old, or none.
+func relayWith(t *testing.T, db *sql.DB, name string, sends bool, from, to int, silent string) {
+	t.Helper()
+	do(t, db, fmt.Sprintf(`
+INSERT INTO relay.relays (name, version, sends, recorder, started_at)
+SELECT '%s', 'v1', %t, count(*), clock_timestamp() - interval '2 hours' FROM relay.relays;
+UPDATE relay.slots SET relay_id = (SELECT max(relay_id) FROM relay.relays), since = clock_timestamp() - interval '1 hour' WHERE slot BETWEEN %d AND %d`, name, sends, from, to))
+	if silent != "" {
+		do(t, db, fmt.Sprintf(`
+INSERT INTO relay.heartbeats (relay_id, n, position, low, at) SELECT max(relay_id), 1, 0, 0, clock_timestamp() - interval '%s' FROM relay.relays`, silent))
+	}
+}
+
+func TestTheDoctorKnowsHowRelaysShare(t *testing.T) {
+	t.Parallel()
+	const alive = "-1 hour" // it does not age in this test
+	for name, test := range map[string]struct {
+		relays func(*testing.T, *sql.DB)
+		want   []postgres.Health
+		texts  []string
+	}{
+		"several": {func(t *testing.T, db *sql.DB) {
+			t.Helper()
+			relayWith(t, db, "host-a", true, 0, 31, alive)
+			relayWith(t, db, "host-b", true, 32, 64, alive)
+		}, []postgres.Health{postgres.Healthy}, []string{"2 relays are at work: relay 1 (host-a, v1) with 32 shards, last sign of life ", "; relay 2 (host-b, v1) with 32 shards and the tail, last sign of life "}},
+		"one that routes beside one that sends": {func(t *testing.T, db *sql.DB) {
+			t.Helper()
+			relayWith(t, db, "host-a", false, 64, 64, alive)
+			relayWith(t, db, "host-b", true, 0, 63, alive)
+		}, []postgres.Health{postgres.Healthy}, []string{"2 relays are at work: relay 1 (host-a, v1) with the tail, ", "relay 2 (host-b, v1) with 64 shards, "}},
+		"one too many": {func(t *testing.T, db *sql.DB) {
+			t.Helper()
+			relayWith(t, db, "host-a", true, 0, 64, alive)
+			relayWith(t, db, "host-b", true, 70, 70, alive)
+		}, []postgres.Health{postgres.Healthy}, []string{"relay 2 (host-b, v1) with nothing, since others have all"}},
+		"one that is stopping": {func(t *testing.T, db *sql.DB) {
+			t.Helper()
+			relayWith(t, db, "host-a", true, 0, 64, alive)
+			relayWith(t, db, "host-b", true, 70, 70, alive)
+			do(t, db, `UPDATE relay.relays SET leaving_at = clock_timestamp() WHERE relay_id = 2`)
+		}, []postgres.Health{postgres.Healthy}, []string{"relay 1 (host-a, v1) is at work since 1h0m with 64 shards and the tail, ", "; relay 2 (host-b, v1) is stopping"}},
+		"only one that is stopping": {func(t *testing.T, db *sql.DB) {
+			t.Helper()
+			relayWith(t, db, "host-a", true, 70, 70, alive)
+			do(t, db, `UPDATE relay.relays SET leaving_at = clock_timestamp()`)
+		}, []postgres.Health{postgres.Problem}, []string{"no relay is at work: relay 1 (host-a, v1) is stopping", "outrider serve"}},
+		"only one that routes": {func(t *testing.T, db *sql.DB) {
+			t.Helper()
+			relayWith(t, db, "host-a", false, 64, 64, alive)
+		}, []postgres.Health{postgres.Problem}, []string{"relay 1 (host-a, v1) is at work since 1h0m with the tail, ", "nothing is sent, since no relay runs without --no-send", "while moving over: start one: outrider serve"}},
+		"a dead one": {func(t *testing.T, db *sql.DB) {
+			t.Helper()
+			relayWith(t, db, "host-a", true, 0, 40, alive)
+			relayWith(t, db, "host-b", true, 41, 63, "20 s")
+			relayWith(t, db, "host-c", true, 64, 64, "")
+		}, []postgres.Health{postgres.Healthy, postgres.Problem, postgres.Problem}, []string{
+			"relay 1 (host-a, v1) is at work since 1h0m with 41 shards, ", "relay 2 (host-b, v1) gave its last sign of life 20", "no other took over its 23 shards → the other relays' logs",
+			"relay 3 (host-c, v1) began 2h0m ago and gave no sign of life since: it is dead or cut off, and no other took over its tail",
+		}},
+		"nobody's": {func(t *testing.T, db *sql.DB) {
+			t.Helper()
+			relayWith(t, db, "host-a", true, 0, 60, alive)
+			do(t, db, `UPDATE relay.slots SET since = clock_timestamp() - interval '90 s' WHERE slot = 64`)
+		}, []postgres.Health{postgres.Healthy, postgres.Problem, postgres.Problem}, []string{
+			"nobody tails, since 1m30", "events wait to be routed", "3 shards belong to nobody, since 2h", "their webhooks get nothing",
+		}},
+		"nobody's for a moment": {func(t *testing.T, db *sql.DB) {
+			t.Helper()
+			relayWith(t, db, "host-a", true, 0, 60, alive)
+			do(t, db, `UPDATE relay.slots SET since = clock_timestamp() + interval '1 hour' WHERE slot > 60`)
+		}, []postgres.Health{postgres.Healthy}, []string{"with 61 shards, "}},
+		"nobody's before anyone came": {func(t *testing.T, db *sql.DB) {
+			t.Helper()
+			relayWith(t, db, "host-a", true, 70, 70, alive)
+			do(t, db, `UPDATE relay.relays SET started_at = clock_timestamp() + interval '1 hour'`)
+		}, []postgres.Health{postgres.Healthy}, []string{"relay 1 (host-a, v1) began ", "and takes over what there is"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.New(t)
+			test.relays(t, db.SQL)
+			e := examine(t, db.DSN, doctorTimeout)
+			var found []postgres.Health
+			var text strings.Builder
+			for _, f := range e.findings {
+				if f.Check == "relay" {
+					found = append(found, f.Health)
+					text.WriteString(f.Found + " → " + f.Advice + "\n")
+				}
+			}
+			if !slices.Equal(found, test.want) {
+				t.Errorf("the findings are %v, want %v:\n%s", found, test.want, text.String())
+			}
+			for _, want := range test.texts {
+				if !strings.Contains(text.String(), want) {
+					t.Errorf("%q is not in\n%s", want, text.String())
+				}
+			}
+		})
+	}
+}
+
 // scheduled writes a batch with one delivery that nobody has begun.
 const scheduled = `
 INSERT INTO relay.batches (no, prev, consumed, cursor, floor, window_floor, high, low, seq_min, seq_max, commit, relay_id, at)
@@ -299,7 +404,12 @@ func TestTheDoctorKnowsWhatIsNotSent(t *testing.T) {
 
 	relayAt(t, db.SQL, "-1 hour")
 	e = examine(t, db.DSN, doctorTimeout)
-	e.says("sending", postgres.Problem, "although a relay routes: no attempt was ever made", "--no-send")
+	e.says("sending", postgres.Problem, "although relay 1 has their shards: no attempt was ever made", "it hangs")
+	do(t, db.SQL, `UPDATE relay.relays SET sends = false`)
+	examine(t, db.DSN, doctorTimeout).says("sending", postgres.Problem, "although a relay routes: no attempt was ever made", "--no-send", "outrider serve")
+	do(t, db.SQL, `UPDATE relay.relays SET sends = true`, `UPDATE relay.slots SET relay_id = NULL WHERE slot = 7`)
+	examine(t, db.DSN, doctorTimeout).says("sending", postgres.Problem, "their shards belong to nobody")
+	do(t, db.SQL, `UPDATE relay.slots SET relay_id = 1 WHERE slot = 7`)
 	e.says("open attempts", postgres.Healthy, "has its outcome")
 
 	do(t, db.SQL, fmt.Sprintf(started, "1", "-1 hour", 2)) // it does not age in this test

@@ -11,39 +11,49 @@ import (
 	"github.com/outrider-relay/outrider/relay"
 )
 
+// endingsMost is how many events a relay ends at a time. The others wait until
+// these are erased.
+const endingsMost = 100_000
+
+// endingsQuery reads one more, which tells up to which version all are read.
 const endingsQuery = `
-SELECT coalesce((SELECT max(c.below) FROM relay.closings c), 0),
-       ARRAY(SELECT x.event_seq FROM relay.erased x WHERE x.at IS NULL ORDER BY x.event_seq LIMIT 100000)`
+WITH open AS MATERIALIZED (SELECT x.event_seq, x.version FROM relay.erased x WHERE x.at IS NULL ORDER BY x.version, x.event_seq LIMIT $1 + 1)
+SELECT coalesce((SELECT max(c.below) FROM relay.closings c), 0), ARRAY(SELECT o.event_seq FROM open o ORDER BY o.version, o.event_seq LIMIT $1),
+       (SELECT CASE WHEN (SELECT count(*) FROM open) > $1 THEN (SELECT max(o.version) FROM open o) - 1 ELSE e.version END FROM relay.endings e)`
 
 // Endings implements relay.Store.
 func (s *Store) Endings(ctx context.Context) (relay.Endings, error) {
+	return s.endings(ctx, endingsMost)
+}
+
+func (s *Store) endings(ctx context.Context, most int) (relay.Endings, error) {
 	var e relay.Endings
 	var events pq.Int64Array
-	err := s.db.QueryRowContext(ctx, endingsQuery).Scan(&e.Below, &events)
+	err := s.db.QueryRowContext(ctx, endingsQuery, most).Scan(&e.Below, &events, &e.Version)
 	e.Events = events
 	return e, err
 }
 
 // hurryBelow and hurryEvents change some rows that are due later. Those that the
 // recorder has locked are on their way out: SKIP LOCKED, as in hurryQuery.
-const hurryBelow = `
+var hurryBelow = `
 WITH next AS MATERIALIZED (
   SELECT event_seq, webhook_id, replay_id, version FROM relay.due
-   WHERE event_seq < $1 AND at > $2::timestamptz ORDER BY event_seq LIMIT $3 FOR UPDATE SKIP LOCKED)
+   WHERE event_seq < $1 AND at > $2::timestamptz AND ` + inShards("webhook_id", "$4") + ` ORDER BY event_seq LIMIT $3 FOR UPDATE SKIP LOCKED)
 UPDATE relay.due d SET at = $2::timestamptz FROM next n
  WHERE d.event_seq = n.event_seq AND d.webhook_id = n.webhook_id AND d.replay_id = n.replay_id AND d.version = n.version
 RETURNING d.webhook_id`
 
-const hurryEvents = `
+var hurryEvents = `
 WITH next AS MATERIALIZED (
   SELECT event_seq, webhook_id, replay_id, version FROM relay.due
-   WHERE event_seq = ANY ($1::bigint[]) AND at > $2::timestamptz LIMIT $3 FOR UPDATE SKIP LOCKED)
+   WHERE event_seq = ANY ($1::bigint[]) AND at > $2::timestamptz AND ` + inShards("webhook_id", "$4") + ` LIMIT $3 FOR UPDATE SKIP LOCKED)
 UPDATE relay.due d SET at = $2::timestamptz FROM next n
  WHERE d.event_seq = n.event_seq AND d.webhook_id = n.webhook_id AND d.replay_id = n.replay_id AND d.version = n.version
 RETURNING d.webhook_id`
 
 // HurryEndings implements relay.Store.
-func (s *Store) HurryEndings(ctx context.Context, endings relay.Endings, now time.Time) ([]domain.WebhookID, error) {
+func (s *Store) HurryEndings(ctx context.Context, endings relay.Endings, shards relay.Shards, now time.Time) ([]domain.WebhookID, error) {
 	now = now.UTC().Truncate(time.Microsecond)
 	var all []domain.WebhookID
 	hurry := func(query string, selection any) error {
@@ -51,7 +61,7 @@ func (s *Store) HurryEndings(ctx context.Context, endings relay.Endings, now tim
 			ids, err := list(ctx, s.db, func(row scanner) (id domain.WebhookID, err error) {
 				err = row.Scan(&id)
 				return id, err
-			}, query, selection, now, hurryLimit)
+			}, query, selection, now, hurryLimit, mask(shards))
 			for _, id := range ids {
 				if !slices.Contains(all, id) {
 					all = append(all, id)
@@ -73,16 +83,13 @@ func (s *Store) HurryEndings(ctx context.Context, endings relay.Endings, now tim
 	return all, nil
 }
 
-// EndingsSeen implements relay.Store.
+const endingsSeenStatement = `
+INSERT INTO relay.endings_seen (relay_id, version) VALUES ($1, $2)
+    ON CONFLICT (relay_id) DO UPDATE SET version = greatest(relay.endings_seen.version, excluded.version), at = excluded.at`
+
+// EndingsSeen implements relay.Store. A relay says it for itself alone, so that
+// the conflict is with what it said before.
 func (s *Store) EndingsSeen(ctx context.Context, relayID int64, endings relay.Endings) error {
-	if _, err := s.db.ExecContext(ctx, `
-UPDATE relay.closings SET seen_by = $1, seen_at = clock_timestamp() WHERE seen_at IS NULL AND below <= $2`, relayID, endings.Below); err != nil {
-		return err
-	}
-	if len(endings.Events) == 0 {
-		return nil
-	}
-	_, err := s.db.ExecContext(ctx, `
-UPDATE relay.erased SET seen_by = $1, seen_at = clock_timestamp() WHERE seen_at IS NULL AND event_seq = ANY ($2::bigint[])`, relayID, pq.Array(endings.Events))
+	_, err := s.db.ExecContext(ctx, endingsSeenStatement, relayID, endings.Version)
 	return err
 }

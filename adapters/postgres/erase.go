@@ -148,7 +148,7 @@ type Erased struct {
 	// nobody has ended yet. They are cancelled by the relay that is at work, or
 	// by the next one; after that the same erasure erases them.
 	Events, Open int64
-	// Unattended says that no relay is at work.
+	// Unattended says that no relay is at work that sends.
 	Unattended bool
 }
 
@@ -182,12 +182,14 @@ func (e *Erasure) Erase(ctx context.Context, db *sql.DB, progress func(done int)
 func eraseSome(ctx context.Context, db *sql.DB, result *Erased, batch []int64) (open int64, err error) {
 	deadline := time.Now().Add(erasePatience)
 	for {
-		var erased int64
-		err := db.QueryRowContext(ctx, `SELECT erased, open, unattended FROM relay.erase($1, $2::bigint[])`, result.ID, pq.Array(batch)).
-			Scan(&erased, &open, &result.Unattended)
+		var asked, erased int64
+		err := db.QueryRowContext(ctx, `SELECT asked, erased, open, unattended FROM relay.erase($1, $2::bigint[])`, result.ID, pq.Array(batch)).
+			Scan(&asked, &erased, &open, &result.Unattended)
 		result.Events += erased
 		late := time.Now().After(deadline)
 		switch {
+		case err == nil && asked > 0:
+			continue // nothing was erased of what it asked for only now
 		case err == nil && (open == 0 || result.Unattended || late):
 			return open, nil
 		case err != nil && !isLockTimeout(err) && !isSerialization(err):

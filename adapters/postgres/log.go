@@ -23,24 +23,25 @@ type Log struct {
 	columns sync.Pool // *recordColumns
 
 	// sealing is held while a group commit is under way: its seal is the next
-	// one's beginning.
+	// one's beginning. It is of the chain of the relay of, and is read anew for
+	// another one.
 	sealing struct {
 		sync.Mutex
 		sealing
+		of int64
 	}
 }
 
 // NewLog gives the log of a database.
 func NewLog(db *sql.DB) *Log {
-	l := &Log{db: db, columns: sync.Pool{New: func() any { return newRecordColumns() }}}
-	l.sealing.chain = domain.ChainRecorder
-	return l
+	return &Log{db: db, columns: sync.Pool{New: func() any { return newRecordColumns() }}}
 }
 
 // recordStatement writes entries and moves due rows, or nothing where the
 // relay is fenced: then it gives no row. FOR SHARE makes a take-over wait for
 // it, and makes it wait for a take-over and see its result. $27 and $28 are the
-// seal that this commit's builds on; it is NULL where there are no entries.
+// seal that this commit's builds on; it is NULL where there are no entries. $37
+// is the chain.
 const recordStatement = outbox.PreparedMark + `
 WITH fence AS MATERIALIZED (
   SELECT relay_id FROM relay.relays WHERE relay_id = $1::bigint AND fenced_at IS NULL FOR SHARE),
@@ -62,7 +63,7 @@ wait AS (
          AS w (event_seq, webhook_id, replay_id, version, kind, at, pos, key, entry), c),
 seal AS (
   INSERT INTO relay.seals (chain, no, commit, relay_id, at, stretches, entries, digests, links, hash)
-  SELECT 'recorder', (SELECT s.no + 1 FROM relay.seals s WHERE s.chain = 'recorder' AND s.no = $27::bigint AND s.hash = $28::bytea), c.commit, $1::bigint,
+  SELECT $37::text, (SELECT s.no + 1 FROM relay.seals s WHERE s.chain = $37::text AND s.no = $27::bigint AND s.hash = $28::bytea), c.commit, $1::bigint,
          $29::timestamptz, $30::bigint[], $31::integer[], $32::bytea, $33::bytea, $34::bytea
     FROM c WHERE $34::bytea IS NOT NULL)
 SELECT c.commit FROM c, over`
@@ -108,7 +109,7 @@ func (l *Log) Record(ctx context.Context, relayID int64, changes []relay.Change)
 	c, _ := l.columns.Get().(*recordColumns)
 	defer l.columns.Put(c)
 	c.fill(changes, relayID)
-	args := make([]any, 1, 11+len(c.all))
+	args := make([]any, 1, 12+len(c.all))
 	args[0] = relayID
 	for _, one := range c.all {
 		args = append(args, one)
@@ -131,15 +132,17 @@ func (l *Log) record(ctx context.Context, args []any, c *recordColumns, relayID 
 	if c.sealer.Empty() {
 		args = append(args, nil, nil, nil, nil, nil, nil, nil, nil)
 	} else {
-		if !l.sealing.known {
-			if err := l.sealing.load(ctx, l.db); err != nil {
+		if !l.sealing.known || l.sealing.of != relayID {
+			l.sealing.known = false
+			if err := l.sealing.load(ctx, l.db, relayID); err != nil {
 				return 0, err
 			}
+			l.sealing.of = relayID
 		}
 		seal = l.sealing.seal(&c.sealer, relayID)
 		args = c.seal.appendArgs(args, l.sealing.head, &seal)
 	}
-	args = append(args, c.response.salt, c.response.excerpt)
+	args = append(args, c.response.salt, c.response.excerpt, string(l.sealing.chain))
 	switch err = l.db.QueryRowContext(ctx, recordStatement, args...).Scan(&commit); {
 	case errors.Is(err, sql.ErrNoRows):
 		return 0, relay.ErrFenced

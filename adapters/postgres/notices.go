@@ -43,11 +43,13 @@ func Listen(ctx context.Context, dsn string, notices relay.Notices, logger *slog
 		case n := <-listener.NotificationChannel():
 			switch {
 			case n == nil:
-				for _, c := range []chan struct{}{notices.Inserted, notices.Webhooks, notices.Replays, notices.Released, notices.Endings} {
+				for _, c := range []chan struct{}{notices.Inserted, notices.Batches, notices.Webhooks, notices.Replays, notices.Released, notices.Endings} {
 					poke(c)
 				}
 			case n.Channel == wakeChannel:
 				poke(notices.Inserted)
+			case n.Extra == "batches":
+				poke(notices.Batches)
 			case n.Extra == "webhooks":
 				poke(notices.Webhooks)
 			case n.Extra == "replay":

@@ -28,21 +28,27 @@ var _ relay.Projection = (*Projection)(nil)
 const fenced = `
 fence AS MATERIALIZED (SELECT relay_id FROM relay.relays WHERE relay_id = $1::bigint AND fenced_at IS NULL FOR SHARE)`
 
-// beginStatement gives the batch up to which all relays before folded: they are
-// fenced, so it does not move.
 const beginStatement = `
-WITH ` + fenced + `,
-place AS (SELECT coalesce((SELECT max(p.batch) FROM relay.projected p), (SELECT max(b.no) FROM relay.batches b), 0) AS batch FROM fence),
-begun AS (INSERT INTO relay.projected (writer, commit, batch, low) SELECT $1, 0, batch, $2::bigint FROM place)
-SELECT batch FROM place`
+WITH ` + fenced + `
+INSERT INTO relay.projected (writer, commit, batch, low) SELECT relay_id, 0, 0, $2::bigint FROM fence`
 
 // Begin implements relay.Projection.
-func (p *Projection) Begin(ctx context.Context, relayID, low int64) (int64, error) {
-	var batch int64
-	err := p.db.QueryRowContext(ctx, beginStatement, relayID, low).Scan(&batch)
-	if errors.Is(err, sql.ErrNoRows) {
-		return 0, relay.ErrFenced
+func (p *Projection) Begin(ctx context.Context, relayID, low int64) error {
+	result, err := p.db.ExecContext(ctx, beginStatement, relayID, low)
+	if err != nil {
+		return err
 	}
+	if n, err := result.RowsAffected(); err != nil || n == 1 {
+		return err
+	}
+	return relay.ErrFenced
+}
+
+// Batch implements relay.Projection. Who tailed before is fenced, or adds no
+// batch any more: it does not move.
+func (p *Projection) Batch(ctx context.Context) (batch int64, err error) {
+	err = p.db.QueryRowContext(ctx, `
+SELECT coalesce((SELECT max(p.batch) FROM relay.projected p), (SELECT max(b.no) FROM relay.batches b), 0)`).Scan(&batch)
 	return batch, err
 }
 
@@ -209,11 +215,13 @@ func scanLogEntry(row scanner) (relay.LogEntry, error) {
 }
 
 // finishStatement forgets the dead relay's places, which only one does, and
-// adds its rest.
+// adds its rest. The batch that it came to is kept as nobody's.
 const finishStatement = `
 WITH ` + fenced + `,
 held AS MATERIALIZED (SELECT e.epoch FROM relay.projection_epoch e WHERE EXISTS (SELECT FROM fence) FOR SHARE),
-gone AS (DELETE FROM relay.projected WHERE writer = $3::bigint AND EXISTS (SELECT FROM held) RETURNING writer),
+gone AS (DELETE FROM relay.projected WHERE writer = $3::bigint AND EXISTS (SELECT FROM held) RETURNING writer, batch),
+kept AS (INSERT INTO relay.projected (writer, commit, batch, low) SELECT 0, 0, max(g.batch), 0 FROM gone g HAVING max(g.batch) > 0 ON CONFLICT DO NOTHING),
+older AS (DELETE FROM relay.projected p WHERE p.writer = 0 AND p.batch < (SELECT max(g.batch) FROM gone g)),
 epoch AS MATERIALIZED (SELECT h.epoch FROM held h WHERE EXISTS (SELECT FROM gone)),` + tallyRows + `
 SELECT count(*) FROM held`
 

@@ -567,10 +567,7 @@ func (f *folding) swap(ctx context.Context) error {
 // is left has a version that its stream has passed.
 const dueCompared = `
 WITH place AS MATERIALIZED (
-  SELECT coalesce((SELECT b.commit FROM relay.batches b WHERE b.no = coalesce(h.position, s.position)), 0) AS commit
-    FROM relay.slots s
-    LEFT JOIN LATERAL (SELECT h.position FROM relay.heartbeats h WHERE h.relay_id = s.relay_id ORDER BY h.n DESC LIMIT 1) h ON true
-   WHERE s.slot = $4),
+  SELECT coalesce((SELECT b.commit FROM relay.batches b WHERE b.no = (SELECT min(p.position) FROM relay.places p)), 0) AS commit),
 open AS (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS o (event_seq, webhook_id, replay_id))
 SELECT 'missing', o.event_seq, o.webhook_id, o.replay_id
   FROM open o
@@ -596,7 +593,7 @@ func (f *folding) compareDue(ctx context.Context) (Rebuilt, error) {
 	for i, o := range f.open {
 		events[i], webhooks[i], replays[i] = o.key.EventSeq, int64(o.key.WebhookID), int64(o.key.ReplayID)
 	}
-	rows, err := f.conn.QueryContext(ctx, dueCompared, pq.Array(events), pq.Array(webhooks), pq.Array(replays), tailSlot)
+	rows, err := f.conn.QueryContext(ctx, dueCompared, pq.Array(events), pq.Array(webhooks), pq.Array(replays))
 	if err != nil {
 		return due, err
 	}

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
@@ -32,12 +33,21 @@ func (r *Replays) Open(ctx context.Context) ([]relay.Replay, error) {
 	}, openReplaysQuery)
 }
 
+var streamsQuery = `
+SELECT webhook_id, cursor, drained FROM relay.replay_streams WHERE replay_id = $1 AND ` + inShards("webhook_id", "$2") + ` ORDER BY webhook_id`
+
 // Streams implements relay.Replays.
-func (r *Replays) Streams(ctx context.Context, replay domain.ReplayID) ([]relay.ReplayStream, error) {
+func (r *Replays) Streams(ctx context.Context, replay domain.ReplayID, shards relay.Shards) ([]relay.ReplayStream, error) {
 	return list(ctx, r.db, func(row scanner) (s relay.ReplayStream, err error) {
-		err = row.Scan(&s.WebhookID, &s.Cursor)
+		err = row.Scan(&s.WebhookID, &s.Cursor, &s.Drained)
 		return s, err
-	}, `SELECT webhook_id, cursor FROM relay.replay_streams WHERE replay_id = $1 ORDER BY webhook_id`, int64(replay))
+	}, streamsQuery, int64(replay), mask(shards))
+}
+
+// Undrained implements relay.Replays.
+func (r *Replays) Undrained(ctx context.Context, replay domain.ReplayID) (n int, err error) {
+	err = r.db.QueryRowContext(ctx, `SELECT count(*) FROM relay.replay_streams WHERE replay_id = $1 AND NOT drained`, int64(replay)).Scan(&n)
+	return n, err
 }
 
 // unbegunQuery finds what waits in each webhook's lane of replays and is no
@@ -99,36 +109,45 @@ func (r *Replays) Next(ctx context.Context, replay domain.ReplayID, streams []re
 	}, nextQuery, int64(replay), pq.Array(webhooks), pq.Array(cursors), pq.Array(limits))
 }
 
-// advanceQuery changes nothing for a relay that is fenced: FOR SHARE waits for
-// a take-over, and makes one wait.
+// advanceQuery gives no row for a relay that is fenced, and changes nothing: FOR
+// SHARE waits for a take-over, and makes one wait. Nor does it move a stream that
+// is not where the step began: another relay has it now, or had it meanwhile, and
+// counted what lies between.
 const advanceQuery = `
-WITH fence AS MATERIALIZED (SELECT relay_id FROM relay.relays WHERE relay_id = $1 AND fenced_at IS NULL FOR SHARE)
-UPDATE relay.replay_streams s SET cursor = m.cursor, scheduled = s.scheduled + m.scheduled, gone = s.gone + m.gone
-  FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[]) AS m (webhook_id, cursor, scheduled, gone), fence
- WHERE s.replay_id = $2 AND s.webhook_id = m.webhook_id`
+WITH fence AS MATERIALIZED (SELECT relay_id FROM relay.relays WHERE relay_id = $1 AND fenced_at IS NULL FOR SHARE),
+moved AS (
+  UPDATE relay.replay_streams s SET cursor = m.cursor, scheduled = s.scheduled + m.scheduled, gone = s.gone + m.gone, drained = m.drained
+    FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::boolean[]) AS m (webhook_id, began, cursor, scheduled, gone, drained), fence
+   WHERE s.replay_id = $2 AND s.webhook_id = m.webhook_id AND s.cursor = m.began AND NOT s.drained
+  RETURNING s.webhook_id)
+SELECT (SELECT count(*) FROM moved) FROM fence`
 
 // Advance implements relay.Replays.
-func (r *Replays) Advance(ctx context.Context, relayID int64, replay domain.ReplayID, steps []relay.ReplayStep) error {
-	columns := make([][]int64, 4)
-	for _, s := range steps {
-		for i, v := range []int64{int64(s.WebhookID), s.Cursor, int64(s.Scheduled), int64(s.Gone)} {
-			columns[i] = append(columns[i], v)
+func (r *Replays) Advance(ctx context.Context, relayID int64, replay domain.ReplayID, steps []relay.ReplayStep) (all bool, err error) {
+	columns := make([][]int64, 5)
+	drained := make([]bool, len(steps))
+	for i, s := range steps {
+		for n, v := range [...]int64{int64(s.WebhookID), s.From, s.Cursor, int64(s.Scheduled), int64(s.Gone)} {
+			columns[n] = append(columns[n], v)
 		}
+		drained[i] = s.Drained
 	}
-	result, err := r.db.ExecContext(ctx, advanceQuery, relayID, int64(replay), pq.Array(columns[0]), pq.Array(columns[1]), pq.Array(columns[2]), pq.Array(columns[3]))
-	if err != nil {
-		return err
+	args := []any{relayID, int64(replay)}
+	for _, column := range columns {
+		args = append(args, pq.Array(column))
 	}
-	if n, err := result.RowsAffected(); err != nil || n == int64(len(steps)) {
-		return err
+	var moved int
+	err = r.db.QueryRowContext(ctx, advanceQuery, append(args, pq.Array(drained))...).Scan(&moved)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = relay.ErrFenced
 	}
-	return relay.ErrFenced
+	return moved == len(steps), err
 }
 
 // Count implements relay.Replays.
-func (r *Replays) Count(ctx context.Context, relayID int64, replay domain.ReplayID, drained bool) (relay.ReplayState, error) {
+func (r *Replays) Count(ctx context.Context, relayID int64, replay domain.ReplayID) (relay.ReplayState, error) {
 	var state sql.NullString
-	err := r.db.QueryRowContext(ctx, `SELECT relay.count_replay($1, $2, $3)`, relayID, int64(replay), drained).Scan(&state)
+	err := r.db.QueryRowContext(ctx, `SELECT relay.count_replay($1, $2)`, relayID, int64(replay)).Scan(&state)
 	if err == nil && !state.Valid {
 		err = relay.ErrFenced
 	}

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/lib/pq/oid"
 
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/relay"
 )
 
 // sealing is what a writer of a chain knows of it: the head that its next seal
@@ -27,24 +29,28 @@ type sealing struct {
 	others  []byte
 }
 
-// sealHeadQuery gives the head of chain $1, and the heads of the chains changes
-// and $2: those are the others in the order of their names.
-const sealHeadQuery = `
-SELECT s.no, s.hash, s.commit, s.relay_id,
-       (SELECT int8send(o.no) || o.hash FROM relay.change_seals o ORDER BY o.no DESC LIMIT 1)
-    || (SELECT int8send(o.no) || o.hash FROM relay.seals o WHERE o.chain = $2 ORDER BY o.no DESC LIMIT 1)
-  FROM relay.seals s WHERE s.chain = $1 ORDER BY s.no DESC LIMIT 1`
+// otherHeads are the links to the heads of all chains but that of the seal s.
+const otherHeads = `
+       (SELECT string_agg(int4send(h.number) || int8send(h.no) || h.hash, ''::bytea ORDER BY h.number) FROM audit.heads h WHERE h.chain <> s.chain)`
 
-// load reads the head.
-func (s *sealing) load(ctx context.Context, db *sql.DB) error {
-	other := domain.ChainTail
-	if s.chain == domain.ChainTail {
-		other = domain.ChainRecorder
-	}
+// sealHeadQuery gives the head of the chain of relay $1. It gives none where
+// that is not there any more.
+const sealHeadQuery = `
+SELECT s.chain, s.no, s.hash, s.commit, s.relay_id,` + otherHeads + `
+  FROM relay.relays r
+ CROSS JOIN LATERAL (SELECT * FROM relay.seals s WHERE s.chain = audit.chain_name(r.recorder + 2) ORDER BY s.no DESC LIMIT 1) s
+ WHERE r.relay_id = $1`
+
+// load reads the head of a relay's chain. A relay without a chain is taken for
+// fenced: as another one it gets a chain.
+func (s *sealing) load(ctx context.Context, db *sql.DB, relayID int64) error {
 	var hash []byte
-	err := db.QueryRowContext(ctx, sealHeadQuery, string(s.chain), string(other)).Scan(&s.head.No, &hash, &s.head.Commit, &s.relayID, &s.others)
+	err := db.QueryRowContext(ctx, sealHeadQuery, relayID).Scan(&s.chain, &s.head.No, &hash, &s.head.Commit, &s.relayID, &s.others)
+	if errors.Is(err, sql.ErrNoRows) {
+		return relay.ErrFenced
+	}
 	if err != nil {
-		return fmt.Errorf("read the newest seal of the chain %s: %w", s.chain, err)
+		return fmt.Errorf("read the newest seal of the chain of relay %d: %w", relayID, err)
 	}
 	s.set(hash)
 	return nil

@@ -16,7 +16,7 @@ func BenchmarkVerify(b *testing.B) {
 	const commits, each = 2000, 300
 	db := pgtest.New(b)
 	log := postgres.NewLog(db.SQL)
-	relayID, err := postgres.NewLeases(db.SQL).Register(b.Context(), "bench", "bench")
+	relayID, err := postgres.NewLeases(db.SQL).Register(b.Context(), "bench", "bench", true)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -107,7 +107,7 @@ func TestTimesAreSealedAsTheyAreKept(t *testing.T) {
 	for _, nanoseconds := range []int{0, 1, 499, 500, 999, 1500, 999_999_999} {
 		log := postgres.NewLog(db.SQL)
 		at := time.Date(2026, 7, 1, 12, 0, 0, nanoseconds, time.FixedZone("elsewhere", 3600))
-		relayID, err := postgres.NewLeases(db.SQL).Register(t.Context(), "test", "test")
+		relayID, err := postgres.NewLeases(db.SQL).Register(t.Context(), "test", "test", true)
 		if err != nil {
 			t.Fatal(err)
 		}

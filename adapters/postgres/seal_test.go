@@ -17,7 +17,7 @@ import (
 func TestSealsGoOnWhereTheChainEnds(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t).SQL
-	relayID, err := postgres.NewLeases(db).Register(t.Context(), "test", "test")
+	relayID, err := postgres.NewLeases(db).Register(t.Context(), "test", "test", true)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,9 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/lib/pq"
 
 	"github.com/outrider-relay/outrider/domain"
 	"github.com/outrider-relay/outrider/outbox"
@@ -23,10 +25,9 @@ type Store struct{ db *sql.DB }
 func NewStore(db *sql.DB) *Store { return &Store{db} }
 
 // Head implements relay.Store.
-func (s *Store) Head(ctx context.Context) (int64, error) {
-	var no int64
-	err := s.db.QueryRowContext(ctx, `SELECT coalesce(max(no), 0) FROM relay.batches`).Scan(&no)
-	return no, err
+func (s *Store) Head(ctx context.Context) (no, commit int64, err error) {
+	err = s.db.QueryRowContext(ctx, `SELECT no, greatest(0, commit) FROM relay.batches ORDER BY no DESC LIMIT 1`).Scan(&no, &commit)
+	return no, commit, err
 }
 
 // readBack completes deliveries found by d: the entry that scheduled each, the
@@ -37,7 +38,7 @@ func (s *Store) Head(ctx context.Context) (int64, error) {
 // how large the others are.
 const readBack = `
 SELECT d.event_seq, d.webhook_id, d.replay_id, d.version, d.kind, d.at, d.key,
-       d.pos, s.account_id, s.event_id, r.data, k.lower, k.bits, k.key,
+       d.pos, d.starter, s.account_id, s.event_id, r.data, k.lower, k.bits, k.key,
        CASE WHEN e.size <= d.room AND sum(e.size) FILTER (WHERE e.size <= d.room) OVER (ORDER BY d.at, d.pos ROWS UNBOUNDED PRECEDING) <= d.room THEN e.payload END,
        e.size, e.metadata, e.inserted_at, st.entries
   FROM d
@@ -58,10 +59,14 @@ SELECT d.event_seq, d.webhook_id, d.replay_id, d.version, d.kind, d.at, d.key,
         WHERE l.event_seq = d.event_seq AND l.webhook_id = d.webhook_id AND l.replay_id = d.replay_id) st
  ORDER BY `
 
-const byTime = `d.at, d.pos`
+const byTime, byPlace = `d.at, d.pos`, `d.pos`
 
 func (s *Store) read(ctx context.Context, query string, args ...any) ([]relay.Delivery, error) {
-	rows, err := s.db.QueryContext(ctx, query, args...)
+	return readDeliveries(ctx, s.db, query, args...)
+}
+
+func readDeliveries(ctx context.Context, db querier, query string, args ...any) ([]relay.Delivery, error) {
+	rows, err := db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +102,7 @@ func scanDelivery(rows *sql.Rows) (relay.Delivery, error) {
 		size              sql.NullInt32
 	)
 	err := rows.Scan(&d.Key.EventSeq, &d.Key.WebhookID, &d.Key.ReplayID, &d.Due.Version, &kind, &at, &d.Due.Order,
-		&d.Pos, &d.AccountID, &eventID, &routed, &lower, &bits, &key, &payload, &size, &metadata, &inserted, &entries)
+		&d.Pos, &d.Starter, &d.AccountID, &eventID, &routed, &lower, &bits, &key, &payload, &size, &metadata, &inserted, &entries)
 	if err != nil {
 		return d, err
 	}
@@ -181,41 +186,79 @@ func fold(entries []byte) (domain.Delivery, error) {
 	return state, nil
 }
 
-// Batch implements relay.Store. The batch's bounds are read first, so that the
-// planner sees their values and prunes partitions. What must not be there is
-// looked up for each row, by subqueries that cannot become joins: one of those
-// would read all that waits.
-func (s *Store) Batch(ctx context.Context, no int64) ([]relay.Delivery, error) {
-	var commit, low, high int64
-	err := s.db.QueryRowContext(ctx, `SELECT commit, seq_min, seq_max FROM relay.batches WHERE no = $1`, no).Scan(&commit, &low, &high)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, fmt.Errorf("batch %d is not in the chain", no)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return s.read(ctx, `
-WITH d AS MATERIALIZED (
-  SELECT l.event_seq, l.webhook_id, l.replay_id, 0 AS version, ''::text AS kind, NULL::timestamptz AS at, 0::bigint AS key, l.pos, 1::bigint << 62 AS room
-    FROM relay.log l
-   WHERE l.event_seq BETWEEN $3 AND $4 AND l.pos > $1 AND l.pos < $2 AND l.delivery_id IS NOT NULL
-     AND (SELECT true FROM relay.log n WHERE n.event_seq = l.event_seq AND n.webhook_id = l.webhook_id AND n.replay_id = l.replay_id AND n.version = 2 LIMIT 1) IS NULL
-     AND (SELECT true FROM relay.due w WHERE w.event_seq = l.event_seq AND w.webhook_id + 0 = l.webhook_id AND w.replay_id = l.replay_id AND w.version = 1 LIMIT 1) IS NULL)
-`+readBack+`d.pos`, commit<<commitShift, (commit+1)<<commitShift, low, high)
+// inShards is the condition that a webhook is in a set of shards.
+func inShards(webhook, parameter string) string {
+	return `(1::bigint << (` + webhook + ` & 63)::integer) & ` + parameter + `::bigint <> 0`
 }
 
-// DueBefore implements relay.Store.
-func (s *Store) DueBefore(ctx context.Context, cursor relay.Cursor, now time.Time, limit, room int) ([]relay.Delivery, time.Time, error) {
-	found, err := s.read(ctx, outbox.PreparedMark+`
+// The bounds of one read of batches: how many they are, and how many places of
+// the outbox they reach over.
+const batchesAtOnce, placesAtOnce = 32, 4096
+
+const boundsQuery = `SELECT no, commit, seq_min, seq_max FROM relay.batches WHERE no >= $1 AND no <= $2 ORDER BY no LIMIT $3`
+
+// batchesQuery finds what batches scheduled and nobody began. What must not be
+// there is looked up for each row, by subqueries that cannot become joins: one
+// of those would read all that waits.
+var batchesQuery = `
 WITH d AS MATERIALIZED (
-  SELECT event_seq, webhook_id, replay_id, version, kind::text AS kind, at, key, pos, $5::bigint AS room FROM relay.due
-   WHERE kind <> 'o' AND (at, pos) > ($1::timestamptz, $2::bigint) AND at <= $3::timestamptz ORDER BY at, pos LIMIT $4)
-`+readBack+byTime, cursor.At.UTC(), cursor.Pos, now.UTC(), limit, room)
+  SELECT l.event_seq, l.webhook_id, l.replay_id, 0 AS version, ''::text AS kind, NULL::timestamptz AS at, 0::bigint AS key, l.pos, 0::bigint AS starter, $5::bigint AS room
+    FROM relay.log l
+   WHERE l.event_seq BETWEEN $1 AND $2 AND l.pos >> 20 = ANY ($3::bigint[]) AND l.delivery_id IS NOT NULL AND l.replay_id = 0
+     AND ` + inShards("l.webhook_id", "$4") + `
+     AND (SELECT true FROM relay.log n WHERE n.event_seq = l.event_seq AND n.webhook_id = l.webhook_id AND n.replay_id = l.replay_id AND n.version = 2 LIMIT 1) IS NULL
+     AND (SELECT true FROM relay.due w WHERE w.event_seq = l.event_seq AND w.webhook_id + 0 = l.webhook_id AND w.replay_id = l.replay_id AND w.version = 1 LIMIT 1) IS NULL)
+` + readBack + byPlace
+
+// Batches implements relay.Store. The batches' bounds are read first, so that
+// the planner sees their values and prunes partitions.
+func (s *Store) Batches(ctx context.Context, shards relay.Shards, from, to int64, room int) (found []relay.Delivery, last int64, err error) {
+	type bounds struct{ no, commit, low, high int64 }
+	all, err := list(ctx, s.db, func(row scanner) (b bounds, err error) {
+		err = row.Scan(&b.no, &b.commit, &b.low, &b.high)
+		return b, err
+	}, boundsQuery, from, to, batchesAtOnce)
+	if err != nil {
+		return nil, 0, err
+	}
+	if len(all) == 0 || all[0].no != from {
+		return nil, 0, fmt.Errorf("batch %d is not in the chain", from)
+	}
+	low, high, places := int64(math.MaxInt64), int64(-1), int64(0)
+	var commits []int64
+	for _, b := range all {
+		if n := b.high - b.low + 1; n > 0 { // else it routed nothing
+			if places += n; len(commits) > 0 && places > placesAtOnce {
+				break
+			}
+			low, high = min(low, b.low), max(high, b.high)
+			commits = append(commits, b.commit)
+		}
+		last = b.no
+	}
+	if len(commits) == 0 {
+		return nil, last, nil
+	}
+	found, err = s.read(ctx, batchesQuery, low, high, pq.Array(commits), mask(shards), room)
+	return found, last, err
+}
+
+var dueBeforeQuery = outbox.PreparedMark + `
+WITH d AS MATERIALIZED (
+  SELECT event_seq, webhook_id, replay_id, version, kind::text AS kind, at, key, pos, 0::bigint AS starter, $5::bigint AS room FROM relay.due
+   WHERE kind <> 'o' AND (at, pos) > ($1::timestamptz, $2::bigint) AND at <= $3::timestamptz AND ` + inShards("webhook_id", "$6") + `
+   ORDER BY at, pos LIMIT $4)
+` + readBack + byTime
+
+// DueBefore implements relay.Store.
+func (s *Store) DueBefore(ctx context.Context, shards relay.Shards, cursor relay.Cursor, now time.Time, limit, room int) ([]relay.Delivery, time.Time, error) {
+	found, err := s.read(ctx, dueBeforeQuery, cursor.At.UTC(), cursor.Pos, now.UTC(), limit, room, mask(shards))
 	if err != nil {
 		return nil, time.Time{}, err
 	}
 	var next sql.NullTime
-	err = s.db.QueryRowContext(ctx, `SELECT at FROM relay.due WHERE kind <> 'o' AND at > $1::timestamptz ORDER BY at LIMIT 1`, now.UTC()).Scan(&next)
+	err = s.db.QueryRowContext(ctx, `SELECT at FROM relay.due WHERE kind <> 'o' AND at > $1::timestamptz AND `+inShards("webhook_id", "$2")+` ORDER BY at LIMIT 1`,
+		now.UTC(), mask(shards)).Scan(&next)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return nil, time.Time{}, err
 	}
@@ -226,7 +269,7 @@ WITH d AS MATERIALIZED (
 func (s *Store) DueOf(ctx context.Context, webhook domain.WebhookID, replays bool, cursor relay.Cursor, now time.Time, limit, room int) ([]relay.Delivery, error) {
 	return s.read(ctx, outbox.PreparedMark+`
 WITH d AS MATERIALIZED (
-  SELECT event_seq, webhook_id, replay_id, version, kind::text AS kind, at, key, pos, $7::bigint AS room FROM relay.due
+  SELECT event_seq, webhook_id, replay_id, version, kind::text AS kind, at, key, pos, 0::bigint AS starter, $7::bigint AS room FROM relay.due
    WHERE webhook_id = $1 AND (replay_id > 0) = $2 AND (at, pos) > ($3::timestamptz, $4::bigint) AND at <= $5::timestamptz ORDER BY at, pos LIMIT $6)
 `+readBack+byTime, int64(webhook), replays, cursor.At.UTC(), cursor.Pos, now.UTC(), limit, room)
 }
@@ -235,16 +278,16 @@ WITH d AS MATERIALIZED (
 func (s *Store) Held(ctx context.Context, webhook domain.WebhookID, order int64, limit, room int) ([]relay.Delivery, error) {
 	return s.read(ctx, `
 WITH d AS MATERIALIZED (
-  SELECT event_seq, webhook_id, replay_id, version, kind::text AS kind, at, key, pos, $4::bigint AS room FROM relay.due
+  SELECT event_seq, webhook_id, replay_id, version, kind::text AS kind, at, key, pos, 0::bigint AS starter, $4::bigint AS room FROM relay.due
    WHERE webhook_id = $1 AND key = $2 AND kind = 'h' ORDER BY pos LIMIT $3)
-`+readBack+`d.pos`, int64(webhook), order, limit, room)
+`+readBack+byPlace, int64(webhook), order, limit, room)
 }
 
 const bodyQuery = `
 WITH d AS MATERIALIZED (
   SELECT $1::bigint AS event_seq, $2::bigint AS webhook_id, $3::bigint AS replay_id, 0 AS version, ''::text AS kind,
-         NULL::timestamptz AS at, 0::bigint AS key, 0::bigint AS pos, 1::bigint << 62 AS room)
-` + readBack + `d.pos`
+         NULL::timestamptz AS at, 0::bigint AS key, 0::bigint AS pos, 0::bigint AS starter, 1::bigint << 62 AS room)
+` + readBack + byPlace
 
 // Body implements relay.Store.
 func (s *Store) Body(ctx context.Context, key domain.DeliveryKey) ([]byte, error) {
@@ -257,62 +300,74 @@ func (s *Store) Body(ctx context.Context, key domain.DeliveryKey) ([]byte, error
 
 // openQuery finds starts without an end. An open attempt's start is the last
 // entry of its stream.
-const openQuery = `
+var openQuery = `
 WITH d AS MATERIALIZED (
-  SELECT l.event_seq, l.webhook_id, l.replay_id, 0 AS version, ''::text AS kind, NULL::timestamptz AS at, 0::bigint AS key, l.pos, 0::bigint AS room
+  SELECT l.event_seq, l.webhook_id, l.replay_id, 0 AS version, ''::text AS kind, NULL::timestamptz AS at, 0::bigint AS key,
+         (SELECT f.pos FROM relay.log f WHERE f.event_seq = l.event_seq AND f.webhook_id = l.webhook_id AND f.replay_id = l.replay_id AND f.version = 1 LIMIT 1) AS pos,
+         l.writer AS starter, 0::bigint AS room
     FROM relay.log l
-   WHERE l.pos >= $1 AND l.type = 'attempt_started'
+   WHERE l.pos >= $1 AND l.type = 'attempt_started' AND ` + inShards("l.webhook_id", "$2") + `
      AND (SELECT true FROM relay.log n WHERE n.event_seq = l.event_seq AND n.webhook_id = l.webhook_id AND n.replay_id = l.replay_id AND n.version = l.version + 1 LIMIT 1) IS NULL)
-` + readBack + `d.pos`
+` + readBack + byPlace
 
-// Open implements relay.Store.
-func (s *Store) Open(ctx context.Context, low int64) ([]relay.Delivery, error) {
-	return s.read(ctx, openQuery, low)
-}
-
-// Blocked implements relay.Store.
-func (s *Store) Blocked(ctx context.Context) ([]relay.Blocked, error) {
-	rows, err := s.db.QueryContext(ctx, `
+var blockedQuery = `
 SELECT webhook_id, key, count(*) FILTER (WHERE kind = 'r'), count(*) FILTER (WHERE kind = 'h')
-  FROM relay.due WHERE key <> 0 AND kind IN ('r', 'h') GROUP BY webhook_id, key`)
+  FROM relay.due WHERE key <> 0 AND kind IN ('r', 'h') AND ` + inShards("webhook_id", "$1") + ` GROUP BY webhook_id, key`
+
+var overflowedQuery = `
+SELECT DISTINCT d.webhook_id FROM relay.due d
+ WHERE (d.kind = 'o' OR d.at <= $1::timestamptz
+        OR d.webhook_id IN (SELECT w.id FROM relay.webhooks w WHERE w.state IN ('disabled', 'deleted')))
+   AND ` + inShards("d.webhook_id", "$2")
+
+// Left implements relay.Store.
+func (s *Store) Left(ctx context.Context, shards relay.Shards, low int64, now time.Time) (left relay.Left, err error) {
+	now = now.UTC().Truncate(time.Microsecond)
+	if _, err := s.db.ExecContext(ctx, `UPDATE relay.due SET at = $1::timestamptz WHERE kind = 'o' AND at > $1::timestamptz AND `+inShards("webhook_id", "$2"),
+		now, mask(shards)); err != nil {
+		return left, err
+	}
+	// In one snapshot: another relay may still end attempts of these shards.
+	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
 	if err != nil {
-		return nil, err
+		return left, err
 	}
-	defer func() { _ = rows.Close() }()
-	var blocked []relay.Blocked
-	for rows.Next() {
-		var b relay.Blocked
-		if err := rows.Scan(&b.WebhookID, &b.Order, &b.Failed, &b.Held); err != nil {
-			return nil, err
-		}
-		blocked = append(blocked, b)
+	defer func() { _ = tx.Rollback() }()
+	if left.Open, err = readDeliveries(ctx, tx, openQuery, low, mask(shards)); err != nil {
+		return left, err
 	}
-	return blocked, rows.Err()
+	if left.Blocked, err = list(ctx, tx, func(row scanner) (b relay.Blocked, err error) {
+		err = row.Scan(&b.WebhookID, &b.Order, &b.Failed, &b.Held)
+		return b, err
+	}, blockedQuery, mask(shards)); err != nil {
+		return left, err
+	}
+	left.Overflowed, err = list(ctx, tx, func(row scanner) (id domain.WebhookID, err error) {
+		err = row.Scan(&id)
+		return id, err
+	}, overflowedQuery, now, mask(shards))
+	return left, err
 }
 
-// Overflowed implements relay.Store.
-func (s *Store) Overflowed(ctx context.Context, now time.Time) ([]domain.WebhookID, error) {
-	now = now.UTC().Truncate(time.Microsecond)
-	if _, err := s.db.ExecContext(ctx, `UPDATE relay.due SET at = $1::timestamptz WHERE kind = 'o' AND at > $1::timestamptz`, now); err != nil {
-		return nil, err
-	}
-	rows, err := s.db.QueryContext(ctx, `
-SELECT DISTINCT d.webhook_id FROM relay.due d
- WHERE d.kind = 'o' OR d.at <= $1::timestamptz
-    OR d.webhook_id IN (SELECT w.id FROM relay.webhooks w WHERE w.state IN ('disabled', 'deleted'))`, now)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = rows.Close() }()
-	var ids []domain.WebhookID
-	for rows.Next() {
-		var id domain.WebhookID
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
+const rereadQuery = `
+WITH d AS MATERIALIZED (
+  SELECT k.event_seq, k.webhook_id, k.replay_id, coalesce(w.version, 0) AS version, coalesce(w.kind, '') AS kind, w.at, coalesce(w.key, 0) AS key, k.pos, 0::bigint AS starter, 0::bigint AS room
+    FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) AS k (event_seq, webhook_id, replay_id, pos)
+    LEFT JOIN LATERAL (
+         SELECT u.version, u.kind::text AS kind, u.at, u.key FROM relay.due u
+          WHERE u.event_seq = k.event_seq AND u.webhook_id + 0 = k.webhook_id AND u.replay_id = k.replay_id ORDER BY u.version DESC LIMIT 1) w ON true)
+` + readBack + byPlace
+
+// Reread implements relay.Store.
+func (s *Store) Reread(ctx context.Context, wanted []relay.Delivery) ([]relay.Delivery, error) {
+	var columns [4][]int64
+	for i := range wanted {
+		key := wanted[i].Key
+		for n, v := range [...]int64{key.EventSeq, int64(key.WebhookID), int64(key.ReplayID), wanted[i].Pos} {
+			columns[n] = append(columns[n], v)
 		}
-		ids = append(ids, id)
 	}
-	return ids, rows.Err()
+	return s.read(ctx, rereadQuery, pq.Array(columns[0]), pq.Array(columns[1]), pq.Array(columns[2]), pq.Array(columns[3]))
 }
 
 // hurryLimit is how many rows one statement of Hurry changes. The recorder

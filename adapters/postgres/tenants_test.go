@@ -50,8 +50,8 @@ var fillAccount = []string{
 	 SELECT event_seq, webhook_id, replay_id, version, account_id, '\x01', $3::text || event_seq FROM relay.log
 	  WHERE account_id = $1::bigint AND webhook_id = $4::bigint AND version > 1 AND type <> 'attempt_started' AND $2::text IS NOT NULL`,
 	`INSERT INTO relay.erasures (account_id, selection, requested_by) SELECT $1::bigint, json_build_object('ordering_keys', $2::text || $3::text), $2::text WHERE $4::bigint > 0`,
-	`INSERT INTO relay.erased (event_seq, account_id, erasure_id, at)
-	 SELECT l.event_seq, l.account_id, e.erasure_id, now() FROM relay.log l JOIN relay.erasures e ON e.account_id = l.account_id
+	`INSERT INTO relay.erased (event_seq, version, account_id, erasure_id, at)
+	 SELECT l.event_seq, 0, l.account_id, e.erasure_id, now() FROM relay.log l JOIN relay.erasures e ON e.account_id = l.account_id
 	  WHERE l.account_id = $1::bigint AND l.webhook_id = 0 AND l.event_seq % 7 = 0 AND $2::text || $3::text <> '' AND $4::bigint > 0`,
 	`INSERT INTO relay.replays (account_id, to_webhook_id, selection, requested_by) SELECT $1::bigint, $4::bigint, json_build_object('events', ARRAY[$2::text]), $2::text || $3::text`,
 	`INSERT INTO relay.replay_log (replay_id, version, account_id, type, actor, data) SELECT replay_id, 1, account_id, 'requested', $2::text, json_build_object('why', $2::text || $3::text) FROM relay.replays WHERE account_id = $1::bigint AND to_webhook_id = $4::bigint`,

@@ -40,7 +40,7 @@ type Removal struct {
 	// Callers are functions of others whose text names ours: PostgreSQL does
 	// not know of these, and they would fail once ours are gone.
 	Callers []Caller
-	// Relays are those that work or stand by.
+	// Relays are those that work or wait to.
 	Relays []string
 	// Owner is set where the present user may not drop: who may.
 	Owner string
@@ -185,8 +185,9 @@ SELECT r.rolname,
          ORDER BY 1)::text[]
   FROM pg_roles r WHERE r.rolname = ANY ($5::text[]) ORDER BY array_position($5::text[], r.rolname::text)`
 
-// relaysQuery finds relays: the one at work by its signs of life, by the
-// database's own clock, those that stand by by the names of their connections.
+// relaysQuery finds relays: by their signs of life, by the database's own clock,
+// and by the names of their connections, which also those have that wait for a
+// schema.
 const relaysQuery = `
 SELECT format('relay %s, whose last sign of life came %s s ago', b.relay_id, round(extract(epoch FROM clock_timestamp() - b.at)))
   FROM (SELECT DISTINCT ON (h.relay_id) h.relay_id, h.at FROM relay.heartbeats h ORDER BY h.relay_id, h.n DESC) b
@@ -197,7 +198,7 @@ SELECT format('%s connections named "%s"', count(*), a.application_name)
  WHERE a.datname = current_database() AND a.application_name LIKE 'outrider %' AND a.pid <> pg_backend_pid()
  GROUP BY a.application_name`
 
-// Relays names those that work on a database or stand by, each with what shows
+// Relays names those that work on a database or wait to, each with what shows
 // it. Connections of the asking pool are among them, if it is named as a
 // relay's are and has more than one.
 func Relays(ctx context.Context, db *sql.DB) ([]string, error) {
@@ -421,10 +422,7 @@ SELECT (SELECT count(*) FROM (SELECT FROM relay.due LIMIT $1 + 1) x),
            LIMIT $1 + 1) x),
        (SELECT extract(epoch FROM clock_timestamp() - e.inserted_at) FROM outbox.events e ORDER BY e.seq DESC LIMIT 1)
   FROM (SELECT least(coalesce((SELECT b.commit << $2 FROM relay.batches b WHERE b.no = o.position), 0), o.low - 1) AS pos
-          FROM (SELECT coalesce(h.position, s.position) AS position, coalesce(h.low, s.low) AS low
-                  FROM relay.slots s
-                  LEFT JOIN LATERAL (SELECT h.position, h.low FROM relay.heartbeats h WHERE h.relay_id = s.relay_id ORDER BY h.n DESC LIMIT 1) h ON true
-                 WHERE s.slot = $3) o) p`, countLimit, commitShift, tailSlot).Scan(&due, &unsent, &newest)
+          FROM (SELECT min(position) AS position, min(low) AS low FROM relay.places) o) p`, countLimit, commitShift).Scan(&due, &unsent, &newest)
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ func TestAuditHealthAndStats(t *testing.T) {
 	c.ok("webhook", "pause", "3")
 	busy(t, db, 9)
 	// A relay that is dead and folded nothing wrote it.
-	run(t, db.SQL, `INSERT INTO relay.relays (relay_id, name, version, fenced_at) OVERRIDING SYSTEM VALUE VALUES (7, 'test', 'test', now())`)
+	run(t, db.SQL, `INSERT INTO relay.relays (relay_id, name, version, fenced_at, recorder) OVERRIDING SYSTEM VALUE VALUES (7, 'test', 'test', now(), 0)`)
 	c.ok("rebuild")
 
 	health := c.objects("audit", "health", "--format", "json")

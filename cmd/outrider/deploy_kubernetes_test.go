@@ -142,7 +142,7 @@ func TestKubernetesDeployment(t *testing.T) {
 	pod := deployment.Template.Spec
 	checkStop(t, "kubernetes.yaml", time.Duration(pod.TerminationGracePeriodSeconds)*time.Second)
 	if deployment.Replicas != 2 || manifests["PodDisruptionBudget outrider"].Spec.MaxUnavailable != 1 {
-		t.Errorf("%d replicas, want one at work and one that stands by", deployment.Replicas)
+		t.Errorf("%d replicas, want two, and one of them at least while nodes are drained", deployment.Replicas)
 	}
 	labels := deployment.Template.Metadata.Labels
 	for name, selected := range map[string]map[string]string{

@@ -290,8 +290,8 @@ func (s *sandbox) startRelay() error {
 	return nil
 }
 
-// awaitActive waits until the relay is at work: not only alive, but with the
-// lease.
+// awaitActive waits until the relay is at work: not only alive, but with shards
+// and the tail, which it has all of.
 func (s *sandbox) awaitActive(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, activeTimeout, fmt.Errorf("the relay is not at work after %s", activeTimeout))
 	defer cancel()

@@ -53,7 +53,8 @@ func TestDoctorSeesARelayWorkStopAndDie(t *testing.T) {
 	p := startProcess(t, db.DSN, "serve", "--relay-name", "host-a")
 	mustExec(t, db.SQL, insertOne)
 	awaitSucceeded(t, db.SQL, 1)
-	look("a relay at work", exitDone, "relay", "ok", "relay 1 (host-a, ")
+	look("a relay at work", exitDone, "relay", "ok", "with 64 shards and the tail, last sign of life")
+	look("its name", exitDone, "relay", "ok", "relay 1 (host-a, ")
 	look("what it sent", exitDone, "sending", "ok", "the last attempt began")
 	p.signal(syscall.SIGTERM)
 	look("a stopped relay", exitFailed, "relay", "problem", "stopped in an orderly way")
@@ -67,7 +68,16 @@ func TestDoctorSeesARelayWorkStopAndDie(t *testing.T) {
 	})
 	mustExec(t, db.SQL, `UPDATE relay.batches SET at = at - interval '1 minute' WHERE no = 2`) // so long ago
 	look("a relay that sends nothing", exitFailed, "sending", "problem", "--no-send")
-	look("that it is alive", exitFailed, "relay", "ok", "host-b")
+	look("that it is alive", exitFailed, "relay", "problem", "with the tail, last sign of life")
+	beside := startProcess(t, db.DSN, "serve", "--relay-name", "host-c")
+	look("one that sends beside it", exitDone, "relay", "ok", "with 64 shards, last sign of life")
+	look("what it sends", exitDone, "sending", "ok", "no routed delivery waits to be begun")
+	beside.signal(syscall.SIGTERM)
+	mustExec(t, db.SQL, insertOne)
+	until(t, "the routing", func() (bool, string) {
+		n := query[int](t, db.SQL, `SELECT count(*) FROM relay.batches WHERE no = 3`)
+		return n == 1, fmt.Sprint(n)
+	})
 	silent.signal(syscall.SIGKILL)
 	mustExec(t, db.SQL, `UPDATE relay.heartbeats SET at = at - interval '1 minute'`) // so long ago
 	look("a killed relay", exitFailed, "relay", "problem", "was killed or is cut off")

@@ -99,10 +99,10 @@ func (a *app) erase(ctx context.Context, db *sql.DB, selection postgres.ErasureS
 	case err != nil:
 		return err
 	case done.Open > 0 && done.Unattended:
-		return &failure{count(done.Open, "event is", "events are") + " left: deliveries of theirs are open, and no relay is at work to cancel them",
+		return &failure{count(done.Open, "event is", "events are") + " left: deliveries of theirs are open, and no relay is at work to cancel them: one with --no-send does not",
 			"start outrider serve, which cancels them, then run the same command again"}
 	case done.Open > 0:
-		return &failure{count(done.Open, "event is", "events are") + " left: the relay at work has not ended their deliveries in time; one with --no-send never does",
+		return &failure{count(done.Open, "event is", "events are") + " left: the relays at work have not ended their deliveries in time",
 			"run the same command again when it has"}
 	}
 	return nil

@@ -35,6 +35,10 @@ func (h *health) starting() error {
 type readiness struct {
 	Ready bool   `json:"ready"`
 	State string `json:"state"`
+	// Shards is how many of the shards of webhooks it has, Tails whether it
+	// routes.
+	Shards int  `json:"shards"`
+	Tails  bool `json:"tails"`
 	// NoSend says that it makes no POST, whatever its state.
 	NoSend   bool     `json:"no_send,omitempty"`
 	Problems []string `json:"problems,omitempty"`
@@ -64,7 +68,8 @@ func (h *health) handler() http.Handler {
 // ready asks the database on each call: a relay that lost it is not ready.
 func (h *health) ready(ctx context.Context) readiness {
 	state := h.assembly.relay.State()
-	answer := readiness{State: state.String(), NoSend: h.assembly.options.noSend}
+	share := h.assembly.relay.Share()
+	answer := readiness{State: state.String(), Shards: share.Shards.Count(), Tails: share.Tail, NoSend: h.assembly.options.noSend}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	if err := h.starting(); err != nil {

@@ -227,7 +227,7 @@ VALUES (1 + $1::int % 4, 'message_created', json_build_object('n', $1::int, 'pro
 		})
 	}
 
-	// Two relays: while one is dead, the other takes over.
+	// Two relays: of what one has that is dead, the other takes over.
 	relays := []*process{startProcess(t, db.DSN, "serve", "--allow-unsafe"), startProcess(t, db.DSN, "serve", "--allow-unsafe")}
 	for kill := range kills {
 		before := len(receiver.all())
@@ -235,7 +235,7 @@ VALUES (1 + $1::int % 4, 'message_created', json_build_object('n', $1::int, 'pro
 			n := len(receiver.all())
 			return n > before+20, fmt.Sprintf("kill %d: %d POSTs", kill, n)
 		})
-		victim := kill % 2 // whoever it is: an owner dies, or a stand-by
+		victim := kill % 2 // with what it has of the work
 		select {
 		case <-time.After(time.Duration(rand.IntN(200)) * time.Millisecond): //nolint:gosec // a random moment
 		case <-t.Context().Done():

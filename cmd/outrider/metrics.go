@@ -13,6 +13,7 @@ func watch(a *assembly) *metrics.Metrics {
 	return metrics.New(metrics.Config{
 		Version: a.options.version, NoSend: a.options.noSend, DB: a.db,
 		State: func() relay.State { return a.relay.State() },
+		Share: func() relay.Share { return a.relay.Share() },
 		Look: func(ctx context.Context) (metrics.Facts, error) {
 			facts, err := postgres.Watch(ctx, a.db)
 			return metrics.Facts(facts), err

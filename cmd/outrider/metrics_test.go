@@ -68,9 +68,9 @@ func metricValue(families map[string]*dto.MetricFamily, name string, labels ...s
 	return sum
 }
 
-// TestMetricsOfARelay scrapes a relay that did some work, and one that stands
-// by.
-func TestMetricsOfARelay(t *testing.T) {
+// TestMetricsOfRelays scrapes two relays that did some work together, and one
+// that has none.
+func TestMetricsOfRelays(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	receiver := newCatcher(t, func(w http.ResponseWriter, r *http.Request) {
@@ -84,9 +84,12 @@ func TestMetricsOfARelay(t *testing.T) {
 	register(t, db.SQL, 1, receiver.URL, nil)
 	register(t, db.SQL, 2, receiver.URL+"/down", nil)
 	p := startProcess(t, db.DSN, "serve", "--allow-unsafe")
-	p.awaitReady(t)
-	standby := startProcess(t, db.DSN, "serve", "--allow-unsafe")
-	standby.awaitReady(t)
+	p.awaitShare(t, relay.ShardCount, true)
+	other := startProcess(t, db.DSN, "serve", "--allow-unsafe")
+	other.awaitShare(t, relay.ShardCount/2, false)
+	p.awaitShare(t, relay.ShardCount/2, true)
+	idle := startProcess(t, db.DSN, "serve", "--allow-unsafe", "--no-send")
+	idle.awaitReady(t)
 	run(t, db.SQL, `INSERT INTO outbox.events (account_id, event, payload) SELECT 1, 'message_created', '{}' FROM generate_series(1, 5)`)
 	run(t, db.SQL, `INSERT INTO outbox.events (account_id, event, payload) VALUES (2, 'message_created', '{}'), (1, 'no name', '{}'), (3, 'message_created', '{}')`)
 
@@ -95,7 +98,8 @@ func TestMetricsOfARelay(t *testing.T) {
 		labels []string
 		want   float64
 	}
-	wanted := []sample{
+	// Of both together, whichever has the webhooks.
+	together := []sample{
 		{"outrider_attempts_total", []string{"outcome=succeeded", "error_class=none"}, 5},
 		{"outrider_attempts_total", []string{"outcome=failed", "error_class=status"}, 1},
 		{"outrider_attempt_duration_seconds", nil, 6},
@@ -105,12 +109,18 @@ func TestMetricsOfARelay(t *testing.T) {
 		{"outrider_events_routed_total", []string{"routing=routed"}, 6},
 		{"outrider_events_routed_total", []string{"routing=quarantined"}, 1},
 		{"outrider_events_routed_total", []string{"routing=no_subscriber"}, 1},
-		{"outrider_due_deliveries", []string{"kind=retry"}, 1},
-		{"outrider_due_deliveries", []string{"kind=held"}, 0},
+		{"outrider_shards", nil, relay.ShardCount},
+		{"outrider_tails", nil, 1},
+		{"outrider_recording_failures_total", nil, 0},
+	}
+	each := []sample{
+		{"outrider_shards", nil, relay.ShardCount / 2},
 		{"outrider_relay_state", []string{"state=active"}, 1},
 		{"outrider_relay_state", []string{"state=standby"}, 0},
 		{"outrider_relay_sends", nil, 1},
 		{"outrider_database_up", nil, 1},
+		{"outrider_due_deliveries", []string{"kind=retry"}, 1},
+		{"outrider_due_deliveries", []string{"kind=held"}, 0},
 		{"outrider_lag_rows", nil, 0},
 		{"outrider_lag_seconds", nil, 0},
 		{"outrider_attempts_in_flight", nil, 0},
@@ -118,15 +128,21 @@ func TestMetricsOfARelay(t *testing.T) {
 		{"outrider_batches_undispatched", nil, 0},
 		{"outrider_webhooks_overflowing", nil, 0},
 		{"outrider_net_rows", []string{"table=outbox"}, 0},
-		{"outrider_recording_failures_total", nil, 0},
 	}
 	var text []byte
-	var families map[string]*dto.MetricFamily
+	var families, others map[string]*dto.MetricFamily
 	until(t, "what was done", func() (bool, string) {
 		text, families = p.scrape(t)
-		for _, s := range wanted {
-			if got := metricValue(families, s.name, s.labels...); got != s.want {
-				return false, fmt.Sprintf("%s%v is %v, want %v", s.name, s.labels, got, s.want)
+		_, others = other.scrape(t)
+		for _, s := range together {
+			if got := metricValue(families, s.name, s.labels...) + metricValue(others, s.name, s.labels...); got != s.want {
+				return false, fmt.Sprintf("%s%v is %v of both, want %v", s.name, s.labels, got, s.want)
+			}
+		}
+		for _, s := range each {
+			got, also := metricValue(families, s.name, s.labels...), metricValue(others, s.name, s.labels...)
+			if got != s.want || also != s.want {
+				return false, fmt.Sprintf("%s%v is %v and %v, want %v", s.name, s.labels, got, also, s.want)
 			}
 		}
 		return true, ""
@@ -135,12 +151,14 @@ func TestMetricsOfARelay(t *testing.T) {
 		"outrider_batch_rows": 1, "outrider_batch_duration_seconds": 1, "outrider_recording_steps": 2, "outrider_recording_duration_seconds": 2,
 		"outrider_partition_room_rows": 1_000_000, "outrider_partitions_ahead": 1, "go_sql_open_connections": 1, "go_goroutines": 10,
 	} {
-		if got := metricValue(families, name); got < least {
-			t.Errorf("%s is %v, want %v at least", name, got, least)
+		if got := metricValue(families, name) + metricValue(others, name); got < least {
+			t.Errorf("%s is %v of both, want %v at least", name, got, least)
 		}
 	}
-	if age := metricValue(families, "outrider_sign_of_life_age_seconds"); age < 0 || age > 60 {
-		t.Errorf("the last sign of life is %v s old", age)
+	for _, f := range []map[string]*dto.MetricFamily{families, others} {
+		if age := metricValue(f, "outrider_sign_of_life_age_seconds"); age < 0 || age > 60 {
+			t.Errorf("the last sign of life is %v s old", age)
+		}
 	}
 
 	problems, err := promlint.New(bytes.NewReader(text)).Lint()
@@ -164,14 +182,17 @@ func TestMetricsOfARelay(t *testing.T) {
 		}
 	}
 
-	_, families = standby.scrape(t)
-	if metricValue(families, "outrider_relay_state", "state=standby") != 1 || metricValue(families, "outrider_relay_state", "state=active") != 0 || metricValue(families, "outrider_sign_of_life_age_seconds") != -1 {
-		t.Error("one that stands by does not say so")
+	_, families = idle.scrape(t)
+	if metricValue(families, "outrider_relay_state", "state=standby") != 1 || metricValue(families, "outrider_relay_state", "state=active") != 0 ||
+		metricValue(families, "outrider_shards") != 0 || metricValue(families, "outrider_tails") != 0 || metricValue(families, "outrider_relay_sends") != 0 {
+		t.Error("one that only routes while another tails does not say so")
 	}
 	p.signal(syscall.SIGTERM)
 	until(t, "the take-over", func() (bool, string) {
-		_, families = standby.scrape(t)
-		return metricValue(families, "outrider_relay_state", "state=active") == 1 && metricValue(families, "outrider_sign_of_life_age_seconds") >= 0, standby.log.String()
+		_, taken := other.scrape(t)
+		_, routes := idle.scrape(t)
+		tails := metricValue(taken, "outrider_tails") + metricValue(routes, "outrider_tails")
+		return metricValue(taken, "outrider_shards") == relay.ShardCount && tails == 1, other.log.String() + idle.log.String()
 	})
 }
 
@@ -221,7 +242,7 @@ func allFamilies(t *testing.T) map[string]*dto.MetricFamily {
 	db := sql.OpenDB(connector) // connects to nothing
 	t.Cleanup(func() { _ = db.Close() })
 	m := metrics.New(metrics.Config{
-		Version: "v", DB: db, State: func() relay.State { return relay.Active },
+		Version: "v", DB: db, State: func() relay.State { return relay.Active }, Share: func() relay.Share { return relay.Share{} },
 		Look: func(context.Context) (metrics.Facts, error) { return metrics.Facts{}, nil },
 	})
 	m.Beat(time.Now())

@@ -148,6 +148,8 @@ func plain(v any, layout string) string {
 		return v.Format(layout)
 	case []string:
 		return strings.Join(v, ",")
+	case []int:
+		return strings.Trim(strings.ReplaceAll(fmt.Sprint(v), " ", ","), "[]")
 	case json.RawMessage:
 		return string(v)
 	default:

@@ -473,9 +473,14 @@ SELECT 1, 'message_created', json_build_object('id', i, 'conversation', json_bui
 }
 
 // doctor: while a relay works nothing is wrong but what the tests' server saves
-// for speed.
+// for speed. The list of relays has it, and the one that was killed.
 func (s *readmeStory) doctor() {
 	s.t.Helper()
+	for i, printed := range s.shell(s.take("sh operator relays", 1)[0], "ops") {
+		if !strings.Contains(printed, "working") || strings.Contains(printed, "fenced") != (i == 1) {
+			s.t.Errorf("command %d lists %s", i+1, printed)
+		}
+	}
 	b := s.take("sh operator doctor", 1)[0]
 	c := newCLI(s.t, s.dsn(readmeDatabase, "ops"))
 	for line := range strings.Lines(b.text) {

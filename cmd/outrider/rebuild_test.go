@@ -164,7 +164,7 @@ func TestARebuildKeepsWhatTheLogHasDropped(t *testing.T) {
 	db := pgtest.New(t)
 	register(t, db.SQL, 1, "https://chat.example/1", nil)
 	busy(t, db, 1) // its event has seq 1
-	run(t, db.SQL, `INSERT INTO relay.relays (relay_id, name, version, fenced_at) OVERRIDING SYSTEM VALUE VALUES (7, 'test', 'test', now())`)
+	run(t, db.SQL, `INSERT INTO relay.relays (relay_id, name, version, fenced_at, recorder) OVERRIDING SYSTEM VALUE VALUES (7, 'test', 'test', now(), 0)`)
 	run(t, db.SQL, `
 INSERT INTO relay.webhook_stats (webhook_id, account_id, hour, slot, epoch, succeeded, failed, unknown, dead, expired, cancelled, first_seq, latency, latency_n)
 SELECT 1, 1, hour::timestamptz, -1, 0, 5, 0, 0, 0, 0, 0, first_seq, '{40}', '{5}'

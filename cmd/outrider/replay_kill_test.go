@@ -12,12 +12,22 @@ import (
 	"github.com/outrider-relay/outrider/domain"
 )
 
-// TestAReplayIsKilledOnTheWay, twice, with SIGKILL: each delivery of its plan is
-// made, none again that has an outcome, in the order of its conversation, and
-// what it says of itself in the end is what the log has. Fresh events come
-// meanwhile.
+// TestAReplayIsKilledOnTheWay, twice, with SIGKILL, of one relay and of two that
+// share it: each delivery of its plan is made, none again that has an outcome, in
+// the order of its conversation, and what it says of itself in the end is what
+// the log has. Fresh events come meanwhile.
 func TestAReplayIsKilledOnTheWay(t *testing.T) {
 	t.Parallel()
+	for _, relays := range []int{1, 2} {
+		t.Run(fmt.Sprintf("%d relays", relays), func(t *testing.T) {
+			t.Parallel()
+			killAReplay(t, relays)
+		})
+	}
+}
+
+func killAReplay(t *testing.T, relays int) {
+	t.Helper()
 	const events, conversations, webhooks = 1500, 3, 2 // fewer conversations than a replay has attempts under way to a webhook
 	const planned = events * webhooks
 	db := pgtest.New(t)
@@ -39,7 +49,14 @@ INSERT INTO outbox.events (account_id, event, payload, ordering_key)
 SELECT 1, 'message_created', json_build_object('n', n, 'conversation', n % $3), 'c' || n % $3 FROM generate_series($1::int, $2::int) n`, first, last, conversations)
 	}
 	insert(1, events)
-	process := startProcess(t, db.DSN, "serve", "--allow-unsafe")
+	processes := make([]*process, relays)
+	for i := range processes {
+		processes[i] = startProcess(t, db.DSN, "serve", "--allow-unsafe")
+	}
+	within(t, time.Minute, "shares", func() (bool, string) {
+		n := query[int](t, db.SQL, `SELECT count(DISTINCT relay_id) FROM relay.slots`)
+		return n == relays, fmt.Sprint(n)
+	})
 	posts := func(replay string) (n int) {
 		for _, p := range receiver.all() {
 			if p.replay == replay {
@@ -61,8 +78,8 @@ SELECT 1, 'message_created', json_build_object('n', n, 'conversation', n % $3), 
 	operator.ok("replay", "run", "1")
 	for kill := range 2 {
 		arrived(fmt.Sprintf("part %d of the replay", kill), "1", planned*(kill+1)/4)
-		process.signal(syscall.SIGKILL)
-		process = startProcess(t, db.DSN, "serve", "--allow-unsafe")
+		processes[kill%relays].signal(syscall.SIGKILL)
+		processes[kill%relays] = startProcess(t, db.DSN, "serve", "--allow-unsafe")
 	}
 	insert(events+1, events+conversations)
 	arrived("the fresh events", "", planned+conversations*webhooks)
@@ -70,7 +87,9 @@ SELECT 1, 'message_created', json_build_object('n', n, 'conversation', n % $3), 
 		r := operator.object("replay", "show", "1")
 		return r["state"] == "finished", fmt.Sprintf("%v of %v", r["done"], r["total"])
 	})
-	process.signal(syscall.SIGTERM)
+	for _, process := range processes {
+		process.signal(syscall.SIGTERM)
+	}
 
 	counted := query[string](t, db.SQL, `SELECT format('%s %s %s %s', scheduled, succeeded, dead + cancelled + expired, gone) FROM relay.replays`)
 	logged := query[string](t, db.SQL, `SELECT format('%s %s %s 0', count(*), count(*) FILTER (WHERE status = 'succeeded'), count(*) FILTER (WHERE status <> 'succeeded')) FROM audit.deliveries WHERE replay_id = 1`)

@@ -91,7 +91,7 @@ where no age is set.
 
 outrider serve does the same by itself where it has these settings. This command is
 for those who would rather do it at a time of their own; it takes no relay, but where
-deliveries of such events are open: the relay at work ends them first, as expired.
+deliveries of such events are open: the relays at work end them first, as expired.
 Where none is at work they are left, and said.
 
 It locks only what it erases, and tries again where a long transaction is in the way.

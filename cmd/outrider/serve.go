@@ -55,16 +55,18 @@ func (a *app) serveCommand() *cobra.Command {
 	var noSend, unsafe, expose bool
 	cmd := &cobra.Command{
 		Use:     "serve",
-		Short:   "Relay, or stand by while another relay of the database does",
+		Short:   "Relay, sharing the work with the other relays of the database",
 		GroupID: groupRun,
 		Long: `Tail the outbox, route each event, make the POSTs, and keep all on record.
 
-Several may run on one database: one works, the others stand by and take over
-within seconds when it stops or dies. SIGTERM stops: no new work is taken,
-attempts under way are finished and recorded.
+Several may run on one database, and two or more should: each sends to a part of
+the webhooks, one of them routes for all, and when one stops or dies the others
+have its part at once, or within 4 s. "outrider relays" shows who has what. SIGTERM
+stops: no new work is taken, attempts under way are finished and recorded.
 
-/healthz answers 200 while the process lives; /readyz answers 200 while it works
-or stands by, else 503 and why; /metrics is for Prometheus.
+/healthz answers 200 while the process lives; /readyz answers 200 while it has a
+part of the work or is there to take one, else 503 and why; /metrics is for
+Prometheus.
 
 With --retain-payloads, --retain-responses or --retain-log it erases what has reached
 that age, as outrider retain does; by default all is kept for ever.
@@ -122,7 +124,7 @@ member of outrider_relay.`,
 	retainPayloads.addTo(flags)
 	retainResponses.addTo(flags)
 	retainLog.addTo(flags)
-	flags.BoolVar(&noSend, "no-send", false, "route and record, but make no POST: deliveries stay pending, and a relay without this flag sends them, unless their webhooks were disabled meanwhile")
+	flags.BoolVar(&noSend, "no-send", false, "route and record, but make no POST: deliveries stay pending, and a relay without this flag sends them, also one beside it, unless their webhooks were disabled meanwhile")
 	flags.BoolVar(&unsafe, "allow-unsafe", false, "accept a server with fsync = off, which may lose commits in a crash")
 	if err := flags.MarkHidden("allow-unsafe"); err != nil {
 		panic(err) // the flag is two lines above
@@ -148,7 +150,7 @@ func (a *app) serve(ctx context.Context, conf config, assembly *assembly) error 
 	go func() { served <- server.Serve(listener) }()
 	logger.Info("outrider", "version", version().release, "listen", listener.Addr().String(), "relay", conf.relayName, "pid", os.Getpid())
 	if assembly.options.noSend {
-		logger.Warn("--no-send: events are routed and recorded, nothing is sent; the deliveries stay pending, and a relay without --no-send sends those whose webhooks were not disabled meanwhile")
+		logger.Warn("--no-send: events are routed and recorded, nothing is sent by this relay; the deliveries stay pending, and a relay without --no-send sends those whose webhooks were not disabled meanwhile")
 	}
 
 	if profiling != nil {

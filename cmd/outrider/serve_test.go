@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
+	"github.com/outrider-relay/outrider/relay"
 )
 
 var listenLine = regexp.MustCompile(`listen=(\S+)`)
@@ -45,6 +46,15 @@ func (p *process) awaitReady(t *testing.T) {
 	until(t, "a ready relay", func() (bool, string) {
 		answer, status, ok := p.ready(t)
 		return ok && status == http.StatusOK && answer.Ready, fmt.Sprintf("%d %+v\n%s", status, answer, p.log)
+	})
+}
+
+// awaitShare waits until the process has so many shards, and tails or does not.
+func (p *process) awaitShare(t *testing.T, shards int, tails bool) {
+	t.Helper()
+	until(t, fmt.Sprintf("a relay with %d shards", shards), func() (bool, string) {
+		answer, _, ok := p.ready(t)
+		return ok && answer.Ready && answer.Shards == shards && answer.Tails == tails, fmt.Sprintf("%+v\n%s", answer, p.log)
 	})
 }
 
@@ -181,7 +191,7 @@ func TestNoSendRoutesAndSendsNothing(t *testing.T) {
 	receiver := newCatcher(t, answer204)
 	register(t, db.SQL, 1, receiver.URL, nil)
 	p := startProcess(t, db.DSN, "serve", "--allow-unsafe", "--no-send")
-	p.awaitReady(t)
+	p.awaitShare(t, 0, true)
 	if answer, _, _ := p.ready(t); !answer.NoSend || !strings.Contains(p.log.String(), "nothing is sent") {
 		t.Errorf("--no-send shows neither in %+v nor in the log:\n%s", answer, p.log)
 	}
@@ -196,8 +206,62 @@ func TestNoSendRoutesAndSendsNothing(t *testing.T) {
 	}
 	p = startProcess(t, db.DSN, "serve", "--allow-unsafe")
 	awaitSucceeded(t, db.SQL, 1)
+	p.awaitShare(t, relay.ShardCount, true)
 	if answer, _, _ := p.ready(t); answer.NoSend || strings.Contains(p.log.String(), "nothing is sent") {
 		t.Errorf("a relay that sends says that it does not: %+v\n%s", answer, p.log)
+	}
+}
+
+// TestReadmeReadiness: the README shows what /readyz answers.
+func TestReadmeReadiness(t *testing.T) {
+	t.Parallel()
+	readme := readReadme(t)
+	for _, answer := range []readiness{
+		{Ready: true, State: relay.Active.String(), Shards: 32, Tails: true},
+		{State: relay.Starting.String(), Problems: []string{"…"}},
+	} {
+		text, err := json.Marshal(answer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(readme, "`"+string(text)+"`") {
+			t.Errorf("README.md does not show %s", text)
+		}
+	}
+}
+
+// TestNoSendBesideARelayThatSends: the one routes, the other sends, whoever of
+// them ends first.
+func TestNoSendBesideARelayThatSends(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	receiver := newCatcher(t, answer204)
+	register(t, db.SQL, 1, receiver.URL, nil)
+	routes := startProcess(t, db.DSN, "serve", "--allow-unsafe", "--no-send")
+	routes.awaitShare(t, 0, true)
+	sends := startProcess(t, db.DSN, "serve", "--allow-unsafe")
+	sends.awaitShare(t, relay.ShardCount, false)
+	run(t, db.SQL, insertOne)
+	awaitSucceeded(t, db.SQL, 1)
+	if n := query[int](t, db.SQL, `SELECT count(DISTINCT relay_id) FROM (SELECT relay_id FROM relay.batches WHERE no > 0 UNION SELECT relay_id FROM audit.attempts) r`); n != 2 {
+		t.Errorf("%d relays routed and sent, want one for each", n)
+	}
+	routes.signal(syscall.SIGTERM)
+	sends.awaitShare(t, relay.ShardCount, true)
+	routes = startProcess(t, db.DSN, "serve", "--allow-unsafe", "--no-send")
+	until(t, "one that has nothing", func() (bool, string) {
+		answer, _, ok := routes.ready(t)
+		return ok && answer.Ready && answer.State == relay.Standby.String() && !answer.Tails, fmt.Sprintf("%+v", answer)
+	})
+	sends.signal(syscall.SIGTERM)
+	routes.awaitShare(t, 0, true)
+	run(t, db.SQL, insertOne)
+	until(t, "the routing", func() (bool, string) {
+		n := query[int](t, db.SQL, `SELECT count(*) FROM audit.deliveries WHERE status = 'pending' AND attempt_count = 0`)
+		return n == 1, fmt.Sprint(n)
+	})
+	if n := len(receiver.all()); n != 1 {
+		t.Errorf("%d POSTs were made, want 1", n)
 	}
 }
 

@@ -163,7 +163,7 @@ func testOutcome(id domain.WebhookID, trace *postgres.Trace, wait time.Duration)
 	case domain.DeliveryNone, domain.DeliveryPending, domain.DeliverySucceeded, domain.DeliveryDead, domain.DeliveryExpired:
 	}
 	return nil, &failure{fmt.Sprintf("the test is routed to webhook %d, and no attempt was started within %s", id, wait),
-		"does the relay run with --no-send, or is the webhook busy? outrider audit deliveries --webhook " + fmt.Sprint(id)}, false
+		"does every relay run with --no-send, or is the webhook busy? outrider audit deliveries --webhook " + fmt.Sprint(id)}, false
 }
 
 // testFailure says what went wrong with an attempt and what mends it.

@@ -40,16 +40,17 @@ func (w *fakeWebhooks) Changed(_ context.Context, since string) ([]domain.Webhoo
 // nothingWaits is the store of a relay that takes over from an idle one.
 type nothingWaits struct{ Store }
 
-func (nothingWaits) Head(context.Context) (int64, error)        { return 0, nil }
-func (nothingWaits) Blocked(context.Context) ([]Blocked, error) { return nil, nil }
-func (nothingWaits) Overflowed(context.Context, time.Time) ([]domain.WebhookID, error) {
-	return nil, nil
+func (nothingWaits) Head(context.Context) (no, commit int64, err error) { return 0, 0, nil }
+func (nothingWaits) Left(context.Context, Shards, int64, time.Time) (Left, error) {
+	return Left{}, nil
 }
-func (nothingWaits) Open(context.Context, int64) ([]Delivery, error) { return nil, nil }
-func (nothingWaits) Endings(context.Context) (Endings, error)        { return Endings{}, nil }
+func (nothingWaits) Endings(context.Context) (Endings, error) { return Endings{}, nil }
 
 func newTestDispatcher(store Store, webhooks Webhooks) *dispatcher {
-	return newDispatcher(store, webhooks, domain.DefaultRetryPolicy, time.Now, slog.New(slog.DiscardHandler))
+	d := newDispatcher(store, webhooks, domain.DefaultRetryPolicy, time.Now, slog.New(slog.DiscardHandler))
+	d.shards = AllShards
+	d.moved = func(Place) {}
+	return d
 }
 
 // TestNoChangeFallsBetweenReadingWebhooksAndWatchingThem: changes are looked
@@ -65,7 +66,10 @@ func TestNoChangeFallsBetweenReadingWebhooksAndWatchingThem(t *testing.T) {
 		return nil
 	}
 	d := newTestDispatcher(nothingWaits{}, hooks)
-	if err := d.restore(ctx, Place{}); err != nil {
+	if err := d.prepare(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.readLeft(ctx, []Place{{Shards: AllShards}}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	d.refresh(ctx, nil, time.Hour)
@@ -149,7 +153,6 @@ func TestWhatBeganToWaitWhileItsWebhookChangedIsNotLeftBehind(t *testing.T) {
 			store := &hurried{all: make(chan bool, 1)}
 			d := newTestDispatcher(store, nil)
 			d.recorder = newRecorder(nil, 1, d.logger, nil)
-			d.moved = func(Place) {}
 			d.configure(domain.Webhook{ID: 7, Version: 1, State: c.state})
 			d.saved(&step{Change: Change{Waits: Due{Key: domain.DeliveryKey{EventSeq: 1, WebhookID: 7}, Kind: c.kind, At: d.now().Add(time.Hour)}}})
 			if _, missed := d.missed[d.queues[7]]; missed != c.want {

@@ -1,0 +1,166 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"slices"
+	"time"
+
+	"github.com/outrider-relay/outrider/relay"
+)
+
+// RelayState says how a relay is, as the database knows it.
+type RelayState string
+
+// The states of a relay.
+const (
+	RelayWorking    RelayState = "working"     // has a part of the work, and gives signs of life
+	RelayWaiting    RelayState = "waiting"     // has nothing: it has just begun, or others have all
+	RelayRoutesOnly RelayState = "routes_only" // makes no POST: it tails, or does nothing
+	RelayLeaving    RelayState = "leaving"     // stops: it takes nothing any more, and finishes its attempts
+	RelaySilent     RelayState = "silent"      // gave no sign of life for 2 s
+	RelayStopped    RelayState = "stopped"     // ended in an orderly way
+	RelayFenced     RelayState = "fenced"      // gave no sign of life: another took its work
+	RelayNone       RelayState = "unowned"     // no relay: what nobody has
+)
+
+// silentAfter is how old the last sign of life of a relay may be that is not
+// silent: from then on it begins no POST, and a second later others take its
+// work.
+const silentAfter = 2 * time.Second
+
+// Relay is a start of a process that relays, and what of the work it has.
+type Relay struct {
+	// ID is 0 for what nobody has.
+	ID            int64
+	Name, Version string
+	// Sends is false for one with --no-send.
+	Sends     bool
+	State     RelayState
+	StartedAt time.Time
+	// LastSignAt is when it gave its last sign of life, by the database's clock,
+	// zero for none.
+	LastSignAt time.Time
+	Shards     relay.Shards
+	Tails      bool
+	// Position is the last batch of which each delivery to its shards is started,
+	// finished or waits for its time, Behind how many batches followed. Both are
+	// 0 without shards.
+	Position, Behind int64
+	// EndedAt is when it ended, EndedBy the relay that fenced it, 0 for none.
+	EndedAt time.Time
+	EndedBy int64
+
+	leaving bool
+	age     time.Duration // since it began
+	silence time.Duration // since its last sign of life, or its beginning
+	signs   bool          // it gave one
+	// For how long it has had the first of its shards, and the tail. What nobody
+	// ever had belongs to nobody since 1970.
+	shardsSince, tailSince time.Duration
+}
+
+// ShardNumbers are the numbers of its shards, 0 to 63.
+func (r *Relay) ShardNumbers() []int {
+	numbers := []int{}
+	for n := range relay.ShardCount {
+		if r.Shards&(1<<n) != 0 {
+			numbers = append(numbers, n)
+		}
+	}
+	return numbers
+}
+
+// ListRelays lists the relays that work on a database in the order of their ids,
+// with those that ended within a day if ended says so. What nobody has is the
+// last one, if there is such.
+func ListRelays(ctx context.Context, db *sql.DB, ended bool) ([]Relay, error) {
+	tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = tx.Rollback() }()
+	relays, unowned, err := readRelays(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	if ended {
+		gone, err := list(ctx, tx, func(row scanner) (r Relay, err error) {
+			err = row.Scan(&r.ID, &r.Name, &r.Version, &r.Sends, &r.StartedAt, &r.EndedAt, &r.EndedBy)
+			r.State = RelayStopped
+			if r.EndedBy != 0 {
+				r.State = RelayFenced
+			}
+			return r, err
+		}, endedRelaysQuery)
+		if err != nil {
+			return nil, err
+		}
+		relays = append(relays, gone...)
+		slices.SortFunc(relays, func(a, b Relay) int { return int(a.ID - b.ID) })
+	}
+	if unowned.Shards != 0 || unowned.Tails {
+		relays = append(relays, unowned)
+	}
+	return relays, nil
+}
+
+const endedRelaysQuery = `
+SELECT r.relay_id, r.name, r.version, r.sends, r.started_at, r.fenced_at, coalesce(r.fenced_by, 0)
+  FROM relay.relays r WHERE r.fenced_at > clock_timestamp() - interval '1 day' ORDER BY r.relay_id`
+
+// relaysInUseQuery gives the relays that nobody has fenced, each with its part
+// of the work, and as relay 0 what nobody has. Its cost grows with their number
+// only.
+const relaysInUseQuery = `
+WITH part AS MATERIALIZED (
+  SELECT coalesce(s.relay_id, 0) AS relay_id,
+         coalesce(bit_or(1::bigint << s.slot) FILTER (WHERE s.slot < $1), 0) AS shards, bool_or(s.slot = $1) AS tails,
+         min(coalesce(s.since, 'epoch')) FILTER (WHERE s.slot < $1) AS shards_since, min(coalesce(s.since, 'epoch')) FILTER (WHERE s.slot = $1) AS tail_since,
+         min(p.position) AS position
+    FROM relay.slots s LEFT JOIN relay.places p ON p.slot = s.slot GROUP BY 1)
+SELECT r.relay_id, r.name, r.version, r.sends, r.leaving, r.started_at, h.at, extract(epoch FROM clock_timestamp() - r.started_at), extract(epoch FROM clock_timestamp() - h.at),
+       coalesce(w.shards, 0), coalesce(w.tails, false), extract(epoch FROM clock_timestamp() - w.shards_since), extract(epoch FROM clock_timestamp() - w.tail_since),
+       coalesce(w.position, 0), greatest(0, (SELECT b.no FROM relay.batches b ORDER BY b.no DESC LIMIT 1) - w.position)
+  FROM (SELECT r.relay_id, r.name, r.version, r.sends, r.leaving_at IS NOT NULL AS leaving, r.started_at FROM relay.relays r WHERE r.fenced_at IS NULL
+        UNION ALL SELECT 0, '', '', false, false, NULL) r
+  LEFT JOIN LATERAL (SELECT b.at FROM relay.heartbeats b WHERE b.relay_id = r.relay_id ORDER BY b.n DESC LIMIT 1) h ON true
+  LEFT JOIN part w ON w.relay_id = r.relay_id
+ ORDER BY r.relay_id`
+
+func readRelays(ctx context.Context, tx *sql.Tx) (relays []Relay, unowned Relay, err error) {
+	found, err := list(ctx, tx, scanRelay, relaysInUseQuery, tailSlot)
+	if err != nil {
+		return nil, Relay{}, err
+	}
+	return found[1:], found[0], nil
+}
+
+func scanRelay(row scanner) (r Relay, err error) {
+	var started, sign sql.NullTime
+	var age, silence, shardsSince, tailSince sql.NullFloat64
+	var shards int64
+	err = row.Scan(&r.ID, &r.Name, &r.Version, &r.Sends, &r.leaving, &started, &sign, &age, &silence, &shards, &r.Tails, &shardsSince, &tailSince, &r.Position, &r.Behind)
+	r.StartedAt, r.LastSignAt, r.signs = started.Time, sign.Time, sign.Valid
+	r.Shards = relay.Shards(shards) //nolint:gosec // the same bits
+	r.age, r.silence = fromSeconds(age.Float64), fromSeconds(silence.Float64)
+	r.shardsSince, r.tailSince = fromSeconds(shardsSince.Float64), fromSeconds(tailSince.Float64)
+	if !r.signs {
+		r.silence = r.age
+	}
+	switch {
+	case r.ID == 0:
+		r.State = RelayNone
+	case r.silence > silentAfter:
+		r.State = RelaySilent
+	case r.leaving:
+		r.State = RelayLeaving
+	case !r.Sends:
+		r.State = RelayRoutesOnly
+	case r.Shards == 0 && !r.Tails:
+		r.State = RelayWaiting
+	default:
+		r.State = RelayWorking
+	}
+	return r, err
+}
