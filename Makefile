@@ -9,6 +9,10 @@ export GOCACHE ?= $(CURDIR)/.cache/go-build
 export GOPATH ?= $(CURDIR)/.cache/go
 endif
 
+# Those of make chaos. A seed alone is one run.
+RUNS ?= $(if $(SEED),1,10)
+TIME ?= 1m
+
 MAKEFLAGS += --no-print-directory
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -41,6 +45,10 @@ test: deps runtimes ## run the tests, on a PostgreSQL of their own
 .PHONY: race
 race: deps runtimes ## run the tests with the race detector
 	@go test -race -timeout 40m ./...
+
+.PHONY: chaos
+chaos: deps ## let relays, their network and the database fail at random; SEED=7 RUNS=1 TIME=1m
+	@go test -timeout 60m -count=1 -v -run '^TestChaos$$' ./cmd/outrider -args -chaos.seed $(or $(SEED),1) -chaos.runs $(RUNS) -chaos.time $(TIME)
 
 .PHONY: test-matrix
 test-matrix: deps runtimes ## run the tests on PostgreSQL 14 to 18; VERSIONS="14 18": on some
