@@ -26,8 +26,9 @@ const (
 	// its webhook overflows. It bounds how long the tail can be held up by
 	// webhooks that stopped answering all at once.
 	patience = 250 * time.Millisecond
-	// maxInFlight bounds the attempts under way, and with them connections.
-	maxInFlight = 4096
+	// DefaultInFlight bounds the attempts of a relay under way, and with them its
+	// connections to receivers.
+	DefaultInFlight = 4096
 	// dueLimit and laneLimit bound what one read brings back into memory.
 	dueLimit  = 500
 	laneLimit = 64
@@ -50,6 +51,7 @@ type dispatcher struct {
 	inbox    inbox
 	spare    mail // takes turns with the inbox's
 
+	most    int             // attempts under way
 	shards  Shards          // whose webhooks it has
 	gained  [ShardCount]int // the newest read when each was gained: older ones are of an earlier time
 	feeds   []*feed         // of all these shards
@@ -201,6 +203,7 @@ func (in *inbox) take(spare mail) mail {
 func newDispatcher(store Store, webhooks Webhooks, policy domain.RetryPolicy, now func() time.Time, logger *slog.Logger) *dispatcher {
 	return &dispatcher{
 		store: store, webhooks: webhooks, policy: policy, now: steady(now), logger: logger, meter: unmetered{},
+		most:    DefaultInFlight,
 		inbox:   inbox{wake: make(chan struct{}, 1)},
 		more:    make(chan struct{}, 1),
 		due:     dueReader{unsaved: map[*step]struct{}{}},

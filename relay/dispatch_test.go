@@ -380,3 +380,42 @@ func TestAWebhookThatIsGoneIsDisabled(t *testing.T) {
 		t.Errorf("the receiver saw a POST after it was disabled")
 	}
 }
+
+func TestNoMoreAttemptsAreUnderWayThanARelayMayHave(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	const most, hooks, each = 3, 4, 5
+	for i := range hooks {
+		path := fmt.Sprintf("/hook%d", i)
+		b.webhook(1, path, nil)
+	}
+	var now atomic.Int32
+	var over atomic.Bool
+	full := make(chan struct{})
+	fill := sync.OnceFunc(func() { close(full) })
+	for i := range hooks {
+		b.receiver.on(fmt.Sprintf("/hook%d", i), func(w http.ResponseWriter, req *http.Request) {
+			n := now.Add(1)
+			defer now.Add(-1)
+			if n > most {
+				over.Store(true)
+			}
+			if n == most {
+				fill()
+			}
+			select { // until it is full for the first time
+			case <-full:
+			case <-req.Context().Done():
+			}
+			w.WriteHeader(http.StatusNoContent)
+		})
+	}
+	b.start(func(c *relay.Config) { c.MaxInFlight = most })
+	for i := range each {
+		b.publish(1, fmt.Sprint("c", i), 1, 1)
+	}
+	b.awaitStatus("succeeded", hooks*each)
+	if over.Load() {
+		t.Errorf("more than %d attempts were under way at once", most)
+	}
+}

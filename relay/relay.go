@@ -48,6 +48,9 @@ type Config struct {
 	MaxBody int
 	// BatchRows is the most rows routed by one statement. Default 2000.
 	BatchRows int
+	// MaxInFlight is how many attempts may be under way at once. Default:
+	// DefaultInFlight.
+	MaxInFlight int
 	// Grace is how long a stop waits for attempts under way beyond the longest
 	// timeout. Default: DefaultGrace.
 	Grace time.Duration
@@ -120,6 +123,9 @@ func New(config Config) (*Relay, error) {
 	}
 	if config.MaxBody == 0 {
 		config.MaxBody = 1 << 20
+	}
+	if config.MaxInFlight == 0 {
+		config.MaxInFlight = DefaultInFlight
 	}
 	if config.Grace == 0 {
 		config.Grace = DefaultGrace
@@ -217,6 +223,7 @@ func (r *Relay) work(ctx context.Context, id int64, position *placeKeeper, logge
 
 	lease := newLease()
 	d := newDispatcher(r.config.Store, r.config.Webhooks, r.config.Policy, r.config.Now, logger)
+	d.most = r.config.MaxInFlight
 	d.recorder = newRecorder(r.config.Log, id, logger, d.recorded)
 	d.meter, d.recorder.meter = r.config.Meter, r.config.Meter
 	defer r.config.Meter.Load(Load{})

@@ -9,10 +9,10 @@ func (d *dispatcher) pump(q *queue) {
 	if q.dropped {
 		return
 	}
-	full := d.flying >= maxInFlight
+	full := d.flying >= d.most
 	for l := range lanes {
 		for q.room(l) && len(q.lanes[l].runnable) > 0 {
-			if d.flying >= maxInFlight || !d.fits(q, q.lanes[l].runnable[0]) {
+			if d.flying >= d.most || !d.fits(q, q.lanes[l].runnable[0]) {
 				full = true
 				break
 			}

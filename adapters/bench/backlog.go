@@ -189,7 +189,7 @@ func (r *Run) relayed(ctx context.Context, db *Database, n int, progress Progres
 			return err
 		}
 		return db.DB.QueryRowContext(ctx, `SELECT pg_current_wal_insert_lsn()`).Scan(&from)
-	}, start: func(int) (Process, error) { return r.Rig.Relay(ctx, db) }}, progress)
+	}, start: func(int) (Process, error) { return r.Rig.Relay(ctx, db, 0) }}, progress)
 	if err != nil {
 		return nil, err
 	}

@@ -146,7 +146,7 @@ func (g *growth) first(ctx context.Context, n int, progress Progress) (*delivere
 	}
 	progress.Step = "the relay, with the rows waiting"
 	d, err := g.send(ctx, sending{
-		prepared: true, events: g.waitingRows, want: n, start: func(int) (Process, error) { return g.Rig.Relay(ctx, db) },
+		prepared: true, events: g.waitingRows, want: n, start: func(int) (Process, error) { return g.Rig.Relay(ctx, db, 0) },
 	}, progress)
 	return d, errors.Join(err, g.Rig.Drop(context.WithoutCancel(ctx), db))
 }
@@ -183,7 +183,7 @@ func (g *growth) waitingMemory(ctx context.Context, db *Database, progress Progr
 		return err
 	}
 	progress.Step = "letting deliveries come to wait"
-	relay, err := g.Rig.Relay(ctx, db)
+	relay, err := g.Rig.Relay(ctx, db, 0)
 	if err != nil {
 		return err
 	}
@@ -204,7 +204,7 @@ func (g *growth) waitingMemory(ctx context.Context, db *Database, progress Progr
 
 	progress.Step = "delivering what waits"
 	d, err := g.send(ctx, sending{
-		prepared: true, events: g.waitingRows, want: min(int(waiting/2), 20_000), start: func(int) (Process, error) { return g.Rig.Relay(ctx, db) },
+		prepared: true, events: g.waitingRows, want: min(int(waiting/2), 20_000), start: func(int) (Process, error) { return g.Rig.Relay(ctx, db, 0) },
 	}, progress)
 	if err != nil {
 		return err

@@ -131,7 +131,7 @@ func (r *Run) inserts(ctx context.Context, _ []string) ([]Workload, error) {
 			sum.add(slice)
 		}
 		progress.Step = "into outbox.events, with a relay at work"
-		relay, err := r.Rig.Relay(ctx, db)
+		relay, err := r.Rig.Relay(ctx, db, 0)
 		if err != nil {
 			return nil, err
 		}

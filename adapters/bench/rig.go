@@ -24,8 +24,9 @@ type Rig interface {
 	Other() *sql.DB
 	// Discard drops the databases that were given, if they were made for it.
 	Discard(ctx context.Context) error
-	// Relay starts a relay on a database.
-	Relay(ctx context.Context, db *Database) (Process, error)
+	// Relay starts a relay on a database, with at most so many POSTs under way, 0
+	// for its default.
+	Relay(ctx context.Context, db *Database, inFlight int) (Process, error)
 	// Active waits until a relay is at work.
 	Active(ctx context.Context, relay Process) error
 	// Client starts a bare client.

@@ -12,9 +12,9 @@ import (
 // Names of the workloads that run where none is named, in their order.
 var Names = []string{"a", "b", "c", "d", "e", "f", "g", "i"}
 
-// AllNames are those and two that are run by name: h takes long to prepare, and
-// j takes a replay beside what others measure.
-var AllNames = []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j"}
+// AllNames are those and three that are run by name: h takes long to prepare, j
+// takes a replay beside what others measure, and k two relays.
+var AllNames = []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"}
 
 // Run measures.
 type Run struct {
@@ -57,6 +57,7 @@ func (r *Run) Do(ctx context.Context, names []string) ([]Workload, error) {
 		{[]string{"f"}, r.inserts},
 		{[]string{"h"}, r.audit},
 		{[]string{"j"}, r.replaying},
+		{[]string{"k"}, r.sharing},
 	} {
 		wanted := slices.DeleteFunc(slices.Clone(group.names), func(name string) bool { return !slices.Contains(names, name) })
 		if len(wanted) == 0 {
@@ -150,4 +151,5 @@ var Titles = map[string]string{
 	"h": "audit queries over 10,000,000 attempts of 30 days",
 	"i": "from a relay's start to the first arrival, behind 5,000,000 rows of history",
 	"j": "100,000 deliveries are replayed: what fresh events notice, at 1,000 events/s",
+	"k": "two relays against one, each with 100 POSTs at once, answered after 20 ms",
 }

@@ -234,7 +234,7 @@ func (r *Run) withRelay(ctx context.Context, do func(db *Database, relay Process
 	if err != nil {
 		return err
 	}
-	relay, err := r.Rig.Relay(ctx, db)
+	relay, err := r.Rig.Relay(ctx, db, 0)
 	if err != nil {
 		return err
 	}

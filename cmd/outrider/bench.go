@@ -47,8 +47,8 @@ receiver and client are processes of their own.
 Without a database it starts a private PostgreSQL, with fsync on, from the server
 binaries that are installed, and removes it in the end. It takes about half an hour
 and 15 GB of disk. The figures of a busy machine mean nothing: let it do nothing
-else. Workloads h and j run only where they are named: writing the history of h
-takes some ten minutes more, and 20 GB; j takes three minutes.
+else. Workloads h, j and k run only where they are named: writing the history of h
+takes some ten minutes more, and 20 GB; j takes three minutes, k two.
 
 With a database, by --database-url or OUTRIDER_DATABASE_URL, it measures there what
 needs no history and no second database. It writes as accounts 900000000000 to

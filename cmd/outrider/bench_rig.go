@@ -267,12 +267,16 @@ func (b *benchRig) Discard(ctx context.Context) error {
 }
 
 // Relay implements bench.Rig.
-func (b *benchRig) Relay(ctx context.Context, db *bench.Database) (bench.Process, error) {
+func (b *benchRig) Relay(ctx context.Context, db *bench.Database, inFlight int) (bench.Process, error) {
 	address, err := freeAddress(ctx)
 	if err != nil {
 		return nil, err
 	}
-	p, err := b.start("relay", []string{"OUTRIDER_DATABASE_URL=" + db.DSN, "OUTRIDER_ALLOW_CIDRS=" + loopback}, "serve", "--listen", address, "--allow-unsafe")
+	settings := []string{"OUTRIDER_DATABASE_URL=" + db.DSN, "OUTRIDER_ALLOW_CIDRS=" + loopback}
+	if inFlight > 0 {
+		settings = append(settings, "OUTRIDER_MAX_IN_FLIGHT="+strconv.Itoa(inFlight))
+	}
+	p, err := b.start("relay", settings, "serve", "--listen", address, "--allow-unsafe")
 	if err != nil {
 		return nil, err
 	}

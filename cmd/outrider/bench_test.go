@@ -75,6 +75,18 @@ func TestBenchReplaysBesideFreshEvents(t *testing.T) {
 	}
 }
 
+// TestBenchSharesTheWorkBetweenRelays: workload k runs where it is named.
+func TestBenchSharesTheWorkBetweenRelays(t *testing.T) {
+	t.Parallel()
+	report := quickBench(t, "", "--workload", "k")
+	checkMeasures(t, report, map[string][]string{"k": {"most", "one", "two", "ratio"}})
+	for _, m := range workloadOf(t, report, "k").Measures {
+		if m.Name == "one" && m.Median > 5000 {
+			t.Errorf("one relay made %.0f deliveries a second: more than 100 were under way", m.Median)
+		}
+	}
+}
+
 // quickBench runs all workloads small, on a database or a private server.
 func quickBench(t *testing.T, dsn string, more ...string) *bench.Report {
 	t.Helper()

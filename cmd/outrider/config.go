@@ -27,6 +27,9 @@ type config struct {
 	pprofListen string
 	// relayName tells relays apart in the audit.
 	relayName string
+	// maxInFlight is how many attempts may be under way at once, 0 for the
+	// default.
+	maxInFlight int
 	// How long content is kept.
 	retainPayloads, retainResponses, retainLog keep
 }
@@ -73,7 +76,7 @@ var (
 
 // settings are all there are: the file may have any of them, whatever the
 // command.
-var settings = []*setting{databaseURL, allowCIDRs, listenOn, relayNamed, pprofOn, retainPayloads, retainResponses, retainLog}
+var settings = []*setting{databaseURL, allowCIDRs, listenOn, relayNamed, maxInFlight, pprofOn, retainPayloads, retainResponses, retainLog}
 
 func (s *setting) flag() string     { return strings.ReplaceAll(s.key, "_", "-") }
 func (s *setting) variable() string { return "OUTRIDER_" + strings.ToUpper(s.key) }

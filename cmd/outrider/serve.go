@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,6 +17,7 @@ import (
 	"github.com/outrider-relay/outrider/adapters/postgres"
 	"github.com/outrider-relay/outrider/adapters/tracing"
 	"github.com/outrider-relay/outrider/migrations"
+	"github.com/outrider-relay/outrider/relay"
 )
 
 var (
@@ -37,6 +39,18 @@ var (
 				return fmt.Errorf("%d characters are too long; %d are accepted", len(text), longest)
 			}
 			c.relayName = text
+			return nil
+		},
+	}
+	maxInFlight = &setting{
+		key: "max_in_flight", usage: fmt.Sprintf("how many POSTs it may have under way at once (default %d)", relay.DefaultInFlight),
+		set: func(c *config, text string) error {
+			const most = 65536
+			n, err := strconv.Atoi(text)
+			if err != nil || n < 1 || n > most {
+				return fmt.Errorf("%q is not a number from 1 to %d", text, most)
+			}
+			c.maxInFlight = n
 			return nil
 		},
 	}
@@ -106,7 +120,7 @@ member of outrider_relay.`,
 				}
 			}
 			assembly, err := assemble(relayOptions{
-				dsn: conf.databaseURL, name: conf.relayName, version: version().release,
+				dsn: conf.databaseURL, name: conf.relayName, version: version().release, maxInFlight: conf.maxInFlight,
 				allow: conf.allow, retain: ages, noSend: noSend, unsafe: unsafe, tracer: tracer, logger: logger,
 			})
 			if err != nil {
@@ -119,6 +133,7 @@ member of outrider_relay.`,
 	allowCIDRs.addTo(flags)
 	listenOn.addTo(flags)
 	relayNamed.addTo(flags)
+	maxInFlight.addTo(flags)
 	pprofOn.addTo(flags)
 	flags.BoolVar(&expose, exposeFlag, false, "accept an address of --pprof-listen that other machines may reach")
 	retainPayloads.addTo(flags)
