@@ -63,7 +63,7 @@ func TestBenchMeasuresOnAGivenDatabase(t *testing.T) {
 	}
 	checkMeasures(t, report, map[string][]string{
 		"b": {"p50", "p99_3000"}, "d": {"here_ratio"},
-		"e": nil, "f": {"ratio", "busy"}, "g": {"memory"}, "h": nil, "i": nil, "j": {"replay_ratio"}, "k": {"ratio"},
+		"e": nil, "f": {"ratio", "busy"}, "g": {"memory"}, "h": nil, "i": nil, "j": {"replay_ratio"},
 	})
 	var foreign, webhooks, tables int
 	err := db.SQL.QueryRowContext(t.Context(), `
