@@ -62,9 +62,10 @@ INSERT INTO relay.projected (writer, commit, batch, low) SELECT 0, 0, coalesce(m
 CREATE TABLE relay.projection_epoch (epoch bigint NOT NULL);
 INSERT INTO relay.projection_epoch (epoch) VALUES (0);
 
--- Finds what a dead relay recorded and did not fold, but for its outcomes, which
--- are found by log_started.
-CREATE INDEX log_ended_or_replayed ON relay.log (pos) WHERE type IN ('expired', 'dead', 'cancelled') OR type = 'scheduled' AND replay_id > 0;
+-- Finds what a dead relay recorded and did not fold, but for the outcomes of
+-- attempts that it began, which are found by log_started. Those of others, which
+-- it took over, are unknown.
+CREATE INDEX log_ended_or_replayed ON relay.log (pos) WHERE type IN ('attempt_unknown', 'expired', 'dead', 'cancelled') OR type = 'scheduled' AND replay_id > 0;
 
 GRANT SELECT, INSERT, DELETE ON relay.webhook_stats, relay.webhook_standings, relay.projected TO outrider_relay;
 GRANT SELECT, UPDATE (epoch) ON relay.projection_epoch TO outrider_relay;

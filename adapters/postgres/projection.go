@@ -173,17 +173,18 @@ func scanInt(row scanner) (n int64, err error) {
 }
 
 // restQuery finds outcomes by the starts of their attempts, which are at low or
-// behind, and all else by its own place.
+// behind, and all else by its own place: also unknown ones, since their attempts
+// may be another relay's that was taken over from.
 const restQuery = `
 SELECT e.event_seq, e.webhook_id, e.replay_id, e.account_id, e.pos, e.type, e.at, e.data::text FROM (
   SELECT o.* FROM relay.log a
    CROSS JOIN LATERAL (
          SELECT n.event_seq, n.webhook_id, n.replay_id, n.account_id, n.pos, n.writer, n.type, n.at, n.data FROM relay.log n
           WHERE n.event_seq = a.event_seq AND n.webhook_id = a.webhook_id AND n.replay_id = a.replay_id AND n.version = a.version + 1 LIMIT 1) o
-   WHERE a.pos >= $2 AND a.type = 'attempt_started' AND o.type IN ('attempt_succeeded', 'attempt_failed', 'attempt_unknown')
+   WHERE a.pos >= $2 AND a.type = 'attempt_started' AND o.type IN ('attempt_succeeded', 'attempt_failed')
   UNION ALL
   SELECT n.event_seq, n.webhook_id, n.replay_id, n.account_id, n.pos, n.writer, n.type, n.at, n.data FROM relay.log n
-   WHERE n.pos >= $3 AND (n.type IN ('expired', 'dead', 'cancelled') OR n.type = 'scheduled' AND n.replay_id > 0)) e
+   WHERE n.pos >= $3 AND (n.type IN ('attempt_unknown', 'expired', 'dead', 'cancelled') OR n.type = 'scheduled' AND n.replay_id > 0)) e
  WHERE e.writer = $1 AND e.pos >= $3
  ORDER BY e.pos`
 
