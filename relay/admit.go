@@ -220,5 +220,8 @@ func (d *dispatcher) place() Place {
 	for _, f := range d.feeds {
 		p.Position = min(p.Position, f.position())
 	}
+	for _, l := range d.leaving {
+		p.Position, p.Low, p.Shards = min(p.Position, l.Position), min(p.Low, l.Low), p.Shards|l.Shards
+	}
 	return p
 }

@@ -72,6 +72,7 @@ type dispatcher struct {
 	parked              map[domain.DeliveryKey]struct{} // in memory and in the due table
 	open                map[domain.DeliveryKey]openAttempt
 	left                leftAttempts
+	leaving             []Place // of shards that were given up, until that is on record
 
 	unreadable map[domain.DeliveryKey]struct{} // passed over, and told
 

@@ -20,10 +20,9 @@ func (d *dispatcher) lose(ctx context.Context, shards Shards) ([]Place, error) {
 // giveUp forgets all that memory has of shards, but for attempts under way.
 func (d *dispatcher) giveUp(shards Shards) []Place {
 	low := d.place().Low
-	var places []Place
 	for _, f := range d.feeds {
 		if lost := f.shards & shards; lost != 0 {
-			places = append(places, Place{Position: f.position(), Low: low, Shards: lost})
+			d.leaving = append(d.leaving, Place{Position: f.position(), Low: low, Shards: lost})
 			f.shards &^= lost
 		}
 	}
@@ -46,7 +45,17 @@ func (d *dispatcher) giveUp(shards Shards) []Place {
 		}
 	}
 	d.moved(d.place())
-	return places
+	return slices.Clone(d.leaving)
+}
+
+// gaveUp says that shards are on record as nobody's, with their places. Until
+// then signs of life tell of them: else a successor of a relay that died in
+// between would begin where this one had found them, which may be days ago.
+func (d *dispatcher) gaveUp(ctx context.Context, shards Shards) error {
+	return d.inbox.within(ctx, func() {
+		d.leaving = slices.DeleteFunc(d.leaving, func(p Place) bool { return p.Shards&shards != 0 })
+		d.moved(d.place())
+	})
 }
 
 func (d *dispatcher) dropQueue(q *queue) {

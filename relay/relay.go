@@ -257,7 +257,7 @@ func (r *Relay) work(ctx context.Context, id int64, position *placeKeeper, logge
 		return fail(err)
 	}
 	sharing := &sharing{
-		leases: r.config.Leases, relayID: id, sends: !r.config.NoSend, logger: logger, lose: d.lose,
+		leases: r.config.Leases, relayID: id, sends: !r.config.NoSend, logger: logger, lose: d.lose, gave: d.gaveUp,
 		gain: func(ctx context.Context, places []Place, live []int64) error {
 			return d.gain(ctx, places, live, r.config.Now())
 		},

@@ -19,9 +19,11 @@ type sharing struct {
 	relayID int64
 	sends   bool
 	logger  *slog.Logger
-	// gain takes up shards, lose gives them up: see dispatcher.
+	// gain takes up shards, lose gives them up, gave hears that this is on record:
+	// see dispatcher.
 	gain func(ctx context.Context, places []Place, live []int64) error
 	lose func(ctx context.Context, shards Shards) ([]Place, error)
+	gave func(ctx context.Context, shards Shards) error
 	// tail begins to tail.
 	tail func(ctx context.Context) error
 	// changed hears what the relay owns, and how many others there are.
@@ -213,9 +215,12 @@ func (s *sharing) giveUp(ctx context.Context, shards Shards) error {
 	s.owns.Shards &^= shards
 	s.changed(s.owns, len(s.others))
 	s.logger.Info("giving up shards", "shards", shards.Count(), "left", s.owns.Shards.Count())
-	return s.persist(ctx, "giving up shards", func(ctx context.Context) error {
+	if err := s.persist(ctx, "giving up shards", func(ctx context.Context) error {
 		return s.leases.GiveUp(ctx, s.relayID, Share{Shards: shards}, places)
-	})
+	}); err != nil {
+		return err
+	}
+	return s.gave(ctx, shards)
 }
 
 // leave lets the others have all shards at once, while attempts under way are
