@@ -64,6 +64,9 @@ func (d *dispatcher) land(q *queue, it *item) {
 	it.aloft = 0
 }
 
+// full says that there is no room in flight, or hardly any.
+func (d *dispatcher) full() bool { return d.flying >= d.most-d.most/8 }
+
 // starve lists a queue that has work and no room in flight.
 func (d *dispatcher) starve(q *queue) {
 	if !q.starved {

@@ -46,6 +46,10 @@ func (it *item) mayPass(now time.Time) bool {
 	return it.State.Failed || it.release == domain.ReleaseElapsed
 }
 
+// spillable says whether it is a first delivery that may go to the due table
+// instead of waiting in memory.
+func (it *item) spillable() bool { return it.batch != nil && !it.fetching && it.lane() == freshLane }
+
 func (it *item) lane() int {
 	if it.Key.ReplayID != 0 {
 		return replayLane
@@ -269,33 +273,39 @@ func (q *queue) take(it *item) {
 	}
 }
 
-// waitingSince gives all first deliveries that wait in memory, in routing
-// order, where one of them has waited since before late; none of them is
-// runnable any more.
-func (q *queue) waitingSince(late time.Time) []*item {
-	var all []*item
-	old := false
-	collect := func(it *item) {
-		if it.batch != nil && !it.fetching && it.lane() == freshLane {
-			all = append(all, it)
-			old = old || it.since.Before(late)
-		}
-	}
-	for _, it := range q.lanes[freshLane].runnable {
-		if it.order == 0 {
-			collect(it)
-		}
+// waitsSince says whether a first delivery has waited in memory since before
+// late.
+func (q *queue) waitsSince(late time.Time) bool {
+	old := func(it *item) bool { return it.spillable() && it.since.Before(late) }
+	if slices.ContainsFunc(q.lanes[freshLane].runnable, old) {
+		return true
 	}
 	for _, c := range q.conversations {
-		for _, it := range c.waiting {
-			collect(it)
+		if slices.ContainsFunc(c.waiting, old) {
+			return true
 		}
 	}
-	if !old {
-		return nil
-	}
+	return false
+}
+
+// unload gives all first deliveries that wait in memory, in routing order; none
+// of them is runnable any more.
+func (q *queue) unload() []*item {
+	var all []*item
 	l := &q.lanes[freshLane]
-	l.runnable = slices.DeleteFunc(l.runnable, func(it *item) bool { return it.batch != nil && !it.fetching })
+	l.runnable = slices.DeleteFunc(l.runnable, func(it *item) bool {
+		if it.spillable() && it.order == 0 {
+			all = append(all, it)
+		}
+		return it.spillable()
+	})
+	for _, c := range q.conversations {
+		for _, it := range c.waiting {
+			if it.spillable() {
+				all = append(all, it)
+			}
+		}
+	}
 	slices.SortFunc(all, func(a, b *item) int { return cmp.Compare(a.Pos, b.Pos) })
 	return all
 }

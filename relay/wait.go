@@ -103,26 +103,29 @@ func (d *dispatcher) overflow(q *queue, l int) {
 }
 
 // shed lets webhooks overflow whose first deliveries waited too long in
-// memory, so that they neither hold up the tail nor the position.
+// memory, so that they neither hold up the tail nor the position. Where there is
+// no room in flight nothing starts any sooner for that, and what waits a little
+// longer in memory is spared the way through the table.
 func (d *dispatcher) shed() {
 	if d.fresh == 0 {
 		return
 	}
-	late := d.now().Add(-patience)
-	if d.fresh < maxFresh/4 && d.bodies < maxBodies/4 {
-		late = d.now().Add(-8 * patience)
+	wait := patience
+	switch {
+	case d.full():
+		wait = 16 * patience
+	case d.fresh < maxFresh/4 && d.bodies < maxBodies/4:
+		wait = 8 * patience
 	}
+	late := d.now().Add(-wait)
 	for q := range d.crowded {
-		if q.lanes[freshLane].size == 0 {
+		switch {
+		case q.lanes[freshLane].size == 0:
 			delete(d.crowded, q)
-			continue
+		case q.waitsSince(late):
+			d.overflow(q, freshLane)
+			d.spillAll(q)
 		}
-		old := q.waitingSince(late)
-		if len(old) == 0 {
-			continue
-		}
-		d.overflow(q, freshLane)
-		d.spillAll(q, old)
 	}
 }
 
@@ -135,11 +138,11 @@ func (d *dispatcher) clear(q *queue) {
 		return
 	}
 	lane.cleared = true
-	d.spillAll(q, q.waitingSince(d.now().Add(time.Hour)))
+	d.spillAll(q)
 }
 
-func (d *dispatcher) spillAll(q *queue, items []*item) {
-	for _, it := range items {
+func (d *dispatcher) spillAll(q *queue) {
+	for _, it := range q.unload() {
 		q.take(it)
 		d.spill(q, it)
 	}

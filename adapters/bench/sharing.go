@@ -12,8 +12,9 @@ const (
 	// second one shows.
 	sharedInFlight = 100
 	sharedAnswer   = 20 * time.Millisecond
-	// sharedSeconds is how long one relay has to do at that rate.
-	sharedSeconds = 10
+	// sharedSeconds is how long one relay has to do at that rate: two have half as
+	// long.
+	sharedSeconds = 20
 )
 
 // sharing is workload k: two relays against one.
