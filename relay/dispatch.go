@@ -32,6 +32,9 @@ const (
 	// dueLimit and laneLimit bound what one read brings back into memory.
 	dueLimit  = 500
 	laneLimit = 64
+	// maxLane is how much of what overflowed a webhook may have in memory: enough
+	// for it to have other conversations at work than those whose turn it is not.
+	maxLane = 8 * laneLimit
 	// maxBatches is how many routed batches may wait in memory.
 	maxBatches = 2
 )

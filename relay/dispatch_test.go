@@ -279,6 +279,50 @@ func TestOverflowKeepsTheOrder(t *testing.T) {
 	}
 }
 
+// A read of what overflowed may bring a few conversations only: the webhook's
+// concurrency is used all the same.
+func TestOverflowOfFewConversationsUsesTheConcurrency(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.webhook(1, "/slow", func(s *domain.Settings) { s.Timeout = 30 * time.Second })
+	var spilled atomic.Bool
+	var atOnce atomic.Int32
+	gate, all := make(chan struct{}), make(chan struct{})
+	b.receiver.on("/slow", func(_ http.ResponseWriter, req *http.Request) {
+		if !spilled.Load() {
+			select {
+			case <-gate:
+			case <-req.Context().Done():
+			}
+			return
+		}
+		if atOnce.Add(1) == domain.DefaultMaxConcurrency {
+			close(all)
+		}
+		select {
+		case <-all:
+		case <-req.Context().Done():
+			atOnce.Add(-1)
+		}
+	})
+	b.start(nil)
+	b.exec(`
+INSERT INTO outbox.events (account_id, event, payload, ordering_key)
+SELECT 1, 'message_created', '{}', (i / 20)::text FROM generate_series(0, 799) i`)
+	b.eventually("the overflow", func() (bool, string) {
+		due := scan[int](b, `SELECT count(*) FROM relay.due WHERE kind = 'o'`)
+		return due > 700, fmt.Sprintf("%d rows", due)
+	})
+	spilled.Store(true)
+	close(gate)
+	b.awaitStatus("succeeded", 800)
+	select {
+	case <-all:
+	default:
+		t.Errorf("never more than %d of %d attempts were under way at once", atOnce.Load(), domain.DefaultMaxConcurrency)
+	}
+}
+
 func TestPausedIsKeptAndComesInOrder(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

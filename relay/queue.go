@@ -332,9 +332,10 @@ func (q *queue) block(order int64, failed, held int32) {
 }
 
 // wantsRead says that memory has little left of what overflowed, and the table
-// may have more.
-func (l *lane) wantsRead() bool {
-	return l.overflow && l.news && !l.loading && l.size < laneLimit/4
+// may have more. Where the webhook has room for more than what memory has of it,
+// since that is of a few conversations only, idle says so.
+func (l *lane) wantsRead(idle bool) bool {
+	return l.overflow && l.news && !l.loading && (l.size < laneLimit/4 || idle && l.size < maxLane)
 }
 
 // pop gives the next runnable item of a lane.

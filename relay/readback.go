@@ -243,7 +243,7 @@ func (d *dispatcher) nextRead(l int) {
 		q := r.waiting[0]
 		r.waiting = r.waiting[1:]
 		q.lanes[replayLane].awaits = false
-		if q.lanes[replayLane].wantsRead() {
+		if q.lanes[replayLane].wantsRead(false) {
 			d.readLane(q, replayLane)
 		}
 	}
