@@ -63,9 +63,33 @@ func NewEventID(account AccountID, seq int64, insertedAt time.Time) EventID {
 	in[0] = 'e'
 	put(in[1:], account)
 	put(in[9:], seq)
-	var prefix [16]byte
-	binary.BigEndian.PutUint64(prefix[:8], uint64(insertedAt.UnixMilli())<<16)
-	return derive(prefix, in[:])
+	return derive(timePrefix(insertedAt), in[:])
+}
+
+// newDeadID derives the id of the chat event that tells of a dead delivery: it
+// dies once.
+func newDeadID(delivery DeliveryID) EventID {
+	var in [1 + 16]byte
+	in[0] = 'x'
+	copy(in[1:], delivery[:])
+	return derive(delivery, in[:])
+}
+
+// newDisabledID derives the id of the chat event that tells of a disabled
+// webhook: an account's version is of one change.
+func newDisabledID(account AccountID, version int64, at time.Time) EventID {
+	var in [1 + 8 + 8]byte
+	in[0] = 'w'
+	put(in[1:], account)
+	put(in[9:], version)
+	return derive(timePrefix(at), in[:])
+}
+
+// timePrefix gives the first 48 bits of a derived id: milliseconds since 1970.
+func timePrefix(at time.Time) uuid.UUID {
+	var prefix uuid.UUID
+	binary.BigEndian.PutUint64(prefix[:8], uint64(at.UnixMilli())<<16)
+	return prefix
 }
 
 // put writes a number as it stands in what is hashed: eight bytes, the most

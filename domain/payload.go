@@ -22,6 +22,7 @@ const (
 	QuarantineEventRepeated Quarantine = "payload_repeated" // the payload has more than one top-level "event"
 	QuarantineTooLarge      Quarantine = "body_too_large"   // the body is over the limit
 	QuarantineOrderingKey   Quarantine = "ordering_key"     // the ordering key is over the limit
+	QuarantineReserved      Quarantine = "account_reserved" // it is of the operator's account, and the relay did not write it
 	QuarantinePanic         Quarantine = "internal_error"   // routing it failed in a way nobody foresaw
 )
 

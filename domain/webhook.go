@@ -174,20 +174,21 @@ func (e *InvalidSettingsError) Error() string { return strings.Join(e.Problems, 
 func (e *InvalidSettingsError) Is(target error) bool { return target == ErrInvalidSettings }
 
 // DecideWebhook turns a command into events. A command that changes nothing
-// gives no event and no error.
+// gives no event and no error. A webhook that is not registered yet has the id
+// of its account.
 func DecideWebhook(w Webhook, command WebhookCommand) ([]WebhookEvent, error) {
 	if register, ok := command.(RegisterWebhook); ok {
 		if w.State != WebhookNone {
 			return nil, ErrWebhookExists
 		}
-		settings, credential, err := register.Settings.normalize(register.Addresses)
+		settings, credential, err := register.Settings.normalize(w.AccountID, register.Addresses)
 		if err != nil {
 			return nil, err
 		}
 		return []WebhookEvent{WebhookRegistered{settings, credential, register.Secret}}, nil
 	}
 	if c, ok := command.(ImportWebhook); ok && w.State == WebhookNone {
-		return importNew(c)
+		return importNew(w.AccountID, c)
 	}
 	if w.State == WebhookNone || w.State == WebhookDeleted {
 		return nil, ErrWebhookGone
@@ -196,7 +197,7 @@ func DecideWebhook(w Webhook, command WebhookCommand) ([]WebhookEvent, error) {
 	case ImportWebhook:
 		return importAgain(w, c)
 	case UpdateWebhook:
-		settings, credential, err := c.Settings.normalize(c.Addresses)
+		settings, credential, err := c.Settings.normalize(w.AccountID, c.Addresses)
 		if err != nil {
 			return nil, err
 		}
@@ -270,9 +271,9 @@ func EvolveWebhook(w Webhook, event WebhookEvent) Webhook {
 	return w
 }
 
-// normalize fills in defaults, moves the URL's userinfo into a credential and
-// names every problem at once.
-func (s Settings) normalize(addresses AddressPolicy) (Settings, Secret, error) {
+// normalize fills in the defaults of an account, moves the URL's userinfo into
+// a credential and names every problem at once.
+func (s Settings) normalize(account AccountID, addresses AddressPolicy) (Settings, Secret, error) {
 	var problems []string
 	u, credential, err := ParseWebhookURL(s.URL, addresses)
 	if err != nil {
@@ -284,7 +285,7 @@ func (s Settings) normalize(addresses AddressPolicy) (Settings, Secret, error) {
 	}
 	s.Subscriptions = slices.Clone(s.Subscriptions)
 	if s.Subscriptions == nil {
-		s.Subscriptions = slices.Clone(DefaultSubscriptions)
+		s.Subscriptions = defaultSubscriptions(account)
 	}
 	if len(s.Subscriptions) == 0 {
 		problems = append(problems, "subscriptions: name at least one event")
@@ -314,6 +315,7 @@ func (s Settings) normalize(addresses AddressPolicy) (Settings, Secret, error) {
 	if s.InboxID < 0 {
 		problems = append(problems, fmt.Sprintf("inbox_id: %d is negative", s.InboxID))
 	}
+	problems = append(problems, s.unfit(account)...)
 	if len(problems) > 0 {
 		return Settings{}, Secret{}, &InvalidSettingsError{problems}
 	}

@@ -68,8 +68,8 @@ func (c *ImportWebhook) over(s Settings) Settings {
 
 // importNew begins the stream, and brings it into its state at once: no event
 // is routed to a webhook that is imported as disabled.
-func importNew(c ImportWebhook) ([]WebhookEvent, error) {
-	settings, credential, err := c.over(Settings{OrderHold: DefaultOrderHold}).normalize(c.Addresses)
+func importNew(account AccountID, c ImportWebhook) ([]WebhookEvent, error) {
+	settings, credential, err := c.over(Settings{OrderHold: DefaultOrderHold}).normalize(account, c.Addresses)
 	if err != nil {
 		return nil, err
 	}

@@ -24,7 +24,7 @@ var files embed.FS
 const table = "relay.schema_migrations"
 
 // Version is the newest migration of this binary.
-const Version int64 = 16
+const Version int64 = 19
 
 // ErrNewer is the error of a database whose schema is newer than the binary.
 var ErrNewer = errors.New("the database's schema is newer than this binary")

@@ -108,6 +108,7 @@ INSERT INTO outbox.events (account_id, event, payload) VALUES (1, 'message_creat
 			`UPDATE relay.webhook_log SET actor = ''`, `DELETE FROM relay.webhook_log`, `UPDATE relay.replay_log SET actor = ''`, `DELETE FROM relay.replay_log`,
 			`UPDATE relay.seals SET relay_id = 1`, `DELETE FROM relay.seals`, `TRUNCATE relay.seals`, `UPDATE relay.change_seals SET digest = ''`, `DELETE FROM relay.change_seals`,
 			`INSERT INTO relay.change_seals SELECT 1, 'webhook_log', 1, 1, now(), '', '', '', ''`, `SELECT relay.seal_change('webhook_log', 1, 1, now(), '')`,
+			`INSERT INTO relay.operator_events VALUES (1)`, `DELETE FROM relay.operator_events`,
 			`UPDATE relay.batches SET consumed = '3:3:'`, `UPDATE audit.attempts SET outcome = 'succeeded'`, `DELETE FROM audit.deliveries`,
 		} {
 			if err := as(t, db, role, statement); err == nil {
@@ -140,6 +141,18 @@ func TestWhoMayErase(t *testing.T) {
 			if err := as(t, db, role, statement); (err == nil) != strings.Contains(may, role) {
 				t.Errorf("%s: %s: %v", role, statement, err)
 			}
+		}
+	}
+}
+
+// TestWhoMayTellTheOperator: who records what is told.
+func TestWhoMayTellTheOperator(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t).SQL
+	for _, role := range migrations.Roles {
+		err := as(t, db, role, `SELECT relay.tell_operator('{}', '{}', '{}', '{}', '{}')`)
+		if may := role == "outrider_relay" || role == "outrider_operator"; (err == nil) != may {
+			t.Errorf("%s: %v", role, err)
 		}
 	}
 }

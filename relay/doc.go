@@ -15,6 +15,7 @@
 //	  readback.go  brings back what waited, when its time has come, but what
 //	               cannot be read (unreadable.go) or has moved on (staleness.go)
 //	replay.go    schedules new deliveries of old events
+//	operator.go  tells the operator what goes wrong, by events like any other
 //	project.go   adds up what was recorded: the statistics of webhooks
 //	ending.go    ends deliveries whose payloads are about to be erased
 //	share.go     keeps this relay's share of the webhooks fair beside others'

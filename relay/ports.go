@@ -74,6 +74,8 @@ type Change struct {
 	Ends int
 	// Waits is the due row that the step begins; Kind is DueNone for none.
 	Waits Due
+	// Tells is what the operator is told of the step, nil for nothing.
+	Tells *domain.OperatorEvent
 }
 
 var (
@@ -93,7 +95,9 @@ var (
 
 // Log appends to the streams of deliveries.
 type Log interface {
-	// Record writes changes in one transaction and gives its number. The error
+	// Record writes changes in one transaction and gives its number. What the
+	// operator is told is a chat event of that transaction, where a webhook of the
+	// operator's account has subscribed to it; only then. The error
 	// is ErrFenced, ErrConflict or ErrRefused, or one of the connection, after
 	// which the changes may or may not be written.
 	Record(ctx context.Context, relayID int64, changes []Change) (commit int64, err error)
@@ -231,6 +235,10 @@ type Webhooks interface {
 	// Tested reads, in the snapshot of tx, which webhook the chat event at this
 	// place is a test of, 0 for none: anybody may call an event webhook_test.
 	Tested(ctx context.Context, tx *sql.Tx, eventSeq int64) (domain.WebhookID, error)
+	// Told reads, in the snapshot of tx, which of the chat events at these places
+	// the relay wrote itself, to tell the operator: anybody may give a row the
+	// operator's account.
+	Told(ctx context.Context, tx *sql.Tx, eventSeqs []int64) ([]int64, error)
 }
 
 // Place is where a relay has to begin with shards, or how far it has come.

@@ -30,6 +30,9 @@ type routing struct {
 	// seen are the ids of the batch at hand.
 	seen map[eventKey]int64
 	last int64
+	// told says of the rows of the operator's account, of the batch at hand,
+	// whether the relay wrote them.
+	told map[int64]bool
 }
 
 type eventKey struct {
@@ -96,6 +99,18 @@ func (r *routing) handle(msg *message.Message) error {
 		var err error
 		if tested, err = r.webhooks.Tested(msg.Context(), tx, row.Seq); err != nil {
 			r.logger.Warn("reading what a test is for failed; the batch is read again", "error", err)
+			return nil
+		}
+	}
+	if row.AccountID == domain.OperatorAccount && tested == 0 {
+		wrote, err := r.wrote(msg.Context(), row.Seq)
+		if err != nil {
+			r.logger.Warn("reading who wrote an event of the operator's account failed; the batch is read again", "error", err)
+			return nil
+		}
+		if !wrote {
+			row.Routed.EventName, row.Payload = printableName(row.Name), nil
+			row.Routed.Routing = domain.Routing{Kind: domain.RoutingQuarantined, Reason: string(domain.QuarantineReserved)}
 			return nil
 		}
 	}

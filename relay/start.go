@@ -98,6 +98,9 @@ func (d *dispatcher) step(kind stepKind, it *item, events []domain.DeliveryEvent
 		it.State = domain.Evolve(it.State, event)
 		s.Entries = append(s.Entries, domain.EncodeDelivery(event))
 	}
+	if it.State.Status == domain.DeliveryDead {
+		s.Tells = d.tellDead(it, events)
+	}
 	it.Due = Due{}
 	return s
 }

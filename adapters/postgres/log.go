@@ -42,7 +42,16 @@ func NewLog(db *sql.DB) *Log {
 // it, and makes it wait for a take-over and see its result. $27 and $28 are the
 // seal that this commit's builds on; it is NULL where there are no entries. $37
 // is the chain.
-const recordStatement = outbox.PreparedMark + `
+const recordStatement = recordParts + `
+SELECT c.commit FROM c, over`
+
+// recordTellingStatement tells the operator besides, by $38 to $42. It is a
+// statement of its own so that nothing of it is paid where nobody is told.
+const recordTellingStatement = recordParts + `,
+told AS MATERIALIZED (SELECT relay.tell_operator($38::uuid[], $39::text[], $40::text[], $41::json[], $42::timestamptz[]) FROM c)
+SELECT c.commit FROM c, over, told`
+
+const recordParts = outbox.PreparedMark + `
 WITH fence AS MATERIALIZED (
   SELECT relay_id FROM relay.relays WHERE relay_id = $1::bigint AND fenced_at IS NULL FOR SHARE),
 c AS MATERIALIZED (SELECT nextval('relay.commits') AS commit FROM fence),
@@ -65,12 +74,12 @@ seal AS (
   INSERT INTO relay.seals (chain, no, commit, relay_id, at, stretches, entries, digests, links, hash)
   SELECT $37::text, (SELECT s.no + 1 FROM relay.seals s WHERE s.chain = $37::text AND s.no = $27::bigint AND s.hash = $28::bytea), c.commit, $1::bigint,
          $29::timestamptz, $30::bigint[], $31::integer[], $32::bytea, $33::bytea, $34::bytea
-    FROM c WHERE $34::bytea IS NOT NULL)
-SELECT c.commit FROM c, over`
+    FROM c WHERE $34::bytea IS NOT NULL)`
 
 // recordColumns are the arguments $2 to $26 of recordStatement, in its order:
 // the entries, which of them have a response, the due rows that end, those that
-// begin, the entries' marks; and behind the seal the responses.
+// begin, the entries' marks; and behind the seal the responses, and what the
+// operator is told.
 type recordColumns struct {
 	entry    struct{ seq, webhook, replay, account, at, version, event, delivery, kind, data *column }
 	ends     struct{ seq, webhook, replay, version *column }
@@ -78,13 +87,14 @@ type recordColumns struct {
 	mark     *column
 	response struct{ entry, salt, excerpt *column }
 	all      []*column
+	told     *toldColumns
 
 	sealer domain.Sealer
 	seal   sealColumns
 }
 
 func newRecordColumns() *recordColumns {
-	c := &recordColumns{seal: newSealColumns()}
+	c := &recordColumns{seal: newSealColumns(), told: newToldColumns()}
 	c.response.salt, c.response.excerpt = newColumn(oid.T_bytea, 0, 0), newColumn(oid.T_text, 0, 0)
 	add := func(element oid.Oid) *column {
 		one := newColumn(element, 0, 0)
@@ -143,7 +153,11 @@ func (l *Log) record(ctx context.Context, args []any, c *recordColumns, relayID 
 		args = c.seal.appendArgs(args, l.sealing.head, &seal)
 	}
 	args = append(args, c.response.salt, c.response.excerpt, string(l.sealing.chain))
-	switch err = l.db.QueryRowContext(ctx, recordStatement, args...).Scan(&commit); {
+	query := recordStatement
+	if !c.told.empty() {
+		query, args = recordTellingStatement, c.told.appendArgs(args)
+	}
+	switch err = l.db.QueryRowContext(ctx, query, args...).Scan(&commit); {
 	case errors.Is(err, sql.ErrNoRows):
 		return 0, relay.ErrFenced
 	case isStaleSeal(err):
@@ -169,10 +183,14 @@ func (c *recordColumns) fill(changes []relay.Change, relayID int64) {
 	}
 	c.response.salt.reset()
 	c.response.excerpt.reset()
+	c.told.reset()
 	e, ends, begins := &c.entry, &c.ends, &c.waits
 	ord := int64(0)
 	for i := range changes {
 		change := &changes[i]
+		if change.Tells != nil {
+			c.told.add(change.Tells)
+		}
 		if change.Ends != 0 {
 			ends.seq.bigint(change.Key.EventSeq)
 			ends.webhook.bigint(int64(change.Key.WebhookID))

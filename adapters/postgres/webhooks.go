@@ -250,9 +250,10 @@ func newHistoryEntry(hook domain.Webhook, event domain.WebhookEvent) (string, er
 
 const appendWebhookLog = `
 INSERT INTO relay.webhook_log (account_id, version, webhook_id, type, actor, before, after)
-VALUES ($1, $2, $3, $4, coalesce(nullif($5, ''), session_user::text), $6::json, $7::json)`
+VALUES ($1, $2, $3, $4, coalesce(nullif($5, ''), session_user::text), $6::json, $7::json) RETURNING actor, at`
 
-// appendHistory appends one entry for each event.
+// appendHistory appends one entry for each event, and tells the operator of a
+// webhook that is disabled, but for one that begins so.
 func appendHistory(ctx context.Context, tx *sql.Tx, before, after domain.Webhook, actor string, events []domain.WebhookEvent) error {
 	version := after.Version - int64(len(events))
 	state := before
@@ -271,9 +272,18 @@ func appendHistory(ctx context.Context, tx *sql.Tx, before, after domain.Webhook
 		if err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, appendWebhookLog,
-			int64(after.AccountID), version, int64(after.ID), changeName(event), keepable(actor), was, is); err != nil {
+		var by string
+		var at time.Time
+		if err := tx.QueryRowContext(ctx, appendWebhookLog,
+			int64(after.AccountID), version, int64(after.ID), changeName(event), keepable(actor), was, is).Scan(&by, &at); err != nil {
 			return err
+		}
+		if disabled, ok := event.(domain.WebhookWasDisabled); ok && before.State != domain.WebhookNone {
+			if told := domain.TellDisabled(state, version, keepable(disabled.Reason), by, at); told != nil {
+				if err := tellOperator(ctx, tx, told); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	return nil
