@@ -100,7 +100,7 @@ func ParseAuditCursor(of AuditList, text string) (AuditCursor, error) {
 		return AuditCursor{}, errNoCursor
 	}
 	for i, n := range numbers {
-		if *n, err = strconv.ParseInt(words[i+1], 10, 64); err != nil || *n < 0 {
+		if *n, err = strconv.ParseInt(words[i+1], 10, 64); err != nil || *n < 0 && n != (*int64)(&c.AccountID) {
 			return AuditCursor{}, errNoCursor
 		}
 	}

@@ -37,7 +37,7 @@ func (k *filterKinds) statusFlag() string {
 
 // filterFlags adds the filters of a list.
 func (a *app) filterFlags(flags *pflag.FlagSet, f *postgres.AuditFilter, k filterKinds) {
-	flagOf(flags, &f.AccountID, "account", "N", "", "only of this account", parseID[domain.AccountID])
+	flagOf(flags, &f.AccountID, "account", "N", "", "only of this account", parseAccount)
 	if k.webhook != "" {
 		flagOf(flags, &f.WebhookID, "webhook", "N", "", k.webhook, parseID[domain.WebhookID])
 	}

@@ -38,7 +38,7 @@ Exit code 1 says that there are some.`,
 		Args: cobra.ArbitraryArgs,
 	}
 	flags := cmd.Flags()
-	flagOf(flags, &account, "account", "N", "", "only of this account", parseID[domain.AccountID])
+	flagOf(flags, &account, "account", "N", "", "only of this account", parseAccount)
 	flagOf(flags, &look, "rows", "N", strconv.Itoa(defaultLook), "look at about so many rows, from the position down; all for all", parseRows)
 	listFormat(flags, &format)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

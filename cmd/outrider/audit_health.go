@@ -25,7 +25,7 @@ It takes a user with the role outrider_auditor.`,
 		Args: cobra.ArbitraryArgs,
 	}
 	flags := cmd.Flags()
-	flagOf(flags, &account, "account", "N", "", "only of this account", parseID[domain.AccountID])
+	flagOf(flags, &account, "account", "N", "", "only of this account", parseAccount)
 	flagOf(flags, &webhook, "webhook", "N", "", "only this webhook", parseID[domain.WebhookID])
 	listFormat(flags, &format)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -65,7 +65,7 @@ It takes a user with the role outrider_auditor.`,
 		Args: cobra.ArbitraryArgs,
 	}
 	flags := cmd.Flags()
-	flagOf(flags, &filter.AccountID, "account", "N", "", "only of this account", parseID[domain.AccountID])
+	flagOf(flags, &filter.AccountID, "account", "N", "", "only of this account", parseAccount)
 	flagOf(flags, &filter.WebhookID, "webhook", "N", "", "only of this webhook", parseID[domain.WebhookID])
 	flagOf(flags, &filter.Since, "since", "TIME", defaultStatsSince, "from the hour of this time on: RFC 3339, or a duration that counts back from now", a.parseTime)
 	flagOf(flags, &filter.Until, "until", "TIME", "", "only hours that begin before", a.parseTime)

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/outrider-relay/outrider/adapters/postgres"
-	"github.com/outrider-relay/outrider/domain"
 )
 
 func (a *app) eraseCommand() *cobra.Command {
@@ -43,7 +42,7 @@ too, which may read payloads.`,
 		Args: cobra.ArbitraryArgs,
 	}
 	flags := cmd.Flags()
-	flagOf(flags, &selection.AccountID, "account", "N", "", "the account", parseID[domain.AccountID])
+	flagOf(flags, &selection.AccountID, "account", "N", "", "the account", parseAccount)
 	flagOf(flags, &selection.ContactID, "contact", "ID", "", "what tells of this contact", parseID[int64])
 	flags.StringArrayVar(&selection.OrderingKeys, "ordering-key", nil, "what has this ordering key, like conversation:346; again for more")
 	flagsOf(flags, &selection.EventIDs, "event-id", "ID", "this event; again for more", parseUUID)

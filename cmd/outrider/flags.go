@@ -176,6 +176,22 @@ func parseID[T ~int | ~int64](text string) (T, error) {
 	return T(n), nil
 }
 
+// operatorAccount is how the command line calls the operator's account, whose
+// number is domain.OperatorAccount.
+const operatorAccount = "operator"
+
+// parseAccount reads an account: a number of 1 or more, or the operator's.
+func parseAccount(text string) (domain.AccountID, error) {
+	if text == operatorAccount || text == strconv.FormatInt(int64(domain.OperatorAccount), 10) {
+		return domain.OperatorAccount, nil
+	}
+	id, err := parseID[domain.AccountID](text)
+	if err != nil {
+		return 0, fmt.Errorf("%w, nor %q", err, operatorAccount)
+	}
+	return id, nil
+}
+
 func parseUUID(text string) (uuid.UUID, error) {
 	id, err := uuid.Parse(text)
 	if err != nil || id == uuid.Nil {

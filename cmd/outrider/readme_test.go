@@ -65,6 +65,7 @@ func TestReadmeExamples(t *testing.T) {
 	s.sizes()
 	s.erase()
 	s.retain()
+	s.told()
 	relay.signal(syscall.SIGTERM)
 	if code := relay.ProcessState.ExitCode(); code != 0 {
 		t.Errorf("the relay stopped with exit code %d", code)
@@ -734,6 +735,15 @@ func (s *readmeStory) retain() {
 	}
 	if n := s.count(`SELECT count(*) FROM audit.deliveries WHERE status = 'succeeded' AND event_seq < 1000000`); n == 0 {
 		s.t.Error("the history went with the payloads")
+	}
+}
+
+// told: the operator's account has a webhook that asks for all of its events.
+func (s *readmeStory) told() {
+	s.t.Helper()
+	b := s.take("sh operator told", 1)[0]
+	if printed := s.shell(b, "ops"); !strings.Contains(printed[0], "delivery_dead, webhook_disabled") {
+		s.t.Errorf("%s: %s", b.name(), printed[0])
 	}
 }
 

@@ -34,7 +34,7 @@ func (s *replaySelection) addTo(a *app, cmd *cobra.Command) {
 	flagOf(flags, &s.Until, "until", "TIME", "", "and before when (default: now)", a.parseTime)
 	flagsOf(flags, &s.EventIDs, "event-id", "ID", "this event; again for more", parseUUID)
 	flagOf(flags, &s.file, "events-from", "FILE", "", "the events of a file, or with - of standard input: an id a line, or JSON Lines with event_id", anyText)
-	flagOf(flags, &s.AccountID, "account", "N", "", "only of this account", parseID[domain.AccountID])
+	flagOf(flags, &s.AccountID, "account", "N", "", "only of this account", parseAccount)
 	flagOf(flags, &s.WebhookID, "webhook", "N", "", "only to this webhook", parseID[domain.WebhookID])
 	flagsOf(flags, &s.Events, "event", "NAME", "only events of this name; again for more", anyText)
 	flagOf(flags, &s.key, "ordering-key", "KEY", "", "only events of this ordering key, as audit.events shows it; empty: of none", anyText)

@@ -54,7 +54,7 @@ func (a *app) replayList() *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{Use: "list", Short: "List replays and plans, newest first", Args: cobra.ArbitraryArgs}
 	flags := cmd.Flags()
-	flagOf(flags, &account, "account", "N", "", "only of this account", parseID[domain.AccountID])
+	flagOf(flags, &account, "account", "N", "", "only of this account", parseAccount)
 	flagOf(flags, &state, "state", "S", "", "only in this state", oneOf(postgres.ReplayStates...))
 	flagOf(flags, &limit, "limit", "N", strconv.Itoa(defaultLimit), fmt.Sprintf("at most so many, up to %d", maxLimit), parseLimit)
 	flagOf(flags, &before, "before", "ID", "", "go on behind this one", parseID[domain.ReplayID])

@@ -31,7 +31,7 @@ ID is the event's, or that of one of its deliveries, or what a receiver saw as
 webhook-id or Outrider-Delivery.`,
 		Args: cobra.ArbitraryArgs,
 	}
-	flagOf(cmd.Flags(), &account, "account", "N", "", "of this account, where several use the same ids", parseID[domain.AccountID])
+	flagOf(cmd.Flags(), &account, "account", "N", "", "of this account, where several use the same ids", parseAccount)
 	thingFormat(cmd.Flags(), &format)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		conf, c := a.check(cmd)
@@ -318,6 +318,7 @@ func quarantineText(reason string) string {
 		string(domain.QuarantineEventRepeated): `the payload has more than one "event"`,
 		string(domain.QuarantineTooLarge):      "the body is too large",
 		string(domain.QuarantineOrderingKey):   "the ordering key is too long",
+		string(domain.QuarantineReserved):      "the account is the operator's, whose events the relay alone writes",
 		string(domain.QuarantinePanic):         "routing it failed inside of Outrider; its log says how",
 	}
 	if known, ok := texts[reason]; ok {

@@ -103,7 +103,7 @@ func settingsFlags(flags *pflag.FlagSet, s *domain.Settings, defaults bool) {
 		return ""
 	}
 	flagOf(flags, &s.URL, "url", "URL", "", "where to POST; a user and password in it are sent as Basic authorization and not shown again", anyText)
-	flagsOf(flags, &s.Subscriptions, "event", "NAME", "event to subscribe to; again for more (default: Chatwoot's eight)", anyText)
+	flagsOf(flags, &s.Subscriptions, "event", "NAME", "event to subscribe to; again for more (default: Chatwoot's eight; of the operator's account, all)", anyText)
 	flagOf(flags, &s.Name, "name", "TEXT", "", "name for people", anyText)
 	flagOf(flags, &s.InboxID, "inbox", "N", "", "only events of this inbox", parseID[int64])
 	flagOf(flags, &s.Timeout, "timeout", "DURATION", def(domain.DefaultTimeout.String()), "total deadline of an attempt, 1s to 30s", parseDuration)
@@ -178,7 +178,7 @@ func (a *app) webhookAdd() *cobra.Command {
 		Example: "  outrider webhook add --account 1 --url https://example.com/hooks --event message_created --event conversation_updated",
 		Args:    cobra.ArbitraryArgs,
 	}
-	flagOf(cmd.Flags(), &account, "account", "N", "", "the account", parseID[domain.AccountID])
+	flagOf(cmd.Flags(), &account, "account", "N", "", "the account; operator for the one whose events tell what goes wrong", parseAccount)
 	settingsFlags(cmd.Flags(), &settings, true)
 	secretFlag(cmd.Flags(), &secret)
 	thingFormat(cmd.Flags(), &format)
@@ -190,7 +190,7 @@ func (a *app) webhookAdd() *cobra.Command {
 		if c.given("url") {
 			// The same decision as below, without a database: so that all
 			// problems are named together.
-			if _, err := domain.DecideWebhook(domain.Webhook{}, register); err != nil {
+			if _, err := domain.DecideWebhook(domain.Webhook{AccountID: account}, register); err != nil {
 				if err := c.refused(err); err != nil {
 					return err
 				}
@@ -258,7 +258,7 @@ func (a *app) webhookList() *cobra.Command {
 	var account domain.AccountID
 	var format string
 	cmd := &cobra.Command{Use: "list", Short: "List webhooks", Args: cobra.ArbitraryArgs}
-	flagOf(cmd.Flags(), &account, "account", "N", "", "only this account's", parseID[domain.AccountID])
+	flagOf(cmd.Flags(), &account, "account", "N", "", "only this account's", parseAccount)
 	listFormat(cmd.Flags(), &format)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		conf, c := a.check(cmd)

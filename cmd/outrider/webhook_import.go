@@ -86,7 +86,7 @@ for a webhook that is new to it.`,
 		Example: "  outrider webhook export --with-secrets --output webhooks.jsonl",
 		Args:    cobra.ArbitraryArgs,
 	}
-	flagOf(cmd.Flags(), &account, "account", "N", "", "only this account's", parseID[domain.AccountID])
+	flagOf(cmd.Flags(), &account, "account", "N", "", "only this account's", parseAccount)
 	cmd.Flags().BoolVar(&secrets, "with-secrets", false, "write the secrets too")
 	flagOf(cmd.Flags(), &file, "output", "FILE", "", "write a new file that only its owner may read (default: standard output)", anyText)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -155,6 +155,9 @@ func (d *description) problem(format string, args ...any) {
 // importFields reads the members of a line.
 var importFields = map[string]func(*description, json.RawMessage) error{
 	"account_id": func(d *description, raw json.RawMessage) error {
+		if member(raw, &d.AccountID, "") == nil && d.AccountID == domain.OperatorAccount {
+			return nil
+		}
 		return idMember(raw, &d.AccountID, "a number of 1 or more")
 	},
 	"url": func(d *description, raw json.RawMessage) error { return member(raw, &d.URL, "text") },
@@ -313,7 +316,7 @@ func judge(descriptions []description) {
 	first := map[string]string{}
 	for i := range descriptions {
 		d := &descriptions[i]
-		_, err := domain.DecideWebhook(domain.Webhook{}, withoutCredential(d.ImportWebhook))
+		_, err := domain.DecideWebhook(domain.Webhook{AccountID: d.AccountID}, withoutCredential(d.ImportWebhook))
 		if invalid, ok := errors.AsType[*domain.InvalidSettingsError](err); ok {
 			for _, problem := range invalid.Problems {
 				if name, _, _ := strings.Cut(problem, ": "); !d.has(name + ": ") {

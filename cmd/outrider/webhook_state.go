@@ -36,7 +36,7 @@ func (a *app) stateCommand(cmd *cobra.Command, s *stateChange) *cobra.Command {
 	cmd.Use += " (ID | --account N | --all)"
 	cmd.Long += stateTail
 	cmd.Args = cobra.ArbitraryArgs
-	flagOf(cmd.Flags(), &s.account, "account", "N", "", "all webhooks of this account", parseID[domain.AccountID])
+	flagOf(cmd.Flags(), &s.account, "account", "N", "", "all webhooks of this account", parseAccount)
 	cmd.Flags().BoolVar(&s.all, "all", false, "all webhooks of all accounts")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		conf, c := a.check(cmd)
