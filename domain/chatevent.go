@@ -56,12 +56,10 @@ const EventWebhookTest = "webhook_test"
 // testDeadline leaves a test three attempts: nobody waits for it longer.
 const testDeadline = time.Minute
 
-// deliveryDeadline is how long other deliveries may wait, paused or held,
-// before they expire. It outlives the default retry schedule of three days.
-const deliveryDeadline = 7 * 24 * time.Hour
-
 // Deadline is how long after its routing a delivery of the named event may
-// still start an attempt; past it the delivery expires.
+// still start an attempt, whatever its webhook's settings; past it the delivery
+// expires. For most it is DefaultDeadline, which outlives the default retry
+// schedule of three days.
 func Deadline(event string) time.Duration {
 	switch event {
 	case "conversation_typing_on", "conversation_typing_off":
@@ -69,6 +67,6 @@ func Deadline(event string) time.Duration {
 	case EventWebhookTest:
 		return testDeadline
 	default:
-		return deliveryDeadline
+		return DefaultDeadline
 	}
 }

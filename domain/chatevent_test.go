@@ -65,6 +65,7 @@ func TestDeadline(t *testing.T) {
 		"conversation_updated":    7 * 24 * time.Hour,
 		"message_created":         7 * 24 * time.Hour,
 		"something_new":           7 * 24 * time.Hour,
+		domain.EventWebhookTest:   time.Minute,
 	} {
 		if got := domain.Deadline(event); got != want {
 			t.Errorf("%s: %s, want %s", event, got, want)

@@ -188,8 +188,10 @@ type DeliveryCommand interface{ deliveryCommand() }
 type (
 	// Schedule begins a delivery.
 	Schedule struct {
-		At             time.Time
-		Event          string
+		At time.Time
+		// Deadline is how long after At an attempt may start: DeadlineOf the
+		// webhook at this version.
+		Deadline       time.Duration
 		WebhookVersion int64
 	}
 	// Start asks for the next attempt. It gives Expired instead where the
@@ -270,7 +272,7 @@ func Decide(d Delivery, command DeliveryCommand) ([]DeliveryEvent, error) {
 		if d.Status != DeliveryNone {
 			return nil, nil
 		}
-		return []DeliveryEvent{Scheduled{c.At, c.At.Add(Deadline(c.Event)), c.WebhookVersion}}, nil
+		return []DeliveryEvent{Scheduled{c.At, c.At.Add(c.Deadline), c.WebhookVersion}}, nil
 	}
 	if d.Status == DeliveryNone {
 		return nil, ErrNotScheduled

@@ -33,7 +33,7 @@ func (s *script) next() (domain.DeliveryCommand, bool) {
 	attempt, jitter := int(arg&7), float64(arg)/256
 	switch kind % 9 {
 	case 0:
-		return domain.Schedule{At: s.now, Event: []string{"message_created", "conversation_typing_on"}[arg&1], WebhookVersion: int64(arg)}, true
+		return domain.Schedule{At: s.now, Deadline: []time.Duration{domain.DefaultDeadline, 10 * time.Second}[arg&1], WebhookVersion: int64(arg)}, true
 	case 1, 2: // twice, to be reached more often
 		return domain.Start{
 			At: s.now, WebhookVersion: int64(arg), Timeout: time.Duration(arg) * time.Millisecond,

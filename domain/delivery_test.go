@@ -69,12 +69,12 @@ func TestDecide(t *testing.T) {
 	}{
 		{
 			name: "ScheduledWithADeadlineOfAWeek",
-			when: domain.Schedule{At: t0, Event: "message_created", WebhookVersion: 7},
+			when: domain.Schedule{At: t0, Deadline: week, WebhookVersion: 7},
 			then: events(scheduled),
 		},
 		{
-			name: "TypingIsScheduledWithAShortDeadline",
-			when: domain.Schedule{At: t0, Event: "conversation_typing_on", WebhookVersion: 7},
+			name: "ScheduledWithAShortDeadline",
+			when: domain.Schedule{At: t0, Deadline: 10 * time.Second, WebhookVersion: 7},
 			then: events(domain.Scheduled{At: t0, Deadline: after(10 * time.Second), WebhookVersion: 7}),
 		},
 		{
@@ -312,7 +312,7 @@ func TestDecideInEachState(t *testing.T) {
 		"expired":   events(scheduled, domain.Expired{At: t0, Reason: domain.ExpiredDeadline}),
 	}
 	commands := []domain.DeliveryCommand{
-		domain.Schedule{At: after(2 * time.Minute), Event: "message_created", WebhookVersion: 7},
+		domain.Schedule{At: after(2 * time.Minute), Deadline: week, WebhookVersion: 7},
 		start(2 * time.Minute),
 		record(1, ok, 2*time.Minute),
 		record(1, broken, 2*time.Minute),
@@ -388,7 +388,7 @@ func TestCommandsAreNotCarriedOutTwice(t *testing.T) {
 		command domain.DeliveryCommand
 		err     error
 	}{
-		{"Schedule", nil, domain.Schedule{At: t0, Event: "message_created"}, nil},
+		{"Schedule", nil, domain.Schedule{At: t0, Deadline: week}, nil},
 		{"Start", events(scheduled), start(0), domain.ErrAttemptOpen},
 		{"RecordSuccess", opened, record(1, ok, 0), domain.ErrNoSuchAttempt},
 		{"RecordFailure", opened, record(1, broken, 0), domain.ErrNoSuchAttempt},

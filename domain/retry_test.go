@@ -100,6 +100,22 @@ func TestRetryPolicyNext(t *testing.T) {
 	}
 }
 
+// A webhook's own schedule takes the place of the relay's, also an empty one.
+func TestRetryPolicyOfAWebhook(t *testing.T) {
+	t.Parallel()
+	relays := domain.DefaultRetryPolicy
+	own := domain.Settings{Retries: []time.Duration{time.Minute}}
+	if got := own.RetryPolicy(relays); got.MaxAttempts() != 2 || got.Delays[0] != time.Minute || got.Spread != relays.Spread || got.RetryAfterCap != relays.RetryAfterCap {
+		t.Errorf("with its own schedule it has %+v", got)
+	}
+	if got := (&domain.Settings{Retries: []time.Duration{}}).RetryPolicy(relays); got.MaxAttempts() != 1 {
+		t.Errorf("without retries it has %+v", got)
+	}
+	if got := (&domain.Settings{}).RetryPolicy(relays); got.MaxAttempts() != relays.MaxAttempts() {
+		t.Errorf("without a schedule it has %+v", got)
+	}
+}
+
 // FuzzRetryPolicy: the wait stays within the spread, or is what the receiver
 // asked for within its cap, and there are exactly MaxAttempts - 1 waits.
 func FuzzRetryPolicy(f *testing.F) {

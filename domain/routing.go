@@ -1,6 +1,9 @@
 package domain
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // RoutingKind says what routing made of a chat event.
 type RoutingKind string
@@ -36,6 +39,9 @@ type Configuration struct {
 type Target struct {
 	WebhookID WebhookID
 	Version   int64
+	// Deadline is how long after the routing an attempt may start: that
+	// version's. Whoever schedules the delivery takes it from here.
+	Deadline time.Duration
 }
 
 // Skip is a subscribed webhook that was passed over.
@@ -69,7 +75,7 @@ func Route(event string, inbox int64, config Configuration) Routing {
 		case w.Settings.InboxID != 0 && w.Settings.InboxID != inbox:
 			r.Skips = append(r.Skips, Skip{w.ID, SkipInbox})
 		default:
-			r.Targets = append(r.Targets, Target{w.ID, w.Version})
+			r.Targets = append(r.Targets, Target{w.ID, w.Version, w.Settings.DeadlineOf(event)})
 		}
 	}
 	return r.concluded()
@@ -87,7 +93,7 @@ func RouteTest(webhook WebhookID, config Configuration) Routing {
 		case w.State == WebhookDisabled:
 			r.Skips = append(r.Skips, Skip{w.ID, SkipDisabled})
 		default:
-			r.Targets = append(r.Targets, Target{w.ID, w.Version})
+			r.Targets = append(r.Targets, Target{w.ID, w.Version, w.Settings.DeadlineOf(EventWebhookTest)})
 		}
 	}
 	return r.concluded()

@@ -4,6 +4,7 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/outrider-relay/outrider/domain"
 )
@@ -16,7 +17,7 @@ func webhook(id domain.WebhookID, state domain.WebhookState, inbox int64, subscr
 }
 
 func target(id domain.WebhookID) domain.Target {
-	return domain.Target{WebhookID: id, Version: int64(id) * 10}
+	return domain.Target{WebhookID: id, Version: int64(id) * 10, Deadline: domain.DefaultDeadline}
 }
 
 func disabled(id domain.WebhookID) domain.Skip {
@@ -114,6 +115,40 @@ func TestRoute(t *testing.T) {
 	}
 }
 
+// TestATargetHasTheDeadlineOfItsWebhook: the shorter one of the webhook's and the
+// event's own.
+func TestATargetHasTheDeadlineOfItsWebhook(t *testing.T) {
+	t.Parallel()
+	const message, typing = "message_created", "conversation_typing_on"
+	var hooks []domain.Webhook
+	for i, deadline := range []time.Duration{0, domain.DefaultDeadline, time.Hour, 3 * time.Second} {
+		w := webhook(domain.WebhookID(i+1), domain.WebhookEnabled, 0, message, typing)
+		w.Settings.Deadline = deadline
+		hooks = append(hooks, w)
+	}
+	config := domain.Configuration{Webhooks: hooks}
+	of := func(routings ...domain.Routing) (deadlines []time.Duration) {
+		for _, r := range routings {
+			for _, target := range r.Targets {
+				deadlines = append(deadlines, target.Deadline)
+			}
+		}
+		return deadlines
+	}
+	for name, c := range map[string]struct{ got, want []time.Duration }{
+		message: {of(domain.Route(message, 0, config)), []time.Duration{7 * 24 * time.Hour, 7 * 24 * time.Hour, time.Hour, 3 * time.Second}},
+		typing:  {of(domain.Route(typing, 0, config)), []time.Duration{10 * time.Second, 10 * time.Second, 10 * time.Second, 3 * time.Second}},
+		"a test": {
+			of(domain.RouteTest(1, config), domain.RouteTest(2, config), domain.RouteTest(3, config), domain.RouteTest(4, config)),
+			[]time.Duration{time.Minute, time.Minute, time.Minute, 3 * time.Second},
+		},
+	} {
+		if !slices.Equal(c.got, c.want) {
+			t.Errorf("the deadlines of %s are %v, want %v", name, c.got, c.want)
+		}
+	}
+}
+
 func TestRouteTest(t *testing.T) {
 	t.Parallel()
 	config := domain.Configuration{Webhooks: []domain.Webhook{
@@ -121,8 +156,8 @@ func TestRouteTest(t *testing.T) {
 		webhook(4, domain.WebhookDeleted, 0), webhook(5, domain.WebhookEnabled, 0, domain.EventWebhookTest),
 	}}
 	for id, want := range map[domain.WebhookID]domain.Routing{
-		1: {Kind: domain.RoutingRouted, Targets: []domain.Target{target(1)}},
-		2: {Kind: domain.RoutingRouted, Targets: []domain.Target{target(2)}},
+		1: {Kind: domain.RoutingRouted, Targets: []domain.Target{{WebhookID: 1, Version: 10, Deadline: time.Minute}}},
+		2: {Kind: domain.RoutingRouted, Targets: []domain.Target{{WebhookID: 2, Version: 20, Deadline: time.Minute}}},
 		3: {Kind: domain.RoutingSkipped, Reason: "disabled", Skips: []domain.Skip{disabled(3)}},
 		4: {Kind: domain.RoutingNoSubscriber},
 		6: {Kind: domain.RoutingNoSubscriber},

@@ -144,11 +144,13 @@ func TestSecretIsMasked(t *testing.T) {
 	for _, text := range []string{standardSecret, opaqueSecret, "user:" + opaqueSecret} {
 		secret := domain.CredentialFromText(text)
 		type worker struct{ webhook domain.Webhook } // fmt calls no method of an unexported field
-		webhook := domain.Webhook{ID: 3, Secret: secret, PreviousSecret: secret, Credential: secret}
+		headers := domain.HeadersFromText("X-Key: " + text + "\n")
+		webhook := domain.Webhook{ID: 3, Secret: secret, PreviousSecret: secret, Credential: secret, Headers: headers}
 		values := map[string]any{
 			"Secret": secret, "Pointer": &secret, "Slice": []domain.Secret{secret}, "Map": map[string]domain.Secret{"s": secret},
 			"Webhook": webhook, "WebhookPointer": &webhook, "Any": []any{secret}, "Unexported": worker{webhook}, "UnexportedPointer": &worker{webhook},
 			"Event": domain.WebhookSecretRotated{Secret: secret, Previous: secret}, "Command": domain.RotateSecret{Secret: secret},
+			"Headers": headers, "HeadersPointer": &headers, "Header": domain.NewHeader("X-Key", text), "Update": domain.UpdateWebhook{Headers: []domain.Header{domain.NewHeader("X-Key", text)}},
 		}
 		printed := map[string]string{}
 		for name, value := range values {

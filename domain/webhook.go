@@ -40,6 +40,14 @@ type Settings struct {
 	// ordering key, counted from its own routing. 0: no order at all;
 	// HoldForever: as long as it takes.
 	OrderHold time.Duration `json:"order_hold"`
+	// Deadline is how long after its routing a delivery may still start an
+	// attempt; past it the delivery expires. 1 s to 7 days. Some events have a
+	// shorter one of their own: DeadlineOf.
+	Deadline time.Duration `json:"deadline"`
+	// Retries are the waits after the first, second, … failed attempt: up to
+	// 20, each 1 s to 7 days. Empty: one attempt and no more; nil: the relay's
+	// own, DefaultRetryPolicy.
+	Retries []time.Duration `json:"retries,omitzero"`
 }
 
 // HoldForever is the OrderHold of strict order.
@@ -50,7 +58,32 @@ const (
 	DefaultTimeout        = 5 * time.Second
 	DefaultMaxConcurrency = 16
 	DefaultOrderHold      = 30 * time.Second
+	DefaultDeadline       = 7 * 24 * time.Hour
 )
+
+// maxRetries and longestRetry bound a webhook's retry schedule.
+const (
+	maxRetries   = 20
+	longestRetry = 7 * 24 * time.Hour
+)
+
+// DeadlineOf is how long after its routing a delivery of the named event may
+// still start an attempt: the webhook's deadline or the event's own, whichever
+// is shorter.
+func (s *Settings) DeadlineOf(event string) time.Duration {
+	if s.Deadline == 0 {
+		return Deadline(event)
+	}
+	return min(s.Deadline, Deadline(event))
+}
+
+// RetryPolicy is otherwise with the webhook's own schedule, if it has one.
+func (s *Settings) RetryPolicy(otherwise RetryPolicy) RetryPolicy {
+	if s.Retries != nil {
+		otherwise.Delays = s.Retries
+	}
+	return otherwise
+}
 
 // Webhook is one URL that an account registered: the fold of its events.
 type Webhook struct {
@@ -69,6 +102,9 @@ type Webhook struct {
 	// Credential is the userinfo of the URL as it was given, sent as Basic
 	// authorization and never shown.
 	Credential Secret
+	// Headers are added to each POST. They and Credential have at most one
+	// Authorization between them.
+	Headers Headers
 	// Secret signs; PreviousSecret signs beside it until PreviousUntil.
 	Secret         Secret
 	PreviousSecret Secret
@@ -84,12 +120,14 @@ type (
 	WebhookRegistered struct {
 		Settings   Settings
 		Credential Secret
+		Headers    Headers
 		Secret     Secret
 	}
 	// WebhookUpdated replaces the settings.
 	WebhookUpdated struct {
 		Settings   Settings
 		Credential Secret
+		Headers    Headers
 	}
 	// WebhookSecretRotated replaces the secret; the old one signs until Until.
 	WebhookSecretRotated struct {
@@ -122,13 +160,17 @@ type (
 	// RegisterWebhook creates a webhook. Zero settings take their defaults.
 	RegisterWebhook struct {
 		Settings Settings
+		Headers  []Header
 		Secret   Secret
 		// Addresses judges an IP address written in the URL.
 		Addresses AddressPolicy
 	}
-	// UpdateWebhook replaces the settings.
+	// UpdateWebhook replaces the settings, and of the headers those that it
+	// names: one without a value is removed. An Authorization among them takes
+	// the place of the URL's user and password, and the other way round.
 	UpdateWebhook struct {
 		Settings  Settings
+		Headers   []Header
 		Addresses AddressPolicy
 	}
 	// RotateSecret replaces the secret and keeps the old one until Until.
@@ -182,10 +224,11 @@ func DecideWebhook(w Webhook, command WebhookCommand) ([]WebhookEvent, error) {
 			return nil, ErrWebhookExists
 		}
 		settings, credential, err := register.Settings.normalize(w.AccountID, register.Addresses)
+		headers, err := Headers{}.with(register.Headers, credential, err)
 		if err != nil {
 			return nil, err
 		}
-		return []WebhookEvent{WebhookRegistered{settings, credential, register.Secret}}, nil
+		return []WebhookEvent{WebhookRegistered{settings, credential, headers, register.Secret}}, nil
 	}
 	if c, ok := command.(ImportWebhook); ok && w.State == WebhookNone {
 		return importNew(w.AccountID, c)
@@ -198,16 +241,17 @@ func DecideWebhook(w Webhook, command WebhookCommand) ([]WebhookEvent, error) {
 		return importAgain(w, c)
 	case UpdateWebhook:
 		settings, credential, err := c.Settings.normalize(w.AccountID, c.Addresses)
+		headers, err := w.Headers.with(c.Headers, credential, err)
 		if err != nil {
 			return nil, err
 		}
-		if credential.IsZero() && settings.URL == w.Settings.URL {
+		if credential.IsZero() && settings.URL == w.Settings.URL && !headers.Has(authorizationHeader) {
 			credential = w.Credential // the shown URL has no userinfo: sending it back keeps the credential
 		}
-		if credential == w.Credential && settings.equal(w.Settings) {
+		if credential == w.Credential && headers == w.Headers && settings.equal(w.Settings) {
 			return nil, nil
 		}
-		return []WebhookEvent{WebhookUpdated{settings, credential}}, nil
+		return []WebhookEvent{WebhookUpdated{settings, credential, headers}}, nil
 	case RotateSecret:
 		if c.Secret == w.Secret {
 			return nil, nil // repeated: another event would forget the previous secret before its time
@@ -254,9 +298,9 @@ func (w Webhook) Cancels(scheduled int64) (reason string, cancels bool) {
 func EvolveWebhook(w Webhook, event WebhookEvent) Webhook {
 	switch e := event.(type) {
 	case WebhookRegistered:
-		w.State, w.Settings, w.Credential, w.Secret = WebhookEnabled, e.Settings, e.Credential, e.Secret
+		w.State, w.Settings, w.Credential, w.Headers, w.Secret = WebhookEnabled, e.Settings, e.Credential, e.Headers, e.Secret
 	case WebhookUpdated:
-		w.Settings, w.Credential = e.Settings, e.Credential
+		w.Settings, w.Credential, w.Headers = e.Settings, e.Credential, e.Headers
 	case WebhookSecretRotated:
 		w.Secret, w.PreviousSecret, w.PreviousUntil = e.Secret, e.Previous, e.Until
 	case WebhookWasPaused:
@@ -315,6 +359,21 @@ func (s Settings) normalize(account AccountID, addresses AddressPolicy) (Setting
 	if s.InboxID < 0 {
 		problems = append(problems, fmt.Sprintf("inbox_id: %d is negative", s.InboxID))
 	}
+	if s.Deadline == 0 {
+		s.Deadline = DefaultDeadline
+	}
+	if s.Deadline < time.Second || s.Deadline > DefaultDeadline {
+		problems = append(problems, fmt.Sprintf("deadline: %s is not within 1s to 7d", s.Deadline))
+	}
+	s.Retries = slices.Clone(s.Retries)
+	if len(s.Retries) > maxRetries {
+		problems = append(problems, fmt.Sprintf("retries: %d are too many; %d are accepted", len(s.Retries), maxRetries))
+	}
+	for _, wait := range s.Retries {
+		if wait < time.Second || wait > longestRetry {
+			problems = append(problems, fmt.Sprintf("retries: %s is not within 1s to 7d", wait))
+		}
+	}
 	problems = append(problems, s.unfit(account)...)
 	if len(problems) > 0 {
 		return Settings{}, Secret{}, &InvalidSettingsError{problems}
@@ -327,8 +386,12 @@ func keepable(s string) bool { return utf8.ValidString(s) && !strings.Contains(s
 
 func (s Settings) equal(o Settings) bool {
 	return s.URL == o.URL && s.Name == o.Name && slices.Equal(s.Subscriptions, o.Subscriptions) &&
-		s.InboxID == o.InboxID && s.Timeout == o.Timeout && s.MaxConcurrency == o.MaxConcurrency && s.OrderHold == o.OrderHold
+		s.InboxID == o.InboxID && s.Timeout == o.Timeout && s.MaxConcurrency == o.MaxConcurrency && s.OrderHold == o.OrderHold &&
+		s.Deadline == o.Deadline && sameRetries(s.Retries, o.Retries)
 }
+
+// sameRetries tells no schedule from an empty one.
+func sameRetries(a, b []time.Duration) bool { return (a == nil) == (b == nil) && slices.Equal(a, b) }
 
 // maxURL is longer than any browser or proxy accepts.
 const maxURL = 8192

@@ -17,6 +17,11 @@ type ImportWebhook struct {
 	Timeout        *time.Duration
 	MaxConcurrency *int
 	OrderHold      *time.Duration
+	Deadline       *time.Duration
+	Retries        *[]time.Duration // to nil: the relay's own schedule
+	// Headers are all that it is to have, nil where that is not said. One without
+	// a value was withheld from the description: it stays as it is.
+	Headers []Header
 	// Secret is the zero value where it is not said; a new webhook then takes
 	// Fresh. PreviousSecret signs beside it until PreviousUntil; it is not
 	// looked at without Secret.
@@ -63,6 +68,12 @@ func (c *ImportWebhook) over(s Settings) Settings {
 	if c.OrderHold != nil {
 		s.OrderHold = *c.OrderHold
 	}
+	if c.Deadline != nil {
+		s.Deadline = *c.Deadline
+	}
+	if c.Retries != nil {
+		s.Retries = *c.Retries
+	}
 	return s
 }
 
@@ -70,13 +81,15 @@ func (c *ImportWebhook) over(s Settings) Settings {
 // is routed to a webhook that is imported as disabled.
 func importNew(account AccountID, c ImportWebhook) ([]WebhookEvent, error) {
 	settings, credential, err := c.over(Settings{OrderHold: DefaultOrderHold}).normalize(account, c.Addresses)
+	changes, withheld := Headers{}.toward(c.Headers)
+	headers, err := Headers{}.with(changes, credential, withProblems(err, withheld))
 	if err != nil {
 		return nil, err
 	}
 	if c.CredentialWithheld && credential.IsZero() {
 		return nil, &InvalidSettingsError{[]string{"url: its user and password were left out when it was exported; write them into the URL, or export it with its secrets"}}
 	}
-	registered := WebhookRegistered{settings, credential, c.Secret}
+	registered := WebhookRegistered{settings, credential, headers, c.Secret}
 	if c.Secret.IsZero() {
 		registered.Secret = c.Fresh
 	}
@@ -93,8 +106,9 @@ func importNew(account AccountID, c ImportWebhook) ([]WebhookEvent, error) {
 }
 
 func importAgain(w Webhook, c ImportWebhook) ([]WebhookEvent, error) {
-	events, err := DecideWebhook(w, UpdateWebhook{c.over(w.Settings), c.Addresses})
-	if err != nil {
+	changes, withheld := w.Headers.toward(c.Headers)
+	events, err := DecideWebhook(w, UpdateWebhook{c.over(w.Settings), changes, c.Addresses})
+	if err = withProblems(err, withheld); err != nil {
 		return nil, err
 	}
 	switch rotated := (WebhookSecretRotated{c.Secret, Secret{}, c.At}); {
@@ -137,7 +151,7 @@ func toState(from, to WebhookState) []WebhookEvent {
 }
 
 // Differences names what differs between two forms of a webhook, as an export
-// names it; a secret and a credential only by name.
+// names it; secrets, a credential and headers only by name.
 func Differences(a, b Webhook) []string {
 	var names []string
 	differ := func(name string, differs bool) {
@@ -154,6 +168,9 @@ func Differences(a, b Webhook) []string {
 	differ("timeout", s.Timeout != o.Timeout)
 	differ("max_concurrency", s.MaxConcurrency != o.MaxConcurrency)
 	differ("order_hold", s.OrderHold != o.OrderHold)
+	differ("deadline", s.Deadline != o.Deadline)
+	differ("retries", !sameRetries(s.Retries, o.Retries))
+	differ("headers", a.Headers != b.Headers)
 	differ("secret", a.Secret != b.Secret)
 	differ("previous_secret", a.PreviousSecret != b.PreviousSecret || !a.PreviousUntil.Equal(b.PreviousUntil))
 	return names

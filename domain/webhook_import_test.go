@@ -27,7 +27,7 @@ func TestImportWebhook(t *testing.T) {
 	}
 	defaults := domain.Settings{
 		URL: "https://new.example/hook", Subscriptions: slices.Sorted(slices.Values(domain.DefaultSubscriptions)), Timeout: domain.DefaultTimeout,
-		MaxConcurrency: domain.DefaultMaxConcurrency, OrderHold: domain.DefaultOrderHold,
+		MaxConcurrency: domain.DefaultMaxConcurrency, OrderHold: domain.DefaultOrderHold, Deadline: domain.DefaultDeadline,
 	}
 	later := t0.Add(time.Hour)
 	for _, c := range []struct {
@@ -54,6 +54,7 @@ func TestImportWebhook(t *testing.T) {
 		{name: "TheSameAgain", given: changes(registered, domain.WebhookSecretRotated{Secret: secretB, Previous: secretA, Until: later}, domain.WebhookWasPaused{}),
 			when: known(func(c *domain.ImportWebhook) {
 				c.Name, c.InboxID, c.Timeout, c.MaxConcurrency, c.OrderHold = &settings.Name, &settings.InboxID, &settings.Timeout, &settings.MaxConcurrency, &settings.OrderHold
+				c.Deadline, c.Retries = &settings.Deadline, &settings.Retries
 				c.Subscriptions, c.State = settings.Subscriptions, domain.WebhookPaused
 				c.Secret, c.PreviousSecret, c.PreviousUntil = secretB, secretA, later
 			})},
@@ -64,6 +65,26 @@ func TestImportWebhook(t *testing.T) {
 			then: changes(
 				domain.WebhookUpdated{Settings: with(func(s *domain.Settings) { s.MaxConcurrency = 3 }), Credential: credential},
 				domain.WebhookSecretRotated{Secret: secretB, Until: t0}, domain.WebhookEnabledAgain{})},
+		{name: "TheRelaysRetriesAgain", given: changes(registered), when: known(func(c *domain.ImportWebhook) { c.Retries = new([]time.Duration) }),
+			then: changes(domain.WebhookUpdated{Settings: with(func(s *domain.Settings) { s.Retries = nil }), Credential: credential})},
+		{name: "NoRetries", given: changes(registered), when: known(func(c *domain.ImportWebhook) { c.Retries, c.Deadline = &[]time.Duration{}, new(time.Minute) }),
+			then: changes(domain.WebhookUpdated{Settings: with(func(s *domain.Settings) { s.Retries, s.Deadline = []time.Duration{}, time.Minute }), Credential: credential})},
+		{name: "NewWithHeaders", when: said(func(c *domain.ImportWebhook) {
+			c.Headers = []domain.Header{domain.NewHeader("X-B", "2"), domain.NewHeader("X-A", "1")}
+		}),
+			then: changes(domain.WebhookRegistered{Settings: defaults, Headers: domain.HeadersFromText("X-A: 1\nX-B: 2\n"), Secret: secretB})},
+		{name: "AWithheldHeaderIsMissing", when: said(func(c *domain.ImportWebhook) { c.Headers = []domain.Header{{Name: "X-A"}} }), err: "the value of X-A was left out"},
+		{name: "AWithheldHeaderStaysAndTheOthersGo", given: changes(withHeaders("X-A: 1\nX-B: 2\nX-C: 3\n")),
+			when: known(func(c *domain.ImportWebhook) {
+				c.Headers = []domain.Header{{Name: "x-a"}, domain.NewHeader("X-C", "4")}
+			}),
+			then: changes(domain.WebhookUpdated{Settings: settings, Headers: domain.HeadersFromText("X-A: 1\nX-C: 4\n")})},
+		{name: "NoHeadersSaidKeepsThem", given: changes(withHeaders("X-A: 1\n")), when: known(func(*domain.ImportWebhook) {})},
+		{name: "NoHeadersAtAll", given: changes(withHeaders("X-A: 1\n")), when: known(func(c *domain.ImportWebhook) { c.Headers = []domain.Header{} }),
+			then: changes(domain.WebhookUpdated{Settings: settings})},
+		{name: "AllThatIsWrong", given: changes(withHeaders("X-A: 1\n")), when: known(func(c *domain.ImportWebhook) {
+			c.Timeout, c.Headers = new(time.Hour), []domain.Header{domain.NewHeader("Host", "1"), {Name: "X-B"}}
+		}), err: "timeout: 1h0m0s is not within 1s to 30s; headers: Host is sent by Outrider or by HTTP itself; headers: the value of X-B was left out"},
 		{name: "TheStateOfNewOnesIsForNewOnes", given: changes(registered), when: known(func(c *domain.ImportWebhook) { c.NewState = domain.WebhookDisabled })},
 		{name: "InvalidSettings", given: changes(registered), when: known(func(c *domain.ImportWebhook) { c.Timeout = new(time.Hour) }), err: "timeout"},
 	} {

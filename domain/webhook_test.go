@@ -22,6 +22,7 @@ var (
 	settings = domain.Settings{
 		URL: "https://example.com/hook", Name: "CRM", Subscriptions: []string{"contact_created", "message_created"},
 		InboxID: 12, Timeout: 10 * time.Second, MaxConcurrency: 4, OrderHold: time.Minute,
+		Deadline: time.Hour, Retries: []time.Duration{time.Second, time.Minute},
 	}
 	secretA    = domain.CredentialFromText("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
 	secretB    = domain.CredentialFromText("whsec_BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB")
@@ -33,7 +34,7 @@ var (
 // with gives the settings with one change.
 func with(change func(s *domain.Settings)) domain.Settings {
 	s := settings
-	s.Subscriptions = slices.Clone(s.Subscriptions)
+	s.Subscriptions, s.Retries = slices.Clone(s.Subscriptions), slices.Clone(s.Retries)
 	change(&s)
 	return s
 }
@@ -73,7 +74,7 @@ func TestDecideWebhook(t *testing.T) {
 						"contact_created", "contact_updated", "conversation_created", "conversation_status_changed",
 						"conversation_updated", "message_created", "message_updated", "webwidget_triggered",
 					},
-					Timeout: domain.DefaultTimeout, MaxConcurrency: domain.DefaultMaxConcurrency,
+					Timeout: domain.DefaultTimeout, MaxConcurrency: domain.DefaultMaxConcurrency, Deadline: domain.DefaultDeadline,
 				},
 				Secret: secretA,
 			}),
@@ -319,7 +320,7 @@ func TestEachSettingIsAChange(t *testing.T) {
 				case reflect.Int, reflect.Int64:
 					field.SetInt(field.Int() + 1)
 				case reflect.Slice:
-					field.Set(reflect.ValueOf([]string{"contact_created"}))
+					field.Set(field.Slice(0, 1))
 				default:
 					t.Fatalf("this test cannot change a %s", field.Kind())
 				}
@@ -343,8 +344,8 @@ func TestDecideWebhookKeepsItsOwnSettings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	given.Subscriptions[0] = "changed"
-	if kept, ok := got[0].(domain.WebhookRegistered); !ok || !slices.Equal(kept.Settings.Subscriptions, settings.Subscriptions) {
+	given.Subscriptions[0], given.Retries[0] = "changed", time.Hour
+	if kept, ok := got[0].(domain.WebhookRegistered); !ok || !reflect.DeepEqual(kept.Settings, settings) {
 		t.Errorf("the event is %+v", got[0])
 	}
 	defaults := slices.Clone(domain.DefaultSubscriptions)
@@ -377,6 +378,19 @@ func TestSettingsBounds(t *testing.T) {
 		{"LongestHold", func(s *domain.Settings) { s.OrderHold = 24 * time.Hour }, ""},
 		{"HoldTooLong", func(s *domain.Settings) { s.OrderHold = 24*time.Hour + 1 }, "order_hold: 24h0m0.000000001s"},
 		{"HoldNegative", func(s *domain.Settings) { s.OrderHold = -time.Second }, "order_hold: -1s"},
+		{"ShortestDeadline", func(s *domain.Settings) { s.Deadline = time.Second }, ""},
+		{"LongestDeadline", func(s *domain.Settings) { s.Deadline = 7 * 24 * time.Hour }, ""},
+		{"DeadlineTooShort", func(s *domain.Settings) { s.Deadline = time.Second - 1 }, "deadline: 999.999999ms"},
+		{"DeadlineTooLong", func(s *domain.Settings) { s.Deadline = 7*24*time.Hour + 1 }, "deadline: 168h0m0.000000001s"},
+		{"DeadlineNegative", func(s *domain.Settings) { s.Deadline = -time.Hour }, "deadline: -1h"},
+		{"NoRetries", func(s *domain.Settings) { s.Retries = []time.Duration{} }, ""},
+		{"TheRelaysRetries", func(s *domain.Settings) { s.Retries = nil }, ""},
+		{"MostRetries", func(s *domain.Settings) {
+			s.Retries = slices.Repeat([]time.Duration{time.Second, 7 * 24 * time.Hour}, 10)
+		}, ""},
+		{"TooManyRetries", func(s *domain.Settings) { s.Retries = slices.Repeat([]time.Duration{time.Second}, 21) }, "retries: 21 are too many"},
+		{"RetryTooSoon", func(s *domain.Settings) { s.Retries = []time.Duration{time.Minute, time.Second - 1} }, "retries: 999.999999ms"},
+		{"RetryTooLate", func(s *domain.Settings) { s.Retries = []time.Duration{7*24*time.Hour + 1} }, "retries: 168h0m0.000000001s"},
 		{"AnyInbox", func(s *domain.Settings) { s.InboxID = 0 }, ""},
 		{"NegativeInbox", func(s *domain.Settings) { s.InboxID = -1 }, "inbox_id: -1"},
 		{"NoSubscriptions", func(s *domain.Settings) { s.Subscriptions = []string{} }, "subscriptions: name at least one"},
@@ -413,7 +427,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 	t.Parallel()
 	bad := domain.Settings{
 		URL: "ftp://user:" + password + "@example.com", Name: "\x00", Subscriptions: []string{"A", "b c"}, InboxID: -1,
-		Timeout: time.Hour, MaxConcurrency: 1000, OrderHold: -2,
+		Timeout: time.Hour, MaxConcurrency: 1000, OrderHold: -2, Deadline: -1, Retries: []time.Duration{0},
 	}
 	for name, command := range map[string]struct {
 		webhook domain.Webhook
@@ -434,7 +448,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 				field, _, _ := strings.Cut(problem, ":")
 				about = append(about, field)
 			}
-			if want := []string{"url", "name", "subscriptions", "subscriptions", "timeout", "max_concurrency", "order_hold", "inbox_id"}; !slices.Equal(about, want) {
+			if want := []string{"url", "name", "subscriptions", "subscriptions", "timeout", "max_concurrency", "order_hold", "inbox_id", "deadline", "retries"}; !slices.Equal(about, want) {
 				t.Errorf("problems %q, want one about each of %v", invalid.Problems, want)
 			}
 			if err.Error() != strings.Join(invalid.Problems, "; ") {
@@ -451,9 +465,9 @@ func TestSettingsJSON(t *testing.T) {
 		settings domain.Settings
 		want     string
 	}{
-		{"Full", settings, `{"url":"https://example.com/hook","name":"CRM","subscriptions":["contact_created","message_created"],"inbox_id":12,"timeout":10000000000,"max_concurrency":4,"order_hold":60000000000}`},
-		{"StrictOrder", domain.Settings{URL: "http://h", Subscriptions: []string{"a"}, OrderHold: domain.HoldForever}, `{"url":"http://h","subscriptions":["a"],"timeout":0,"max_concurrency":0,"order_hold":-1}`},
-		{"Zero", domain.Settings{}, `{"url":"","subscriptions":null,"timeout":0,"max_concurrency":0,"order_hold":0}`},
+		{"Full", settings, `{"url":"https://example.com/hook","name":"CRM","subscriptions":["contact_created","message_created"],"inbox_id":12,"timeout":10000000000,"max_concurrency":4,"order_hold":60000000000,"deadline":3600000000000,"retries":[1000000000,60000000000]}`},
+		{"StrictOrder", domain.Settings{URL: "http://h", Subscriptions: []string{"a"}, OrderHold: domain.HoldForever}, `{"url":"http://h","subscriptions":["a"],"timeout":0,"max_concurrency":0,"order_hold":-1,"deadline":0}`},
+		{"Zero", domain.Settings{}, `{"url":"","subscriptions":null,"timeout":0,"max_concurrency":0,"order_hold":0,"deadline":0}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

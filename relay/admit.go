@@ -87,7 +87,7 @@ func fromBatch(batch *outbox.Batch, shards Shards) []Delivery {
 				OrderingKey: row.Routed.OrderingKey, Traceparent: row.Traceparent, InsertedAt: row.InsertedAt,
 				Pos: batch.Commit<<20 + ord,
 				State: domain.Evolve(domain.Delivery{}, domain.Scheduled{
-					At: batch.At, Deadline: batch.At.Add(domain.Deadline(row.Name)), WebhookVersion: target.Version,
+					At: batch.At, Deadline: batch.At.Add(target.Deadline), WebhookVersion: target.Version,
 				}),
 				Body: row.Body, Size: len(row.Body),
 			})

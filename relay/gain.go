@@ -223,7 +223,7 @@ func (d *dispatcher) settleLeft() {
 		q := d.queues[l.it.Key.WebhookID]
 		d.endAttempt(q, l.it, domain.LoseAttempt{
 			At: now, Attempt: l.it.State.Attempts, Reason: "its relay stopped before the outcome was recorded",
-			Policy: d.policy, Jitter: rand.Float64(), //nolint:gosec // spreads retries
+			Policy: q.hook.Settings.RetryPolicy(d.policy), Jitter: rand.Float64(), //nolint:gosec // spreads retries
 		})
 	}
 	d.left.attempts = kept

@@ -42,7 +42,8 @@ type Config struct {
 	Notices Notices
 	// NoSend routes and records, and sends nothing: deliveries stay pending.
 	NoSend bool
-	// Policy is the retry policy. Default: domain.DefaultRetryPolicy.
+	// Policy is the retry policy of webhooks without a schedule of their own.
+	// Default: domain.DefaultRetryPolicy.
 	Policy domain.RetryPolicy
 	// MaxBody is the largest body in bytes. Default 1 MiB.
 	MaxBody int

@@ -775,7 +775,7 @@ func (d *dispatcher) scheduleReplay(id domain.ReplayID, found []Delivery, done f
 		}
 		f.State = domain.Delivery{}
 		it := d.newItem(&f)
-		events, err := domain.Decide(it.State, domain.Schedule{At: now, Event: f.Event, WebhookVersion: q.hook.Version})
+		events, err := domain.Decide(it.State, domain.Schedule{At: now, Deadline: q.hook.Settings.DeadlineOf(f.Event), WebhookVersion: q.hook.Version})
 		if err != nil {
 			d.logger.Error("a replay's delivery cannot be scheduled", "event_seq", f.Key.EventSeq, "error", err)
 			gone = append(gone, f.Key) // so that the replay ends

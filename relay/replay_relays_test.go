@@ -141,7 +141,7 @@ func TestACancelledReplayWaitsForItsLastStream(t *testing.T) {
 		seq := scan[int64](b, `SELECT event_seq FROM relay.replay_deliveries WHERE replay_id = $1 AND webhook_id = $2 ORDER BY pos LIMIT 1`, replay, int64(id))
 		now := time.Now()
 		key := domain.DeliveryKey{EventSeq: seq, WebhookID: id, ReplayID: domain.ReplayID(replay)}
-		events, err := domain.Decide(domain.Delivery{}, domain.Schedule{At: now, Event: "message_created", WebhookVersion: 1})
+		events, err := domain.Decide(domain.Delivery{}, domain.Schedule{At: now, Deadline: domain.DefaultDeadline, WebhookVersion: 1})
 		if err != nil {
 			t.Fatal(err)
 		}

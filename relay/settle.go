@@ -23,7 +23,7 @@ func (d *dispatcher) onOutcome(o outcome) {
 	d.land(q, it)
 	d.feedStarved()
 	d.endAttempt(q, it, domain.RecordOutcome{
-		At: d.now(), Attempt: o.attempt, Outcome: o.outcome, Policy: d.policy, Jitter: rand.Float64(), //nolint:gosec // spreads retries
+		At: d.now(), Attempt: o.attempt, Outcome: o.outcome, Policy: q.hook.Settings.RetryPolicy(d.policy), Jitter: rand.Float64(), //nolint:gosec // spreads retries
 	})
 }
 
@@ -197,7 +197,7 @@ func (d *dispatcher) onRefused(s *step) {
 		wasFinal := it.State.Status.Final()
 		it.State, it.open, it.end = it.open, domain.Delivery{}, Ended{}
 		events, err := domain.Decide(it.State, domain.LoseAttempt{
-			At: d.now(), Attempt: it.State.Attempts, Reason: "the outcome could not be recorded: " + s.err.Error(), Policy: d.policy, Jitter: 0.5,
+			At: d.now(), Attempt: it.State.Attempts, Reason: "the outcome could not be recorded: " + s.err.Error(), Policy: q.hook.Settings.RetryPolicy(d.policy), Jitter: 0.5,
 		})
 		if err != nil {
 			return

@@ -3,6 +3,7 @@ package httpsend
 import (
 	"time"
 
+	"github.com/outrider-relay/outrider/domain"
 	"github.com/outrider-relay/outrider/relay"
 )
 
@@ -23,6 +24,15 @@ func ValidTraceparent(value string) bool { return validTraceparent(value) }
 
 // HeaderAppender gives what builds and signs the header of a request.
 func HeaderAppender(request relay.Request) (func(b []byte, now time.Time) []byte, error) {
-	t, _, err := newTarget(targetKey{request.Webhook.Settings.URL, request.Webhook.Credential, request.Webhook.Secret, request.Webhook.PreviousSecret}, "Outrider/dev")
+	t, _, err := newTarget(targetKey{request.Webhook.Settings.URL, request.Webhook.Credential, request.Webhook.Secret, request.Webhook.PreviousSecret, request.Webhook.Headers}, "Outrider/dev")
 	return func(b []byte, now time.Time) []byte { return t.appendHeader(b, &request, now) }, err
+}
+
+// Finder gives what works out a webhook's target, and remembers it.
+func Finder() func(w *domain.Webhook) error {
+	ts := &targets{userAgent: "Outrider/dev"}
+	return func(w *domain.Webhook) error {
+		_, err := ts.find(w)
+		return err
+	}
 }

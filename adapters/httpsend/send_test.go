@@ -50,6 +50,9 @@ func TestRequest(t *testing.T) {
 		{"rotated", func(r *relay.Request) {
 			r.Webhook.PreviousSecret, r.Webhook.PreviousUntil = secretOf(t, opaqueSecret), present
 		}},
+		{"headers", func(r *relay.Request) {
+			r.Webhook.Credential, r.Webhook.Headers = domain.Secret{}, domain.HeadersFromText("Authorization: Bearer a: b\nx-api-KEY: 1, 2\n")
+		}},
 		{"without_secret", func(r *relay.Request) { r.Webhook.Secret, r.Body = domain.Secret{}, nil }},
 	} {
 		t.Run(c.name, func(t *testing.T) {

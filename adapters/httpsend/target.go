@@ -22,7 +22,7 @@ import (
 	"github.com/outrider-relay/outrider/relay"
 )
 
-// target is what a webhook's URL and secrets mean for a request, worked out
+// target is what a webhook's URL, headers and secrets mean for a request, worked out
 // once for all its POSTs.
 type target struct {
 	url   *url.URL
@@ -73,12 +73,13 @@ type targets struct {
 type targetKey struct {
 	url                          string
 	credential, secret, previous domain.Secret
+	headers                      domain.Headers
 }
 
 // find gives the target of a webhook. The error says why its URL cannot be
 // used, without quoting it.
 func (ts *targets) find(w *domain.Webhook) (*target, error) {
-	key := targetKey{w.Settings.URL, w.Credential, w.Secret, w.PreviousSecret}
+	key := targetKey{w.Settings.URL, w.Credential, w.Secret, w.PreviousSecret, w.Headers}
 	ts.mu.RLock()
 	t := ts.known[key]
 	ts.mu.RUnlock()
@@ -142,6 +143,9 @@ func newTarget(key targetKey, userAgent string) (*target, *host, error) {
 	t.fixed = appendLine(t.fixed, "Accept", "application/json")
 	if !key.credential.IsZero() {
 		t.fixed = appendLine(t.fixed, "Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(key.credential.Reveal())))
+	}
+	for name, value := range key.headers.All() {
+		t.fixed = appendLine(t.fixed, name, value)
 	}
 	t.standard, t.chatwoot = signersOf(key.secret)
 	t.previousStandard, t.previousChatwoot = signersOf(key.previous)

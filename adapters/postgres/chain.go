@@ -134,7 +134,7 @@ func (c *Chain) Statement(batch *outbox.Batch) (string, []any) {
 			notification := domain.NewNotificationID(row.AccountID, row.ID, target.WebhookID)
 			entry.EventSeq, entry.WebhookID, entry.AccountID, entry.Ordinal = row.Seq, int64(target.WebhookID), int64(row.AccountID), entry.Ordinal+1
 			entry.Data = domain.EncodeDelivery(domain.Scheduled{
-				At: batch.At, Deadline: batch.At.Add(domain.Deadline(row.Name)), WebhookVersion: target.Version,
+				At: batch.At, Deadline: batch.At.Add(target.Deadline), WebhookVersion: target.Version,
 			}).Data
 			dID.uuid(domain.NewDeliveryID(notification, row.Seq, 0))
 			entry.EventID, entry.Delivery = idBytes(&row.ID), dID.last(len(notification))

@@ -29,7 +29,7 @@ type foldedAccount struct {
 	webhooks map[domain.WebhookID]domain.Webhook
 }
 
-// evolve folds an entry. Secrets and credentials are not in the history.
+// evolve folds an entry. Secrets, credentials and headers are not in the history.
 func (a *foldedAccount) evolve(c *webhookChange) error {
 	event, err := c.event()
 	if err != nil {
@@ -203,7 +203,8 @@ func mendAccount(account domain.AccountID, version int64) func(context.Context, 
 	}
 }
 
-// mendStatement leaves secrets and credentials, which stand nowhere else.
+// mendStatement leaves secrets, credentials and headers, which stand nowhere
+// else.
 const mendStatement = `
 UPDATE relay.webhooks
    SET account_id = $2, version = $3, state = $4, settings = $5::json, url = $6, previous_until = $7, disabled_version = $8, xid = pg_current_xact_id()

@@ -160,25 +160,26 @@ func refuseTaken(ctx context.Context, tx *sql.Tx, hook domain.Webhook) error {
 }
 
 const insertWebhook = `
-INSERT INTO relay.webhooks AS w (account_id, version, state, settings, url, credential, secret, previous_secret, previous_until, disabled_version)
-VALUES ($1, $2, $3, $4::json, $5, $6, $7, $8, $9, $10) RETURNING ` + webhookColumns
+INSERT INTO relay.webhooks AS w (account_id, version, state, settings, url, credential, secret, previous_secret, previous_until, disabled_version, headers)
+VALUES ($1, $2, $3, $4::json, $5, $6, $7, $8, $9, $10, $11) RETURNING ` + webhookColumns
 
 const insertNumberedWebhook = `
-INSERT INTO relay.webhooks AS w (account_id, version, state, settings, url, credential, secret, previous_secret, previous_until, disabled_version, id)
-VALUES ($1, $2, $3, $4::json, $5, $6, $7, $8, $9, $10, $11) RETURNING ` + webhookColumns
+INSERT INTO relay.webhooks AS w (account_id, version, state, settings, url, credential, secret, previous_secret, previous_until, disabled_version, headers, id)
+VALUES ($1, $2, $3, $4::json, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING ` + webhookColumns
 
 const updateWebhook = `
 UPDATE relay.webhooks AS w
    SET account_id = $1, version = $2, state = $3, settings = $4::json, url = $5, credential = $6, secret = $7,
        previous_secret = CASE WHEN $9::timestamptz > clock_timestamp() THEN $8 ELSE '' END,
-       previous_until = $9, disabled_version = $10, xid = pg_current_xact_id()
- WHERE id = $11 RETURNING ` + webhookColumns
+       previous_until = $9, disabled_version = $10, headers = $11, xid = pg_current_xact_id()
+ WHERE id = $12 RETURNING ` + webhookColumns
 
 // writeWebhook writes the projection and gives it back as it is kept: with its
 // id, and without the secrets that are of no more use.
 func writeWebhook(ctx context.Context, tx *sql.Tx, first bool, hook domain.Webhook) (domain.Webhook, error) {
 	if hook.State == domain.WebhookDeleted {
 		hook.Credential, hook.Secret, hook.PreviousSecret = domain.Secret{}, domain.Secret{}, domain.Secret{}
+		hook.Headers = domain.Headers{}
 	}
 	settings, err := json.Marshal(shownSettings(hook.Settings))
 	if err != nil {
@@ -187,7 +188,7 @@ func writeWebhook(ctx context.Context, tx *sql.Tx, first bool, hook domain.Webho
 	args := []any{
 		int64(hook.AccountID), hook.Version, string(hook.State), string(settings), hook.Settings.URL, hook.Credential.Reveal(),
 		hook.Secret.Reveal(), hook.PreviousSecret.Reveal(), sql.NullTime{Time: hook.PreviousUntil, Valid: !hook.PreviousUntil.IsZero()},
-		hook.DisabledVersion,
+		hook.DisabledVersion, hook.Headers.Text(),
 	}
 	query := updateWebhook
 	switch {
@@ -225,17 +226,21 @@ func changeName(event domain.WebhookEvent) string {
 }
 
 // historyEntry is what an entry tells of the webhook before and after: never a
-// secret, and the URL without userinfo.
+// secret, the URL without userinfo, and headers without their values.
 type historyEntry struct {
 	settingsJSON
-	State domain.WebhookState `json:"state"`
+	Headers map[string]*string  `json:"headers,omitempty"`
+	State   domain.WebhookState `json:"state"`
 	// PreviousSecretUntil is when a replaced secret stops to sign.
 	PreviousSecretUntil *time.Time `json:"previous_secret_until,omitempty"`
 	Reason              string     `json:"reason,omitempty"`
 }
 
 func newHistoryEntry(hook domain.Webhook, event domain.WebhookEvent) (string, error) {
-	entry := historyEntry{settingsJSON: shownSettings(hook.Settings), State: hook.State}
+	entry := historyEntry{settingsJSON: shownSettings(hook.Settings), Headers: map[string]*string{}, State: hook.State}
+	for name := range hook.Headers.All() {
+		entry.Headers[name] = nil
+	}
 	switch e := event.(type) {
 	case domain.WebhookSecretRotated:
 		until := e.Until.UTC()
@@ -477,6 +482,8 @@ type settingsJSON struct {
 	Timeout        string   `json:"timeout"`
 	MaxConcurrency int      `json:"max_concurrency"`
 	OrderHold      string   `json:"order_hold"`
+	Deadline       string   `json:"deadline,omitempty"`
+	Retries        []string `json:"retries,omitzero"` // an empty list is not none
 }
 
 const forever = "forever"
@@ -486,7 +493,14 @@ func shownSettings(s domain.Settings) settingsJSON {
 	if s.OrderHold == domain.HoldForever {
 		hold = forever
 	}
-	return settingsJSON{s.URL, s.Name, s.Subscriptions, s.InboxID, s.Timeout.String(), s.MaxConcurrency, hold}
+	shown := settingsJSON{s.URL, s.Name, s.Subscriptions, s.InboxID, s.Timeout.String(), s.MaxConcurrency, hold, s.Deadline.String(), nil}
+	if s.Retries != nil {
+		shown.Retries = make([]string, len(s.Retries))
+	}
+	for i, wait := range s.Retries {
+		shown.Retries[i] = wait.String()
+	}
+	return shown
 }
 
 func (s settingsJSON) settings() (domain.Settings, error) {
@@ -500,17 +514,33 @@ func (s settingsJSON) settings() (domain.Settings, error) {
 			return domain.Settings{}, err
 		}
 	}
+	deadline := domain.DefaultDeadline // of what was written before there was one
+	if s.Deadline != "" {
+		if deadline, err = time.ParseDuration(s.Deadline); err != nil {
+			return domain.Settings{}, err
+		}
+	}
+	var retries []time.Duration
+	if s.Retries != nil {
+		retries = make([]time.Duration, len(s.Retries))
+	}
+	for i, text := range s.Retries {
+		if retries[i], err = time.ParseDuration(text); err != nil {
+			return domain.Settings{}, err
+		}
+	}
 	return domain.Settings{
 		URL: s.URL, Name: s.Name, Subscriptions: s.Subscriptions, InboxID: s.InboxID,
 		Timeout: timeout, MaxConcurrency: s.MaxConcurrency, OrderHold: hold,
+		Deadline: deadline, Retries: retries,
 	}, nil
 }
 
-const webhookColumns = `w.id, w.account_id, w.version, w.state, w.settings::text, w.credential, w.secret, w.previous_secret, w.previous_until, w.disabled_version`
+const webhookColumns = `w.id, w.account_id, w.version, w.state, w.settings::text, w.credential, w.secret, w.previous_secret, w.previous_until, w.disabled_version, w.headers`
 
 // nullableWebhookColumns are webhookColumns on the right of a LEFT JOIN.
 const nullableWebhookColumns = `coalesce(w.id, 0), coalesce(w.account_id, 0), coalesce(w.version, 0), coalesce(w.state, ''), coalesce(w.settings::text, ''),
-       coalesce(w.credential, ''), coalesce(w.secret, ''), coalesce(w.previous_secret, ''), w.previous_until, coalesce(w.disabled_version, 0)`
+       coalesce(w.credential, ''), coalesce(w.secret, ''), coalesce(w.previous_secret, ''), w.previous_until, coalesce(w.disabled_version, 0), coalesce(w.headers, '')`
 
 type scanner interface{ Scan(dest ...any) error }
 
@@ -527,9 +557,9 @@ func (p prefixed) Scan(dest ...any) error { return p.row.Scan(append(p.first, de
 // value.
 func scanWebhook(row scanner) (domain.Webhook, error) {
 	var hook domain.Webhook
-	var settings, credential, secret, previous string
+	var settings, credential, secret, previous, headers string
 	var until sql.NullTime
-	if err := row.Scan(&hook.ID, &hook.AccountID, &hook.Version, &hook.State, &settings, &credential, &secret, &previous, &until, &hook.DisabledVersion); err != nil {
+	if err := row.Scan(&hook.ID, &hook.AccountID, &hook.Version, &hook.State, &settings, &credential, &secret, &previous, &until, &hook.DisabledVersion, &headers); err != nil {
 		return domain.Webhook{}, err
 	}
 	if settings == "" {
@@ -544,6 +574,7 @@ func scanWebhook(row scanner) (domain.Webhook, error) {
 		return hook, &unreadableError{hook.ID, err}
 	}
 	hook.Credential, hook.Secret, hook.PreviousSecret = domain.CredentialFromText(credential), domain.CredentialFromText(secret), domain.CredentialFromText(previous)
+	hook.Headers = domain.HeadersFromText(headers)
 	if until.Valid {
 		hook.PreviousUntil = until.Time.UTC()
 	}

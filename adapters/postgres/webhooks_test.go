@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +22,7 @@ const (
 	secretText   = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 	rotatedText  = "whsec_BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBA="
 	userPassword = "hunter2hunter2"
+	headerValue  = "open-sesame"
 )
 
 func secret(t *testing.T, text string) domain.Secret {
@@ -71,6 +73,7 @@ func TestWebhooksLife(t *testing.T) {
 		Settings: domain.Settings{
 			URL: "https://example.com/hook?token=1", Subscriptions: hook.Settings.Subscriptions,
 			Timeout: domain.DefaultTimeout, MaxConcurrency: domain.DefaultMaxConcurrency, OrderHold: domain.DefaultOrderHold,
+			Deadline: domain.DefaultDeadline,
 		},
 		Credential: domain.CredentialFromText("user:" + userPassword), Secret: secret(t, secretText),
 	}
@@ -78,8 +81,9 @@ func TestWebhooksLife(t *testing.T) {
 
 	settings := hook.Settings
 	settings.Name, settings.InboxID, settings.OrderHold, settings.Timeout = "CRM", 3, domain.HoldForever, 1500*time.Millisecond
-	want.Settings, want.Version = settings, 2
-	equal(t, change(t, w, 7, hook.ID, domain.UpdateWebhook{Settings: settings}), want)
+	settings.Deadline, settings.Retries = time.Hour, []time.Duration{1500 * time.Millisecond, time.Minute}
+	want.Settings, want.Headers, want.Version = settings, domain.HeadersFromText("X-Api-Key: "+headerValue+"\n"), 2
+	equal(t, change(t, w, 7, hook.ID, domain.UpdateWebhook{Settings: settings, Headers: []domain.Header{domain.NewHeader("X-Api-Key", headerValue)}}), want)
 
 	until := time.Now().Add(time.Hour).UTC().Truncate(time.Microsecond)
 	want.Secret, want.PreviousSecret, want.PreviousUntil, want.Version = secret(t, rotatedText), want.Secret, until, 3
@@ -105,7 +109,7 @@ func TestWebhooksLife(t *testing.T) {
 
 	// Deleted: the secrets are erased, the row stays.
 	want.State, want.Version = domain.WebhookDeleted, 7
-	want.Secret, want.PreviousSecret, want.Credential = domain.Secret{}, domain.Secret{}, domain.Secret{}
+	want.Secret, want.PreviousSecret, want.Credential, want.Headers = domain.Secret{}, domain.Secret{}, domain.Secret{}, domain.Headers{}
 	equal(t, change(t, w, 7, hook.ID, domain.DeleteWebhook{}), want)
 	loaded, err := w.Load(t.Context(), []domain.WebhookID{hook.ID, 999})
 	if err != nil || len(loaded) != 1 {
@@ -127,7 +131,7 @@ func TestWebhooksLife(t *testing.T) {
 		t.Errorf("history is %q, want %q", got, want)
 	}
 	for _, entry := range texts(t, db.SQL, `SELECT coalesce(before::text, '') || after::text FROM relay.webhook_log ORDER BY version`) {
-		for _, hidden := range []string{secretText, rotatedText, userPassword, strings.TrimPrefix(secretText, "whsec_")} {
+		for _, hidden := range []string{secretText, rotatedText, userPassword, headerValue, strings.TrimPrefix(secretText, "whsec_")} {
 			if strings.Contains(entry, hidden) {
 				t.Errorf("the history shows %q: %s", hidden, entry)
 			}
@@ -141,6 +145,9 @@ func TestWebhooksLife(t *testing.T) {
 		t.Errorf("reasons are %q", reasons)
 	}
 	// The view reads all of it.
+	if got := texts(t, db.SQL, `SELECT (before -> 'headers')::text || ' ' || (after -> 'headers')::text FROM audit.webhook_changes WHERE webhook_version = 3`); len(got) != 1 || got[0] != `{"X-Api-Key": null} {"X-Api-Key": null}` {
+		t.Errorf("of the headers the history has %q", got)
+	}
 	if n := len(texts(t, db.SQL, `SELECT before::text || after::text FROM audit.webhook_changes WHERE before IS NOT NULL`)); n != 6 {
 		t.Errorf("audit.webhook_changes has %d changes with a before", n)
 	}
@@ -149,7 +156,8 @@ func TestWebhooksLife(t *testing.T) {
 func equal(t *testing.T, got, want domain.Webhook) {
 	t.Helper()
 	if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) ||
-		got.Secret != want.Secret || got.PreviousSecret != want.PreviousSecret || got.Credential != want.Credential {
+		got.Secret != want.Secret || got.PreviousSecret != want.PreviousSecret || got.Credential != want.Credential || got.Headers != want.Headers ||
+		!reflect.DeepEqual(got.Settings.Retries, want.Settings.Retries) {
 		t.Errorf("webhook is\n%+v, want\n%+v", got, want)
 	}
 }
@@ -447,6 +455,45 @@ SELECT $1::bigint + n, 0, 0, 1, $1::bigint + n, 1, $2::timestamptz + ($1::bigint
 	missed(postgres.Missed{Count: 2, Since: since, Until: since.Add(time.Second + time.Microsecond)})
 }
 
+// TestSettingsOfBefore: a webhook that was written when there was no deadline has
+// the default, and a schedule of none is not the relay's.
+func TestSettingsOfBefore(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	w := postgres.NewWebhooks(db.SQL)
+	read := func(id domain.WebhookID) domain.Settings {
+		t.Helper()
+		hook, err := w.Get(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return hook.Settings
+	}
+	none := register(t, "https://example.com/none")
+	none.Settings.Retries = []time.Duration{}
+	hook := change(t, w, 1, 0, none)
+	if got := read(hook.ID).Retries; got == nil || len(got) != 0 {
+		t.Errorf("no retries come back as %#v", got)
+	}
+	if _, err := db.SQL.ExecContext(t.Context(), `UPDATE relay.webhooks SET settings = (settings::jsonb - 'deadline' - 'retries')::json`); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(hook.ID); got.Deadline != domain.DefaultDeadline || got.Retries != nil {
+		t.Errorf("what was written before has %+v", got)
+	}
+	for _, broken := range []string{`{"deadline": "soon"}`, `{"retries": ["later"]}`} {
+		if _, err := db.SQL.ExecContext(t.Context(), `UPDATE relay.webhooks SET settings = (settings::jsonb || $1::jsonb)::json`, broken); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Get(t.Context(), hook.ID); err == nil || !strings.Contains(err.Error(), "cannot be read") {
+			t.Errorf("%s: %v", broken, err)
+		}
+		if _, err := db.SQL.ExecContext(t.Context(), `UPDATE relay.webhooks SET settings = (settings::jsonb - 'deadline' - 'retries')::json`); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestWebhookSettingsAreReadable(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -457,7 +504,7 @@ func TestWebhookSettingsAreReadable(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &shown); err != nil {
 		t.Fatal(err)
 	}
-	if shown["timeout"] != "5s" || shown["order_hold"] != "30s" || shown["state"] != "enabled" {
+	if shown["deadline"] != "168h0m0s" || shown["timeout"] != "5s" || shown["order_hold"] != "30s" || shown["state"] != "enabled" {
 		t.Errorf("the change shows %s", text)
 	}
 	// PostgreSQL reads the durations as well.

@@ -23,6 +23,7 @@ type value[T any] struct {
 	parse   func(string) (T, error)
 	dest    *T
 	list    func(T) // a flag that may be given several times
+	whole   bool    // its text is one value, commas and all
 	problem error
 }
 
@@ -45,14 +46,22 @@ func flagsOf[T any](flags *pflag.FlagSet, dest *[]T, name, kind, usage string, p
 	flags.Var(v, name, usage)
 }
 
+// linesOf adds a flag that may be given several times. Commas are part of its
+// value.
+func linesOf[T any](flags *pflag.FlagSet, dest *[]T, name, kind, usage string, parse func(string) (T, error)) {
+	v := &value[T]{name: name, kind: kind, parse: parse, list: func(t T) { *dest = append(*dest, t) }, whole: true}
+	flags.Var(v, name, usage)
+}
+
 // Set implements pflag.Value. It never fails: wrong says what is wrong.
 func (v *value[T]) Set(text string) error {
 	v.text = text
 	parts := []string{text}
-	if v.list != nil {
-		parts = strings.Split(text, ",")
-	} else {
+	switch {
+	case v.list == nil:
 		v.problem = nil
+	case !v.whole:
+		parts = strings.Split(text, ",")
 	}
 	for _, part := range parts {
 		parsed, err := v.parse(strings.TrimSpace(part))

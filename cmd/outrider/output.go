@@ -42,6 +42,8 @@ type column[T any] struct {
 	// flexible one may be cut to fit the terminal.
 	shown    string
 	flexible bool
+	// alone leaves it out of a list's table, which has no room for it.
+	alone bool
 	// tint colours a cell.
 	tint func(text string) tint
 }
@@ -178,7 +180,7 @@ func writeTable[T any](a *app, columns []column[T], records []T) error {
 	var widths []int
 	cells := make([][]string, len(records))
 	for i := range columns {
-		if columns[i].shown == "" {
+		if columns[i].shown == "" || columns[i].alone {
 			continue
 		}
 		widest := 0

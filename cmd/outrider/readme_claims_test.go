@@ -269,11 +269,12 @@ func TestReadmeNumbers(t *testing.T) {
 	texts := []string{
 		"a chat system that commits " + grouped(demoEvents) + " events,",
 		"| timeout of an attempt, response included | " + inWords(domain.DefaultTimeout) + " ",
-		fmt.Sprintf("| retries after | %s, each ±%.0f %%;", strings.Join(delays, ", "), 100*domain.DefaultRetryPolicy.Spread),
+		fmt.Sprintf("| retries after (`--retries`) | %s, each ±%.0f %%;", strings.Join(delays, ", "), 100*domain.DefaultRetryPolicy.Spread),
 		"schedule's wait, up to " + inWords(domain.DefaultRetryPolicy.RetryAfterCap),
 		fmt.Sprintf("| attempts at once (`--max-concurrency`) | %d,", domain.DefaultMaxConcurrency),
 		"(`--order-hold`) | " + inWords(domain.DefaultOrderHold) + ",",
 		"its deadline of " + inWords(domain.Deadline("message_created")) + " passes (" + inWords(domain.Deadline("conversation_typing_on")) + " for typing events)",
+		"(`--deadline`) | " + inWords(domain.DefaultDeadline) + ", counted from the routing; " + inWords(domain.Deadline("conversation_typing_on")) + " at most for typing events, " + inWords(domain.Deadline(domain.EventWebhookTest)) + " for tests",
 		fmt.Sprintf("A relay uses %d at most: a pool of %d,", relayConnections+1, relayConnections),
 		fmt.Sprintf("an ordering key over %d bytes", domain.MaxOrderingKey),
 	}

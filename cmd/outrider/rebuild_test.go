@@ -115,19 +115,20 @@ func TestARebuildMendsWebhooks(t *testing.T) {
 	c.ok("webhook", "enable", "1")
 	c.ok("webhook", "pause", "2")
 	c.ok("webhook", "rotate-secret", "3")
+	c.ok("webhook", "update", "2", "--header", "X-Key: kept", "--deadline", "1h", "--retries", "none")
 	c.ok("rebuild", "--check")
-	rows := `SELECT (id, account_id, version, state, settings::text, url, credential, secret, previous_secret, previous_until, disabled_version)::text FROM relay.webhooks ORDER BY id`
+	rows := `SELECT (id, account_id, version, state, settings::text, url, credential, secret, previous_secret, previous_until, disabled_version, headers)::text FROM relay.webhooks ORDER BY id`
 	before := texts(t, db.SQL, rows)
 	run(t, db.SQL, `UPDATE relay.webhooks SET state = 'deleted', disabled_version = 0 WHERE id = 1`)
 	run(t, db.SQL, `UPDATE relay.webhooks SET version = 99, url = 'https://elsewhere.example' WHERE id = 2`)
 	run(t, db.SQL, `UPDATE relay.webhooks SET settings = '{"url": 1}', previous_until = NULL WHERE id = 3`)
 	run(t, db.SQL, `UPDATE relay.accounts SET version = 1`)
-	c.differs([]string{"webhooks: webhook 1: is version", "webhooks: webhook 3", "accounts: account 1: version is 1, by the history 8", "4 rows are not"}, "rebuild", "--check")
+	c.differs([]string{"webhooks: webhook 1: is version", "webhooks: webhook 3", "accounts: account 1: version is 1, by the history 9", "4 rows are not"}, "rebuild", "--check")
 	c.ok("rebuild")
 	if after := texts(t, db.SQL, rows); strings.Join(before, "\n") != strings.Join(after, "\n") {
 		t.Errorf("before\n%s\nbehind the rebuild\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
 	}
-	if got := texts(t, db.SQL, `SELECT version::text FROM relay.accounts`); strings.Join(got, " ") != "8" {
+	if got := texts(t, db.SQL, `SELECT version::text FROM relay.accounts`); strings.Join(got, " ") != "9" {
 		t.Errorf("the account's version is %v", got)
 	}
 	run(t, db.SQL, `DELETE FROM relay.webhooks WHERE id = 4`)

@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,6 +41,8 @@ type shownWebhook struct {
 	domain.Webhook
 	// secret and previous are empty unless they are to be shown.
 	secret, previous string
+	// reveal shows the values of headers too.
+	reveal bool
 }
 
 var webhookColumns = []column[shownWebhook]{
@@ -54,6 +57,9 @@ var webhookColumns = []column[shownWebhook]{
 	{name: "timeout", value: func(w *shownWebhook) any { return w.Settings.Timeout.String() }, shown: "timeout"},
 	{name: "max_concurrency", value: func(w *shownWebhook) any { return w.Settings.MaxConcurrency }, shown: "concurrency"},
 	{name: "order_hold", value: func(w *shownWebhook) any { return holdText(w.Settings.OrderHold) }, shown: "order hold"},
+	{name: "deadline", value: func(w *shownWebhook) any { return w.Settings.Deadline.String() }, shown: "deadline", alone: true},
+	{name: "retries", value: func(w *shownWebhook) any { return shownRetries(retriesText(w.Settings.Retries)) }, shown: "retries", alone: true},
+	{name: "headers", value: func(w *shownWebhook) any { return showHeaders(w.Headers, w.reveal) }, shown: "headers", alone: true},
 	{name: "has_credential", value: func(w *shownWebhook) any { return !w.Credential.IsZero() }},
 	{name: "previous_secret_until", value: func(w *shownWebhook) any { return orNever(w.PreviousUntil) }},
 }
@@ -110,6 +116,9 @@ func settingsFlags(flags *pflag.FlagSet, s *domain.Settings, defaults bool) {
 	flagOf(flags, &s.MaxConcurrency, "max-concurrency", "N", def(fmt.Sprint(domain.DefaultMaxConcurrency)), "most attempts at once, 1 to 256", parseID[int])
 	flagOf(flags, &s.OrderHold, "order-hold", "DURATION", def(domain.DefaultOrderHold.String()),
 		"how long a delivery waits for a failed earlier one of its conversation: up to 24h, 0 for no order, or forever", parseHold)
+	flagOf(flags, &s.Deadline, "deadline", "DURATION", def("7d"), "how long after its routing a delivery may still start an attempt, 1s to 7d; typing events never longer than 10s", parseDuration)
+	flagOf(flags, &s.Retries, "retries", "WAIT,...", "",
+		"the waits after the first, second, ... failed attempt: up to 20, each 1s to 7d; none for one attempt only, or default: eleven over three days", parseRetries)
 	allowCIDRs.addTo(flags)
 }
 
@@ -117,6 +126,7 @@ func settingsFlags(flags *pflag.FlagSet, s *domain.Settings, defaults bool) {
 var flagNames = map[string]string{
 	"url": "url", "name": "name", "subscriptions": "event", "timeout": "timeout",
 	"max_concurrency": "max-concurrency", "order_hold": "order-hold", "inbox_id": "inbox",
+	"deadline": "deadline", "retries": "retries", "headers": "header",
 }
 
 // refused notes what the domain says against settings, by flag. Other errors
@@ -169,6 +179,7 @@ func (a *app) webhookAdd() *cobra.Command {
 	var (
 		settings domain.Settings
 		account  domain.AccountID
+		headers  []domain.Header
 		secret   domain.Secret
 		format   string
 	)
@@ -180,13 +191,14 @@ func (a *app) webhookAdd() *cobra.Command {
 	}
 	flagOf(cmd.Flags(), &account, "account", "N", "", "the account; operator for the one whose events tell what goes wrong", parseAccount)
 	settingsFlags(cmd.Flags(), &settings, true)
+	headerFlag(cmd.Flags(), &headers, "a header to send with each POST, whose value is a secret; again for more")
 	secretFlag(cmd.Flags(), &secret)
 	thingFormat(cmd.Flags(), &format)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		conf, c := a.check(cmd)
 		c.none(args)
 		c.need("account", "url")
-		register := domain.RegisterWebhook{Settings: settings, Secret: orNew(secret), Addresses: domain.AddressPolicy{Allow: conf.allow}}
+		register := domain.RegisterWebhook{Settings: settings, Headers: headers, Secret: orNew(secret), Addresses: domain.AddressPolicy{Allow: conf.allow}}
 		if c.given("url") {
 			// The same decision as below, without a database: so that all
 			// problems are named together.
@@ -301,7 +313,7 @@ func (a *app) webhookShow() *cobra.Command {
 			shown, columns := shownWebhook{Webhook: hook}, webhookColumns
 			if reveal {
 				columns = withSecret
-				shown.secret, shown.previous = hook.Secret.Reveal(), hook.PreviousSecret.Reveal()
+				shown.secret, shown.previous, shown.reveal = hook.Secret.Reveal(), hook.PreviousSecret.Reveal(), true
 			}
 			return a.writeWebhook(format, columns, &shown)
 		})
@@ -319,16 +331,21 @@ func (a *app) writeWebhook(format string, columns []column[shownWebhook], shown 
 
 func (a *app) webhookUpdate() *cobra.Command {
 	var given domain.Settings
+	var set, removed []domain.Header
 	var format string
 	var anyInbox bool
 	cmd := &cobra.Command{
 		Use:   "update ID",
 		Short: "Change a webhook's settings",
 		Long: `Change a webhook's settings: only what is given. Deliveries that wait go to the new
-URL. --event replaces all subscriptions.`,
+URL. --event replaces all subscriptions; --header replaces the header of that name,
+and leaves the others. One called Authorization takes the place of the URL's user and
+password, and the other way round.`,
 		Args: cobra.ArbitraryArgs,
 	}
 	settingsFlags(cmd.Flags(), &given, false)
+	headerFlag(cmd.Flags(), &set, "a header to send with each POST, new or with a new value, which is a secret; again for more")
+	removeHeaderFlag(cmd.Flags(), &removed)
 	cmd.Flags().BoolVar(&anyInbox, "any-inbox", false, "events of any inbox again")
 	thingFormat(cmd.Flags(), &format)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -337,7 +354,7 @@ URL. --event replaces all subscriptions.`,
 		if anyInbox && c.given("inbox") {
 			c.add("--inbox and --any-inbox are both given")
 		}
-		some := anyInbox
+		some := anyInbox || c.given("remove-header")
 		for _, flag := range flagNames {
 			some = some || c.given(flag)
 		}
@@ -345,9 +362,10 @@ URL. --event replaces all subscriptions.`,
 			c.add("nothing to change is given")
 		}
 		addresses := domain.AddressPolicy{Allow: conf.allow}
+		headers := slices.Concat(set, removed)
 		// What can be judged without knowing the webhook.
 		trial := merge(domain.Settings{URL: "https://example.com/"}, given, c, anyInbox)
-		if _, err := domain.DecideWebhook(domain.Webhook{}, domain.RegisterWebhook{Settings: trial, Addresses: addresses}); err != nil {
+		if _, err := domain.DecideWebhook(domain.Webhook{}, domain.RegisterWebhook{Settings: trial, Headers: headers, Addresses: addresses}); err != nil {
 			if err := c.refused(err); err != nil {
 				return err
 			}
@@ -361,7 +379,7 @@ URL. --event replaces all subscriptions.`,
 				return err
 			}
 			hook, changed, err := change(cmd.Context(), db, hooks, hook.AccountID, id,
-				domain.UpdateWebhook{Settings: merge(hook.Settings, given, c, anyInbox), Addresses: addresses})
+				domain.UpdateWebhook{Settings: merge(hook.Settings, given, c, anyInbox), Headers: headers, Addresses: addresses})
 			if err != nil {
 				if err := c.refused(gone(id, err)); err != nil {
 					return err
@@ -400,6 +418,12 @@ func merge(s, given domain.Settings, c *check, anyInbox bool) domain.Settings {
 	}
 	if c.given("order-hold") {
 		s.OrderHold = given.OrderHold
+	}
+	if c.given("deadline") {
+		s.Deadline = given.Deadline
+	}
+	if c.given("retries") {
+		s.Retries = given.Retries
 	}
 	return s
 }

@@ -36,18 +36,22 @@ type exported struct {
 	Timeout             string              `json:"timeout"`
 	MaxConcurrency      int                 `json:"max_concurrency"`
 	OrderHold           string              `json:"order_hold"`
+	Deadline            string              `json:"deadline"`
+	Retries             []string            `json:"retries"`
+	Headers             shownHeaders        `json:"headers"`
 	Secret              string              `json:"secret,omitempty"`
 	PreviousSecret      string              `json:"previous_secret,omitempty"`
 	PreviousSecretUntil *time.Time          `json:"previous_secret_until,omitempty"`
 }
 
 // export gives a webhook's form. Without its secrets, userinfo among them, it
-// says that there is one.
+// says that there is one; of headers it gives the names.
 func export(hook *domain.Webhook, secrets bool, now time.Time) exported {
 	s := &hook.Settings
 	e := exported{
 		AccountID: hook.AccountID, URL: s.URL, Name: s.Name, Subscriptions: s.Subscriptions, State: hook.State,
 		Timeout: s.Timeout.String(), MaxConcurrency: s.MaxConcurrency, OrderHold: holdText(s.OrderHold),
+		Deadline: s.Deadline.String(), Retries: retriesText(s.Retries), Headers: showHeaders(hook.Headers, secrets),
 	}
 	if s.InboxID != 0 {
 		e.InboxID = &s.InboxID
@@ -80,9 +84,9 @@ func (a *app) webhookExport() *cobra.Command {
 		Use:   "export",
 		Short: "Write webhooks as JSON Lines, for import",
 		Long: `Write webhooks as JSON Lines, one object for each, as "outrider webhook import" reads
-them. Secrets, and user and password of a URL, are left out unless --with-secrets
-asks for them: an import keeps what it already has of them, and draws a new secret
-for a webhook that is new to it.`,
+them. Secrets, the values of headers, and user and password of a URL are left out
+unless --with-secrets asks for them: an import keeps what it already has of them, and
+draws a new secret for a webhook that is new to it.`,
 		Example: "  outrider webhook export --with-secrets --output webhooks.jsonl",
 		Args:    cobra.ArbitraryArgs,
 	}
@@ -187,6 +191,11 @@ var importFields = map[string]func(*description, json.RawMessage) error{
 	"max_concurrency": func(d *description, raw json.RawMessage) error {
 		return optional(raw, &d.MaxConcurrency, "a number")
 	},
+	"deadline": func(d *description, raw json.RawMessage) error {
+		return durationMember(raw, &d.Deadline, parseDuration)
+	},
+	"retries":         func(d *description, raw json.RawMessage) error { return retriesMember(raw, &d.Retries) },
+	"headers":         func(d *description, raw json.RawMessage) error { return headersMember(raw, &d.Headers) },
 	"secret":          func(d *description, raw json.RawMessage) error { return secretMember(raw, &d.Secret) },
 	"previous_secret": func(d *description, raw json.RawMessage) error { return secretMember(raw, &d.PreviousSecret) },
 	"previous_secret_until": func(d *description, raw json.RawMessage) error {
@@ -289,7 +298,7 @@ func describe(at string, object []byte) description {
 		switch {
 		case !known:
 			d.problem("%s: there is no such member; there are: %s", printable(name), strings.Join(slices.Sorted(maps.Keys(importFields)), ", "))
-		case string(members[name]) == "null" && name != "inbox_id":
+		case string(members[name]) == "null" && name != "inbox_id" && name != "retries":
 		default:
 			if err := read(&d, members[name]); err != nil {
 				d.problem("%s: %v", name, err)
@@ -316,7 +325,7 @@ func judge(descriptions []description) {
 	first := map[string]string{}
 	for i := range descriptions {
 		d := &descriptions[i]
-		_, err := domain.DecideWebhook(domain.Webhook{AccountID: d.AccountID}, withoutCredential(d.ImportWebhook))
+		_, err := domain.DecideWebhook(domain.Webhook{AccountID: d.AccountID}, withoutWithheld(d.ImportWebhook))
 		if invalid, ok := errors.AsType[*domain.InvalidSettingsError](err); ok {
 			for _, problem := range invalid.Problems {
 				if name, _, _ := strings.Cut(problem, ": "); !d.has(name + ": ") {
@@ -337,10 +346,11 @@ func judge(descriptions []description) {
 	}
 }
 
-// withoutCredential leaves the question open that only the database answers:
-// whether a credential that was left out is there already.
-func withoutCredential(c domain.ImportWebhook) domain.ImportWebhook {
+// withoutWithheld leaves the question open that only the database answers:
+// whether what was left out, a credential or the value of a header, is there.
+func withoutWithheld(c domain.ImportWebhook) domain.ImportWebhook {
 	c.CredentialWithheld = false
+	c.Headers = slices.DeleteFunc(slices.Clone(c.Headers), func(h domain.Header) bool { return h.Value.IsZero() })
 	return c
 }
 

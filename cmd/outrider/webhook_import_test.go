@@ -27,15 +27,15 @@ func TestWebhooksMoveFromOneDatabaseToAnother(t *testing.T) {
 	from, to := newCLI(t, pgtest.New(t).DSN), newCLI(t, pgtest.New(t).DSN)
 	const password = "p:a/ss@word"
 	from.ok("webhook", "add", "--account", "1", "--url", "https://user:p%3Aa%2Fss%40word@example.com/hook?a=1&b=2", "--name", "CRM <1>", "--secret", "opaque-chatwoot-secret",
-		"--event", "message_created", "--inbox", "12", "--timeout", "2s", "--max-concurrency", "4", "--order-hold", "forever")
+		"--event", "message_created", "--inbox", "12", "--timeout", "2s", "--max-concurrency", "4", "--order-hold", "forever", "--deadline", "2h", "--retries", "1s,1m", "--header", "X-Api-Key: open, sesame", "--header", "x-team: crm")
 	from.ok("webhook", "rotate-secret", "1", "--secret", "a-newer-secret", "--overlap", "1h")
 	from.ok("webhook", "pause", "1")
-	from.ok("webhook", "add", "--account", "2", "--url", "https://example.com/hook")
+	from.ok("webhook", "add", "--account", "2", "--url", "https://example.com/hook", "--retries", "none")
 	from.ok("webhook", "add", "--account", "2", "--url", "https://example.com/gone")
 	from.ok("webhook", "remove", "3", "--yes")
 
 	shown := from.ok("webhook", "export")
-	if strings.Contains(shown, "secret\":") || strings.Contains(shown, "user") || !strings.Contains(shown, `"has_credential":true`) || strings.Count(shown, "\n") != 2 {
+	if strings.Contains(shown, "secret\":") || strings.Contains(shown, "user") || strings.Contains(shown, "sesame") || !strings.Contains(shown, `"headers":{"X-Api-Key":null,"x-team":null}`) || !strings.Contains(shown, `"has_credential":true`) || strings.Count(shown, "\n") != 2 {
 		t.Errorf("without secrets the export is %s", shown)
 	}
 	all := from.ok("webhook", "export", "--with-secrets")
@@ -87,11 +87,24 @@ func TestWebhooksMoveFromOneDatabaseToAnother(t *testing.T) {
 	if r := changed["1 https://example.com/hook?a=1&b=2"]; r["result"] != "updated" || fmt.Sprint(r["changed"]) != "[secret]" {
 		t.Errorf("another secret gives %v", r)
 	}
+	id := fmt.Sprint(changed["1 https://example.com/hook?a=1&b=2"]["id"]) // not 1: the dry run took some
+	if shown := to.object("webhook", "show", id, "--reveal-secret"); fmt.Sprint(shown["headers"]) != "map[X-Api-Key:open, sesame x-team:crm]" {
+		t.Errorf("the headers came as %v", shown["headers"])
+	}
 	if r := changed["2 https://example.com/hook"]; r["result"] != "updated" || fmt.Sprint(r["changed"]) != "[timeout]" {
 		t.Errorf("another timeout gives %v", r)
 	}
 	if got := to.ok("webhook", "export", "--with-secrets"); got != to.in {
 		t.Errorf("exported after the update:\n%s\nwant\n%s", got, to.in)
+	}
+
+	// What is said of headers is said of all of them.
+	to.in = strings.NewReplacer(`"X-Api-Key":"open, sesame","x-team":"crm"`, `"X-Api-Key":null,"X-New":"new"`, `"retries":["1s","1m0s"]`, `"retries":null`, `"deadline":"2h0m0s"`, `"deadline":"3h0m0s"`).Replace(to.in)
+	if r := to.imported("-")["1 https://example.com/hook?a=1&b=2"]; r["result"] != "updated" || fmt.Sprint(r["changed"]) != "[deadline retries headers]" {
+		t.Errorf("other headers, deadline and retries give %v", r)
+	}
+	if shown := to.object("webhook", "show", id, "--reveal-secret"); fmt.Sprintf("%v %v %v", shown["headers"], shown["retries"], shown["deadline"]) != "map[X-Api-Key:open, sesame X-New:new] <nil> 3h0m0s" {
+		t.Errorf("the webhook is %v", shown)
 	}
 }
 
@@ -133,11 +146,13 @@ func TestImportNamesAllThatIsWrong(t *testing.T) {
 		`not json`,
 		`[{"account_id": 1}]`,
 		`{"account_id": 1, "url": "https://user:hunter2@example.com/a"}`,
-		`{"url": "http://10.0.0.1/", "max_concurrency": "many", "state": "deleted", "inbox_id": 0, "order_hold": 3, "has_credential": "yes"}`,
+		`{"url": "http://10.0.0.1/", "max_concurrency": "many", "state": "deleted", "inbox_id": 0, "order_hold": 3, "has_credential": "yes", "deadline": 3, "retries": ["soon"], "headers": ["X-Key: hunter2"]}`,
 		`{"account_id": 1, "url": "https://example.com/b", "secret": "{\"p\":\"n7J0/ol+a7DRMeaE\",\"h\":{\"iv\":\"DXZMDWUKfp3bg/Yu\",\"at\":\"X1/YjMHbHD4talgF9dt61A==\"}}"}`,
 		`{"account_id": 1, "url": "https://example.com/c", "secret": {"p":"n7J0/ol+a7DRMeaE","h":{"iv":"DXZMDWUKfp3bg/Yu"}}}`,
 		`{"account_id": 1, "url": "https://example.com/d", "previous_secret": "hunter2hunter2"}`,
 		`{"account_id": 1, "url": "https://example.com/e", "has_credential": true}`,
+		`{"account_id": 1, "url": "https://example.com/f", "headers": {"Host": "hunter2"}}`,
+		`{"account_id": 1, "url": "https://example.com/g", "headers": {"X-Key": ""}, "retries": "none"}`,
 	}, "\n")
 	c.fails(exitFailed, []string{
 		"line 2: account_id: is not a number of 1 or more", "line 2: url: must begin with http", `line 2: subscriptions: "Message Created" is not an event name`,
@@ -145,6 +160,8 @@ func TestImportNamesAllThatIsWrong(t *testing.T) {
 		"line 3: is not one JSON object", "line 4: is a list", "line 5: url: is the same as in line 1",
 		"line 6: account_id: is missing", "line 6: url: the address 10.0.0.1 is refused", "line 6: max_concurrency: is not a number", "line 6: state: ",
 		"line 6: inbox_id: is not null", `line 6: order_hold: is not text like "30s"`, "line 6: has_credential: is not true or false",
+		`line 6: deadline: is not text like "30s"`, `line 6: retries: "soon" is not a duration`, "line 6: headers: is not an object of names and values",
+		"line 11: headers: Host is sent by Outrider", "line 12: headers: one of them is empty", "line 12: retries: is not null",
 		"line 7: secret: the secret is encrypted", "rails runner", "line 8: secret: the secret is encrypted", "line 9: previous_secret: wants secret",
 		"nothing was imported; 2 webhooks can be: --skip-refused",
 	}, "webhook", "import", "-")
@@ -152,6 +169,8 @@ func TestImportNamesAllThatIsWrong(t *testing.T) {
 		t.Errorf("a problem quotes a secret: %s", r.err)
 	}
 	// What only the database knows is told with nothing written, too.
+	c.in = good + "\n" + `{"account_id": 1, "url": "https://example.com/e", "has_credential": true, "headers": {"X-Key": null}}`
+	c.fails(exitFailed, []string{"line 2: headers: the value of X-Key was left out"}, "webhook", "import", "-")
 	c.in = good + "\n" + `{"account_id": 1, "url": "https://example.com/e", "has_credential": true}`
 	c.fails(exitFailed, []string{"line 2: url: its user and password were left out when it was exported"}, "webhook", "import", "-")
 	if out := c.ok("webhook", "list"); out != "Nothing found.\n" {

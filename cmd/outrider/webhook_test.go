@@ -11,7 +11,7 @@ import (
 	"github.com/outrider-relay/outrider/domain"
 )
 
-const shownMembers = "account_id has_credential id inbox_id max_concurrency name order_hold previous_secret_until state subscriptions timeout url version"
+const shownMembers = "account_id deadline has_credential headers id inbox_id max_concurrency name order_hold previous_secret_until retries state subscriptions timeout url version"
 
 func TestWebhookLife(t *testing.T) {
 	t.Parallel()
@@ -19,14 +19,14 @@ func TestWebhookLife(t *testing.T) {
 	c := newCLI(t, db.DSN)
 
 	added := c.object("webhook", "add", "--account", "1", "--url", "https://user:hunter2@example.com/hook?a=1&b=2", "--event", "message_created,contact_created",
-		"--event", "message_updated", "--name", "CRM", "--inbox", "3", "--timeout", "2s", "--max-concurrency", "4", "--order-hold", "forever")
+		"--event", "message_updated", "--name", "CRM", "--inbox", "3", "--timeout", "2s", "--max-concurrency", "4", "--order-hold", "forever", "--deadline", "1d", "--retries", "1s, 5m,2d")
 	secret, _ := added["secret"].(string)
-	if !strings.HasPrefix(secret, "whsec_") || members(added) != "account_id has_credential id inbox_id max_concurrency name order_hold previous_secret previous_secret_until secret state subscriptions timeout url version" {
+	if !strings.HasPrefix(secret, "whsec_") || members(added) != "account_id deadline has_credential headers id inbox_id max_concurrency name order_hold previous_secret previous_secret_until retries secret state subscriptions timeout url version" {
 		t.Errorf("added is %v", added)
 	}
 	for name, want := range map[string]any{
 		"id": 1.0, "account_id": 1.0, "version": 1.0, "state": "enabled", "name": "CRM", "url": "https://example.com/hook?a=1&b=2", "inbox_id": 3.0,
-		"timeout": "2s", "max_concurrency": 4.0, "order_hold": "forever", "has_credential": true, "previous_secret_until": nil,
+		"timeout": "2s", "max_concurrency": 4.0, "order_hold": "forever", "has_credential": true, "previous_secret_until": nil, "deadline": "24h0m0s",
 	} {
 		if added[name] != want {
 			t.Errorf("%s is %v, want %v", name, added[name], want)
@@ -35,18 +35,30 @@ func TestWebhookLife(t *testing.T) {
 	if got := fmt.Sprint(added["subscriptions"]); got != "[contact_created message_created message_updated]" {
 		t.Errorf("subscriptions are %s", got)
 	}
+	if got := fmt.Sprint(added["retries"]); got != "[1s 5m0s 48h0m0s]" {
+		t.Errorf("retries are %s", got)
+	}
 	// Chatwoot's form of a secret, a second account, defaults.
 	other := c.object("webhook", "add", "--account", "2", "--url", "https://example.com/hook", "--secret", "opaque-chatwoot-secret")
-	if other["secret"] != "opaque-chatwoot-secret" || other["timeout"] != "5s" || other["order_hold"] != "30s" || other["max_concurrency"] != 16.0 {
+	if other["secret"] != "opaque-chatwoot-secret" || other["timeout"] != "5s" || other["order_hold"] != "30s" || other["max_concurrency"] != 16.0 || other["deadline"] != "168h0m0s" || other["retries"] != nil || fmt.Sprint(other["headers"]) != "map[]" {
 		t.Errorf("the other is %v", other)
 	}
 	if list, _ := other["subscriptions"].([]any); len(list) != len(domain.DefaultSubscriptions) {
 		t.Errorf("default subscriptions are %v", list)
 	}
 
+	for given, want := range map[string]string{"none": "[]", "90s": "[1m30s]", "default": "<nil>", "1s,5m,2d": "[1s 5m0s 48h0m0s]"} {
+		if got := c.object("webhook", "update", "2", "--retries", given); fmt.Sprint(got["retries"]) != want {
+			t.Errorf("--retries %s gives %v, want %s", given, got["retries"], want)
+		}
+	}
+	if shown := c.ok("webhook", "show", "1"); !strings.Contains(shown, "1s, 5m0s, 48h0m0s") || !strings.Contains(shown, "24h0m0s") {
+		t.Errorf("the webhook is shown as %s", shown)
+	}
+
 	// Only what is given changes.
 	updated := c.object("webhook", "update", "1", "--order-hold", "0", "--any-inbox")
-	if updated["order_hold"] != "0s" || updated["inbox_id"] != nil || updated["timeout"] != "2s" || updated["name"] != "CRM" || fmt.Sprint(updated["has_credential"]) != "true" || updated["version"] != 2.0 {
+	if updated["order_hold"] != "0s" || updated["inbox_id"] != nil || updated["timeout"] != "2s" || updated["name"] != "CRM" || updated["deadline"] != "24h0m0s" || fmt.Sprint(updated["retries"]) != "[1s 5m0s 48h0m0s]" || fmt.Sprint(updated["has_credential"]) != "true" || updated["version"] != 2.0 {
 		t.Errorf("updated is %v", updated)
 	}
 	if out := c.ok("webhook", "update", "1", "--name", "CRM"); !strings.Contains(out, "Nothing changes") {
@@ -262,10 +274,11 @@ func TestWebhookUsage(t *testing.T) {
 	c.fails(exitUsage, []string{
 		`--account: "x" is not a number`, "--timeout: 1m0s is not within 1s to 30s", "--max-concurrency: 999 is not within 1 to 256",
 		`--order-hold: "soon" is neither`, `--event: "Message Created" is not an event name`, "--url: must begin with http", "--secret: the secret has 5 characters",
-		`--format: "xml" is none of table, json`, "database_url is missing", `OUTRIDER_ALLOW_CIDRS: "nonsense" is not a network`, `unexpected argument "extra"`,
+		"--deadline: 192h0m0s is not within 1s to 7d", `--retries: "soon" is not a duration; write it like 30s, 2h or 7d; or none, or default`,
+		"--header: a value is not like 'NAME: VALUE'", `--format: "xml" is none of table, json`, "database_url is missing", `OUTRIDER_ALLOW_CIDRS: "nonsense" is not a network`, `unexpected argument "extra"`,
 		"outrider webhook add --help",
 	}, "webhook", "add", "extra", "--account", "x", "--url", "ftp://example.com", "--timeout", "60s", "--max-concurrency", "999", "--order-hold", "soon",
-		"--event", "Message Created", "--secret", "short", "--format", "xml")
+		"--event", "Message Created", "--secret", "short", "--format", "xml", "--deadline", "8d", "--retries", "5s,soon", "--header", "X-Key")
 	c.env["OUTRIDER_ALLOW_CIDRS"] = ""
 	c.env["OUTRIDER_DATABASE_URL"] = "postgres://nobody@127.0.0.1:1/none"
 	tests := []struct {
@@ -279,6 +292,9 @@ func TestWebhookUsage(t *testing.T) {
 		{[]string{"there are 2 arguments"}, []string{"webhook", "enable", "1", "2"}},
 		{[]string{"nothing to change is given"}, []string{"webhook", "update", "1"}},
 		{[]string{"--inbox and --any-inbox", "--timeout: 31s is not within"}, []string{"webhook", "update", "1", "--inbox", "2", "--any-inbox", "--timeout", "31s"}},
+		{[]string{"--header: Host is sent by Outrider or by HTTP itself", "--retries: 100ms is not within"}, []string{"webhook", "update", "1", "--header", "Host: x", "--retries", "100ms"}},
+		{[]string{"--header: x-key is given twice"}, []string{"webhook", "update", "1", "--header", "X-Key: x", "--remove-header", "x-key"}},
+		{[]string{"--header: Authorization is given, and a user and password in the URL"}, []string{"webhook", "add", "--account", "1", "--url", "https://a:b@example.com", "--header", "Authorization: x"}},
 		{[]string{`--overlap: "-1h" is not a duration`}, []string{"webhook", "rotate-secret", "1", "--overlap", "-1h"}},
 		{[]string{"unknown flag: --colour"}, []string{"webhook", "list", "--colour"}},
 		{[]string{`unknown command "lst"`, "did you mean list"}, []string{"webhook", "lst"}},
