@@ -50,6 +50,16 @@ func (it *item) mayPass(now time.Time) bool {
 // instead of waiting in memory.
 func (it *item) spillable() bool { return it.batch != nil && !it.fetching && it.lane() == freshLane }
 
+// looked is when a delivery that failed is looked at again: once its next
+// attempt is due, or its deadline has passed, so that it expires then, however
+// late that attempt would have been.
+func (it *item) looked() time.Time {
+	if end := it.State.Deadline.Add(time.Microsecond); end.Before(it.State.NextAttemptAt) {
+		return end
+	}
+	return it.State.NextAttemptAt
+}
+
 func (it *item) lane() int {
 	if it.Key.ReplayID != 0 {
 		return replayLane

@@ -10,11 +10,49 @@ import (
 	"time"
 
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/relay"
 )
 
 // slack is by how much a deadline on record may differ from one that PostgreSQL
 // adds up: it keeps microseconds.
 const slack = `interval '1 ms'`
+
+// TestADeadlineEndsWhatWaits: for a retry that would come later, or because
+// its webhook is paused, and not before. What the log has of it and what memory
+// has is the same.
+func TestADeadlineEndsWhatWaits(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	fail := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }
+	b.receiver.on("/failing", fail)
+	b.receiver.on("/patient", fail)
+	failing := b.webhook(1, "/failing", func(s *domain.Settings) { s.Deadline = 3 * time.Second })
+	b.webhook(1, "/patient", nil)
+	paused := b.webhook(2, "/paused", func(s *domain.Settings) { s.Deadline = 3 * time.Second })
+	b.command(paused, domain.PauseWebhook{})
+	b.webhook(3, "/first", nil)
+	b.start(func(c *relay.Config) { c.Policy = patient })
+	b.publish(3, "c", 1, 1)
+	b.awaitStatus("succeeded", 1) // from here on batches come from memory
+	b.publish(1, "c", 1, 2)       // the second is held behind the first
+	b.publish(2, "c", 1, 2)
+	b.awaitStatus("expired", 4)
+	if n := scan[int](b, `SELECT count(*) FROM audit.deliveries WHERE status = 'expired' AND reason = 'deadline_passed' AND completed_at >= scheduled_at + interval '3 s'`); n != 4 {
+		t.Errorf("%d of 4 expired with their deadline", n)
+	}
+	if n := scan[int](b, `SELECT count(*) FROM audit.attempts WHERE webhook_id = $1`, int64(failing.ID)); n > 1 {
+		t.Errorf("%d attempts, of which all but the first are behind the deadline", n)
+	}
+	if counts := b.deliveries(); counts["pending"]+counts["held"] != 2 {
+		t.Errorf("the patient webhook's deliveries have not waited: %v", counts)
+	}
+	if n := scan[int](b, `SELECT count(*) FROM audit.timeline WHERE type = 'scheduled' AND ((data ->> 'deadline')::timestamptz - at) - interval '3 s' BETWEEN -`+slack+` AND `+slack); n != 4 {
+		t.Errorf("%d of 4 deadlines are on record as they were set", n)
+	}
+	if n := scan[int](b, `SELECT count(*) FROM relay.due WHERE webhook_id IN ($1, $2)`, int64(failing.ID), int64(paused.ID)); n != 0 {
+		t.Errorf("%d due rows are left", n)
+	}
+}
 
 // TestTheDeadlineIsThatOfTheVersionWhichRouted, and a replay's that of the
 // version which schedules it.

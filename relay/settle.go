@@ -52,7 +52,7 @@ func (d *dispatcher) endAttempt(q *queue, it *item, command domain.DeliveryComma
 			it.State = domain.Evolve(it.State, cancelled)
 			s.Entries, s.events = append(s.Entries, domain.EncodeDelivery(cancelled)), append(s.events, cancelled)
 		} else {
-			d.wait(s, it, DueRetry, it.State.NextAttemptAt)
+			d.wait(s, it, DueRetry, it.looked())
 		}
 	}
 	d.out = append(d.out, s)
@@ -204,7 +204,7 @@ func (d *dispatcher) onRefused(s *step) {
 		}
 		again := d.step(stepOutcome, it, events)
 		if !it.State.Status.Final() {
-			d.wait(again, it, DueRetry, it.State.NextAttemptAt)
+			d.wait(again, it, DueRetry, it.looked())
 			if wasFinal {
 				q.block(it.order, 1, 0)
 			}
