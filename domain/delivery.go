@@ -182,6 +182,16 @@ const (
 // DisabledGone is the reason of a webhook disabled by its receiver.
 const DisabledGone = "the receiver answered 410 Gone twice"
 
+// DisabledFailing is the reason of a webhook disabled because no attempt
+// succeeded for as long as this.
+func DisabledFailing(after time.Duration) string {
+	const day = 24 * time.Hour
+	if days := after / day; days > 1 && after%day == 0 {
+		return fmt.Sprintf("no attempt succeeded for %d days", days)
+	}
+	return "no attempt succeeded for " + after.String()
+}
+
 // DeliveryCommand asks for a step of a delivery.
 type DeliveryCommand interface{ deliveryCommand() }
 

@@ -89,3 +89,17 @@ func (o Outcome) Overloaded() bool {
 		return false
 	}
 }
+
+// Down reports whether the attempt says that the receiver is down: it gave no
+// answer, or not all of it, or one that says that it cannot. Any other answer
+// says that it is there, whatever it thinks of this delivery.
+func (o Outcome) Down() bool {
+	switch {
+	case o.Kind == OutcomeSucceeded:
+		return false
+	case o.Class != ErrorStatus:
+		return true
+	default:
+		return o.StatusCode == 0 || o.StatusCode >= 500
+	}
+}

@@ -76,8 +76,10 @@ func LatencyBucket(d time.Duration) int {
 type Standing struct {
 	LastSuccessAt, LastFailureAt time.Time
 	// Failures are the attempts that failed or are unknown behind the last one
-	// that succeeded.
-	Failures int64
+	// that succeeded, FailingSince is when the first of them ended, zero where
+	// there is none.
+	Failures     int64
+	FailingSince time.Time
 	// Pending are deliveries scheduled, less those ended. It is negative where
 	// more ended than began in what was folded.
 	Pending int64
@@ -90,17 +92,23 @@ func (s *Standing) Count(event DeliveryEvent) {
 		s.Pending++
 	case AttemptSucceeded:
 		s.Pending--
-		s.Failures = 0
+		s.Failures, s.FailingSince = 0, time.Time{}
 		s.LastSuccessAt = latest(s.LastSuccessAt, e.At)
 	case AttemptFailed:
-		s.Failures++
-		s.LastFailureAt = latest(s.LastFailureAt, e.At)
+		s.fail(e.At)
 	case AttemptUnknown:
-		s.Failures++
-		s.LastFailureAt = latest(s.LastFailureAt, e.At)
+		s.fail(e.At)
 	case Dead, Expired, Cancelled:
 		s.Pending--
 	case AttemptStarted, Held, Released:
+	}
+}
+
+func (s *Standing) fail(at time.Time) {
+	s.Failures++
+	s.LastFailureAt = latest(s.LastFailureAt, at)
+	if at = at.Truncate(time.Microsecond); s.FailingSince.IsZero() || at.Before(s.FailingSince) {
+		s.FailingSince = at
 	}
 }
 

@@ -65,7 +65,10 @@ func TestStatsCountWhatEnds(t *testing.T) {
 		t.Errorf("statistics are %+v, want %+v", stats, want)
 	}
 	// As PostgreSQL keeps times: in microseconds.
-	want := domain.Standing{LastSuccessAt: later.Truncate(time.Microsecond), LastFailureAt: at.Truncate(time.Microsecond), Failures: 1, Pending: 1}
+	want := domain.Standing{
+		LastSuccessAt: later.Truncate(time.Microsecond), LastFailureAt: at.Truncate(time.Microsecond), Failures: 1,
+		FailingSince: at.Truncate(time.Microsecond), Pending: 1,
+	}
 	if standing != want {
 		t.Errorf("the standing is %+v, want %+v", standing, want)
 	}

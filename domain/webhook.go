@@ -48,7 +48,17 @@ type Settings struct {
 	// 20, each 1 s to 7 days. Empty: one attempt and no more; nil: the relay's
 	// own, DefaultRetryPolicy.
 	Retries []time.Duration `json:"retries,omitzero"`
+	// RateLimit is how many attempts may begin in a second, those of retries and
+	// replays among them. 0: as many as come; else MinRateLimit to MaxRateLimit.
+	RateLimit float64 `json:"rate_limit,omitempty"`
 }
+
+// The bounds of a rate limit: one attempt in 100 s, and more than a receiver
+// could notice.
+const (
+	MinRateLimit = 0.01
+	MaxRateLimit = 10_000
+)
 
 // HoldForever is the OrderHold of strict order.
 const HoldForever time.Duration = -1
@@ -109,10 +119,13 @@ type Webhook struct {
 	Secret         Secret
 	PreviousSecret Secret
 	PreviousUntil  time.Time
+	// BreakerOpenedAt is since when its circuit breaker is open, zero while it is
+	// closed.
+	BreakerOpenedAt time.Time
 }
 
 // WebhookEvent is a change of a webhook: registered, updated, secret_rotated,
-// paused, enabled, disabled, deleted.
+// paused, enabled, disabled, deleted, breaker_opened, breaker_closed.
 type WebhookEvent interface{ webhookEvent() }
 
 type (
@@ -143,6 +156,13 @@ type (
 	WebhookWasDisabled struct{ Reason string }
 	// WebhookWasDeleted ends the stream.
 	WebhookWasDeleted struct{}
+	// WebhookBreakerOpened stops sending, but for probes: its receiver is down.
+	WebhookBreakerOpened struct {
+		At     time.Time
+		Reason string
+	}
+	// WebhookBreakerClosed sends again: a probe was answered.
+	WebhookBreakerClosed struct{}
 )
 
 func (WebhookRegistered) webhookEvent()    {}
@@ -152,6 +172,8 @@ func (WebhookWasPaused) webhookEvent()     {}
 func (WebhookEnabledAgain) webhookEvent()  {}
 func (WebhookWasDisabled) webhookEvent()   {}
 func (WebhookWasDeleted) webhookEvent()    {}
+func (WebhookBreakerOpened) webhookEvent() {}
+func (WebhookBreakerClosed) webhookEvent() {}
 
 // WebhookCommand asks for a change of a webhook.
 type WebhookCommand interface{ webhookCommand() }
@@ -186,6 +208,13 @@ type (
 	DisableWebhook struct{ Reason string }
 	// DeleteWebhook removes.
 	DeleteWebhook struct{}
+	// OpenBreaker says that the receiver at URL is down since At.
+	OpenBreaker struct {
+		At          time.Time
+		Reason, URL string
+	}
+	// CloseBreaker says that it answers again.
+	CloseBreaker struct{}
 )
 
 func (RegisterWebhook) webhookCommand() {}
@@ -196,6 +225,8 @@ func (PauseWebhook) webhookCommand()    {}
 func (EnableWebhook) webhookCommand()   {}
 func (DisableWebhook) webhookCommand()  {}
 func (DeleteWebhook) webhookCommand()   {}
+func (OpenBreaker) webhookCommand()     {}
+func (CloseBreaker) webhookCommand()    {}
 
 var (
 	// ErrWebhookGone refuses commands to a webhook that is deleted or never was.
@@ -274,6 +305,8 @@ func DecideWebhook(w Webhook, command WebhookCommand) ([]WebhookEvent, error) {
 		return []WebhookEvent{WebhookWasDisabled(c)}, nil
 	case DeleteWebhook:
 		return []WebhookEvent{WebhookWasDeleted{}}, nil
+	case OpenBreaker, CloseBreaker:
+		return decideBreaker(w, c), nil
 	case RegisterWebhook:
 	}
 	return nil, fmt.Errorf("unknown webhook command %T", command)
@@ -300,17 +333,24 @@ func EvolveWebhook(w Webhook, event WebhookEvent) Webhook {
 	case WebhookRegistered:
 		w.State, w.Settings, w.Credential, w.Headers, w.Secret = WebhookEnabled, e.Settings, e.Credential, e.Headers, e.Secret
 	case WebhookUpdated:
+		if e.Settings.URL != w.Settings.URL {
+			w.BreakerOpenedAt = time.Time{} // it was another receiver's
+		}
 		w.Settings, w.Credential, w.Headers = e.Settings, e.Credential, e.Headers
 	case WebhookSecretRotated:
 		w.Secret, w.PreviousSecret, w.PreviousUntil = e.Secret, e.Previous, e.Until
 	case WebhookWasPaused:
 		w.State = WebhookPaused
 	case WebhookEnabledAgain:
-		w.State = WebhookEnabled
+		w.State, w.BreakerOpenedAt = WebhookEnabled, time.Time{} // who enables it wants it tried
 	case WebhookWasDisabled:
-		w.State = WebhookDisabled
+		w.State, w.BreakerOpenedAt = WebhookDisabled, time.Time{}
 	case WebhookWasDeleted:
-		w.State = WebhookDeleted
+		w.State, w.BreakerOpenedAt = WebhookDeleted, time.Time{}
+	case WebhookBreakerOpened:
+		w.BreakerOpenedAt = e.At
+	case WebhookBreakerClosed:
+		w.BreakerOpenedAt = time.Time{}
 	}
 	return w
 }
@@ -356,6 +396,9 @@ func (s Settings) normalize(account AccountID, addresses AddressPolicy) (Setting
 	if s.OrderHold != HoldForever && (s.OrderHold < 0 || s.OrderHold > 24*time.Hour) {
 		problems = append(problems, fmt.Sprintf("order_hold: %s is not within 0 to 24h, nor \"forever\"", s.OrderHold))
 	}
+	if within := s.RateLimit >= MinRateLimit && s.RateLimit <= MaxRateLimit; s.RateLimit != 0 && !within { // nor a NaN
+		problems = append(problems, fmt.Sprintf("rate_limit: %v is neither 0 (no limit) nor within %v to %v", s.RateLimit, MinRateLimit, MaxRateLimit))
+	}
 	if s.InboxID < 0 {
 		problems = append(problems, fmt.Sprintf("inbox_id: %d is negative", s.InboxID))
 	}
@@ -387,7 +430,8 @@ func keepable(s string) bool { return utf8.ValidString(s) && !strings.Contains(s
 func (s Settings) equal(o Settings) bool {
 	return s.URL == o.URL && s.Name == o.Name && slices.Equal(s.Subscriptions, o.Subscriptions) &&
 		s.InboxID == o.InboxID && s.Timeout == o.Timeout && s.MaxConcurrency == o.MaxConcurrency && s.OrderHold == o.OrderHold &&
-		s.Deadline == o.Deadline && sameRetries(s.Retries, o.Retries)
+		s.Deadline == o.Deadline && sameRetries(s.Retries, o.Retries) &&
+		s.RateLimit == o.RateLimit
 }
 
 // sameRetries tells no schedule from an empty one.

@@ -21,7 +21,8 @@ type ImportWebhook struct {
 	Retries        *[]time.Duration // to nil: the relay's own schedule
 	// Headers are all that it is to have, nil where that is not said. One without
 	// a value was withheld from the description: it stays as it is.
-	Headers []Header
+	Headers   []Header
+	RateLimit *float64
 	// Secret is the zero value where it is not said; a new webhook then takes
 	// Fresh. PreviousSecret signs beside it until PreviousUntil; it is not
 	// looked at without Secret.
@@ -73,6 +74,9 @@ func (c *ImportWebhook) over(s Settings) Settings {
 	}
 	if c.Retries != nil {
 		s.Retries = *c.Retries
+	}
+	if c.RateLimit != nil {
+		s.RateLimit = *c.RateLimit
 	}
 	return s
 }
@@ -171,6 +175,7 @@ func Differences(a, b Webhook) []string {
 	differ("deadline", s.Deadline != o.Deadline)
 	differ("retries", !sameRetries(s.Retries, o.Retries))
 	differ("headers", a.Headers != b.Headers)
+	differ("rate_limit", s.RateLimit != o.RateLimit)
 	differ("secret", a.Secret != b.Secret)
 	differ("previous_secret", a.PreviousSecret != b.PreviousSecret || !a.PreviousUntil.Equal(b.PreviousUntil))
 	return names

@@ -192,6 +192,7 @@ func TestDecideWebhookInEachState(t *testing.T) {
 		"enabled":  changes(registered),
 		"paused":   changes(registered, domain.WebhookWasPaused{}),
 		"disabled": changes(registered, domain.WebhookWasDisabled{}),
+		"broken":   changes(registered, domain.WebhookBreakerOpened{At: t0}),
 		"deleted":  changes(registered, domain.WebhookWasDeleted{}),
 	}
 	commands := []domain.WebhookCommand{
@@ -200,15 +201,17 @@ func TestDecideWebhookInEachState(t *testing.T) {
 		domain.RotateSecret{Secret: secretB, Until: t0},
 		domain.PauseWebhook{}, domain.EnableWebhook{}, domain.DisableWebhook{}, domain.DeleteWebhook{},
 		domain.ImportWebhook{URL: settings.URL, Timeout: new(9 * time.Second)},
+		domain.OpenBreaker{At: t0, Reason: "x", URL: settings.URL}, domain.CloseBreaker{},
 	}
 	sentinels := map[string]error{"!gone": domain.ErrWebhookGone, "!exists": domain.ErrWebhookExists}
 	table := map[string][]string{
-		//           Register             Update            RotateSecret            Pause               Enable                 Disable               Delete               Import
-		"none":     {"WebhookRegistered", "!gone", "!gone", "!gone", "!gone", "!gone", "!gone", "WebhookRegistered"},
-		"enabled":  {"!exists", "WebhookUpdated", "WebhookSecretRotated", "WebhookWasPaused", "-", "WebhookWasDisabled", "WebhookWasDeleted", "WebhookUpdated"},
-		"paused":   {"!exists", "WebhookUpdated", "WebhookSecretRotated", "-", "WebhookEnabledAgain", "WebhookWasDisabled", "WebhookWasDeleted", "WebhookUpdated"},
-		"disabled": {"!exists", "WebhookUpdated", "WebhookSecretRotated", "WebhookWasPaused", "WebhookEnabledAgain", "-", "WebhookWasDeleted", "WebhookUpdated"},
-		"deleted":  {"!exists", "!gone", "!gone", "!gone", "!gone", "!gone", "!gone", "!gone"},
+		//           Register             Update            RotateSecret            Pause               Enable                 Disable               Delete               Import            Open                    Close
+		"none":     {"WebhookRegistered", "!gone", "!gone", "!gone", "!gone", "!gone", "!gone", "WebhookRegistered", "!gone", "!gone"},
+		"enabled":  {"!exists", "WebhookUpdated", "WebhookSecretRotated", "WebhookWasPaused", "-", "WebhookWasDisabled", "WebhookWasDeleted", "WebhookUpdated", "WebhookBreakerOpened", "-"},
+		"broken":   {"!exists", "WebhookUpdated", "WebhookSecretRotated", "WebhookWasPaused", "-", "WebhookWasDisabled", "WebhookWasDeleted", "WebhookUpdated", "-", "WebhookBreakerClosed"},
+		"paused":   {"!exists", "WebhookUpdated", "WebhookSecretRotated", "-", "WebhookEnabledAgain", "WebhookWasDisabled", "WebhookWasDeleted", "WebhookUpdated", "WebhookBreakerOpened", "-"},
+		"disabled": {"!exists", "WebhookUpdated", "WebhookSecretRotated", "WebhookWasPaused", "WebhookEnabledAgain", "-", "WebhookWasDeleted", "WebhookUpdated", "-", "-"},
+		"deleted":  {"!exists", "!gone", "!gone", "!gone", "!gone", "!gone", "!gone", "!gone", "!gone", "!gone"},
 	}
 	covered := map[string]bool{}
 	for _, command := range commands {
@@ -248,6 +251,9 @@ func TestEvolveWebhook(t *testing.T) {
 	base := domain.Webhook{ID: 3, AccountID: 7, Version: 42}
 	full := base
 	full.State, full.Settings, full.Credential, full.Secret = domain.WebhookEnabled, settings, credential, secretA
+	broken := full
+	broken.BreakerOpenedAt = t0
+	moved := with(func(s *domain.Settings) { s.URL = "https://example.com/other" })
 	other := with(func(s *domain.Settings) { s.Name = "ERP" })
 	cases := []struct {
 		event domain.WebhookEvent
@@ -263,6 +269,14 @@ func TestEvolveWebhook(t *testing.T) {
 		{domain.WebhookWasDisabled{Reason: "x"}, full, func(w *domain.Webhook) { w.State = domain.WebhookDisabled }},
 		{domain.WebhookEnabledAgain{}, full, func(*domain.Webhook) {}},
 		{domain.WebhookWasDeleted{}, full, func(w *domain.Webhook) { w.State = domain.WebhookDeleted }},
+		{domain.WebhookBreakerOpened{At: t0, Reason: "x"}, full, func(w *domain.Webhook) { w.BreakerOpenedAt = t0 }},
+		{domain.WebhookBreakerClosed{}, broken, func(w *domain.Webhook) { *w = full }},
+		{domain.WebhookUpdated{Settings: other, Credential: credential}, broken, func(w *domain.Webhook) { w.Settings = other }},
+		{domain.WebhookUpdated{Settings: moved, Credential: credential}, broken, func(w *domain.Webhook) { w.Settings, w.BreakerOpenedAt = moved, time.Time{} }},
+		{domain.WebhookWasPaused{}, broken, func(w *domain.Webhook) { w.State = domain.WebhookPaused }},
+		{domain.WebhookEnabledAgain{}, broken, func(w *domain.Webhook) { *w = full }},
+		{domain.WebhookWasDisabled{}, broken, func(w *domain.Webhook) { w.State, w.BreakerOpenedAt = domain.WebhookDisabled, time.Time{} }},
+		{domain.WebhookWasDeleted{}, broken, func(w *domain.Webhook) { w.State, w.BreakerOpenedAt = domain.WebhookDeleted, time.Time{} }},
 	}
 	covered := map[string]bool{}
 	for _, c := range cases {
@@ -319,6 +333,8 @@ func TestEachSettingIsAChange(t *testing.T) {
 					field.SetString(field.String() + "x")
 				case reflect.Int, reflect.Int64:
 					field.SetInt(field.Int() + 1)
+				case reflect.Float64:
+					field.SetFloat(field.Float() + 1)
 				case reflect.Slice:
 					field.Set(field.Slice(0, 1))
 				default:

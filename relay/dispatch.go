@@ -84,6 +84,12 @@ type dispatcher struct {
 
 	endings endings // what ends although its time has not come
 
+	alarms       alarms // when queues are looked at again
+	breaking     domain.BreakerPolicy
+	broken       map[*queue]struct{} // their breakers are open
+	chores       chores
+	disableAfter time.Duration // of nothing but failure; 0 for never
+
 	fresh   int                 // first deliveries in memory
 	crowded map[*queue]struct{} // queues that may have some
 	missed  map[*queue]struct{} // have due rows that came too late to be hurried
@@ -207,7 +213,10 @@ func (in *inbox) take(spare mail) mail {
 func newDispatcher(store Store, webhooks Webhooks, policy domain.RetryPolicy, now func() time.Time, logger *slog.Logger) *dispatcher {
 	return &dispatcher{
 		store: store, webhooks: webhooks, policy: policy, now: steady(now), logger: logger, meter: unmetered{},
-		most:    DefaultInFlight,
+		most: DefaultInFlight,
+
+		breaking: domain.DefaultBreakerPolicy, disableAfter: DefaultDisableAfter,
+
 		inbox:   inbox{wake: make(chan struct{}, 1)},
 		more:    make(chan struct{}, 1),
 		due:     dueReader{unsaved: map[*step]struct{}{}},
@@ -216,6 +225,7 @@ func newDispatcher(store Store, webhooks Webhooks, policy domain.RetryPolicy, no
 		newer:   map[domain.WebhookID]domain.Webhook{},
 		crowded: map[*queue]struct{}{},
 		missed:  map[*queue]struct{}{},
+		broken:  map[*queue]struct{}{},
 		parked:  map[domain.DeliveryKey]struct{}{},
 		open:    map[domain.DeliveryKey]openAttempt{},
 
@@ -311,6 +321,9 @@ func (d *dispatcher) work(ctx context.Context) {
 		d.settleLeft()
 		d.takeBatches()
 		d.readDue()
+		for q := d.alarms.due(d.now()); q != nil; q = d.alarms.due(d.now()) {
+			d.mark(q)
+		}
 		for len(d.marked) > 0 {
 			q := d.marked[0]
 			d.marked = d.marked[1:]
@@ -360,7 +373,7 @@ func (d *dispatcher) untilNext() time.Duration {
 	if !d.due.next.IsZero() && !d.due.reading {
 		wait = min(wait, d.due.next.Sub(now))
 	}
-	wait = min(wait, d.left.until(now))
+	wait = min(wait, d.left.until(now), d.alarms.until(now))
 	return max(wait, time.Millisecond)
 }
 

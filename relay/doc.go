@@ -5,13 +5,15 @@
 //	             decisions of a batch are written by one statement
 //	dispatch.go  one goroutine decides what starts when
 //	  admit.go     takes committed batches into per-webhook queues (queue.go)
-//	  start.go     asks for the next attempt, within the webhook's caps
+//	  start.go     asks for the next attempt, within the webhook's caps: its
+//	               concurrency, its rate (rate.go), its breaker (breaker.go)
 //	  wait.go      sends to the due table what must wait: holds, overflow
 //	  bodies.go    bounds the bytes that are in memory and on their way
 //	record.go    writes starts and outcomes by group commit; a POST leaves
 //	             only after its start is on record
 //	send.go      makes the POSTs and hands outcomes back to the dispatcher
-//	  settle.go    records outcomes, and lets the next of a conversation go
+//	  settle.go    records outcomes, and lets the next of a conversation go;
+//	               disables what only fails (failing.go)
 //	  readback.go  brings back what waited, when its time has come, but what
 //	               cannot be read (unreadable.go) or has moved on (staleness.go)
 //	replay.go    schedules new deliveries of old events

@@ -65,6 +65,8 @@ func (d *dispatcher) dropQueue(q *queue) {
 	q.dropped = true
 	delete(d.crowded, q)
 	delete(d.missed, q)
+	delete(d.broken, q)
+	d.alarms.drop(q)
 	for l := range q.lanes {
 		q.lanes[l].overflow = false
 		for _, it := range q.lanes[l].runnable {

@@ -84,7 +84,14 @@ func (d *dispatcher) flush() {
 }
 
 func (d *dispatcher) weigh() Load {
+	halfOpen := 0
+	for q := range d.broken {
+		if q.inFlight[freshLane]+q.inFlight[replayLane] > 0 {
+			halfOpen++
+		}
+	}
 	return Load{
+		Open: len(d.broken) - halfOpen, HalfOpen: halfOpen,
 		InFlight: d.flying, Waiting: d.fresh, Bodies: d.bodies,
 		Overflowing: d.overflowing, Undispatched: d.head - d.place().Position,
 	}

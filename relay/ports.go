@@ -225,6 +225,12 @@ type Webhooks interface {
 	// Disable disables a webhook, on record, with the reason. One that is
 	// disabled or gone stays as it is.
 	Disable(ctx context.Context, account domain.AccountID, id domain.WebhookID, reason string) error
+	// ChangeBreaker says on record that a webhook's breaker opened or closed, and
+	// gives the webhook as it is then: the zero value where it cannot be changed.
+	ChangeBreaker(ctx context.Context, account domain.AccountID, id domain.WebhookID, command domain.WebhookCommand) (domain.Webhook, error)
+	// FailingSince gives since when the attempts on record of a webhook have all
+	// failed and nobody changed it, zero where the last one succeeded.
+	FailingSince(ctx context.Context, id domain.WebhookID) (time.Time, error)
 	// Load reads webhooks by id.
 	Load(ctx context.Context, ids []domain.WebhookID) ([]domain.Webhook, error)
 	// Changed reads the webhooks changed since a snapshot, and the present
@@ -321,6 +327,9 @@ type Load struct {
 	InFlight, Waiting, Bodies int
 	// Overflowing are webhooks whose new work goes through the due table.
 	Overflowing int
+	// Open are webhooks whose breaker is open, HalfOpen those of which a probe is
+	// under way.
+	Open, HalfOpen int
 	// Undispatched are routed batches of which a delivery to the relay's shards is
 	// neither started, finished nor in the due table.
 	Undispatched int64

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/outrider-relay/outrider/domain"
 )
 
@@ -111,6 +113,11 @@ type queue struct {
 	disabling bool
 	// dropped says that its shard was given up: nothing of it starts any more.
 	dropped bool
+	// breaker, failing and rate keep attempts from it; rate is nil for none.
+	breaker breaker
+	failing failing
+	rate    *rate.Limiter
+	alarm   alarm
 	// marked says that the queue is listed to be looked at, starved that it is
 	// listed for when there is room in flight.
 	marked, starved bool

@@ -73,6 +73,7 @@ func (d *dispatcher) configure(hook domain.Webhook) {
 	if q == nil {
 		q = newQueue(hook)
 		d.queues[hook.ID] = q
+		d.regulate(q, nil)
 		d.mark(q)
 		return
 	}
@@ -82,6 +83,7 @@ func (d *dispatcher) configure(hook domain.Webhook) {
 	before := q.hook
 	q.limit = max(1, q.limit+float64(hook.Settings.MaxConcurrency-q.hook.Settings.MaxConcurrency))
 	q.hook, q.disabling = &hook, false
+	d.regulate(q, before)
 	d.mark(q)
 	switch {
 	case hook.State == domain.WebhookDeleted && before.State != hook.State, before.DisabledVersion < hook.DisabledVersion:

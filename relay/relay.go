@@ -45,6 +45,12 @@ type Config struct {
 	// Policy is the retry policy of webhooks without a schedule of their own.
 	// Default: domain.DefaultRetryPolicy.
 	Policy domain.RetryPolicy
+	// Breaker is when circuit breakers open, and their probes. Default:
+	// domain.DefaultBreakerPolicy.
+	Breaker domain.BreakerPolicy
+	// DisableAfter is how long a webhook may do nothing but fail before it is
+	// disabled. Default: DefaultDisableAfter; below 0 none is.
+	DisableAfter time.Duration
 	// MaxBody is the largest body in bytes. Default 1 MiB.
 	MaxBody int
 	// BatchRows is the most rows routed by one statement. Default 2000.
@@ -121,6 +127,12 @@ func New(config Config) (*Relay, error) {
 	}
 	if config.Policy.Delays == nil {
 		config.Policy = domain.DefaultRetryPolicy
+	}
+	if config.Breaker == (domain.BreakerPolicy{}) {
+		config.Breaker = domain.DefaultBreakerPolicy
+	}
+	if config.DisableAfter == 0 {
+		config.DisableAfter = DefaultDisableAfter
 	}
 	if config.MaxBody == 0 {
 		config.MaxBody = 1 << 20
@@ -224,7 +236,7 @@ func (r *Relay) work(ctx context.Context, id int64, position *placeKeeper, logge
 
 	lease := newLease()
 	d := newDispatcher(r.config.Store, r.config.Webhooks, r.config.Policy, r.config.Now, logger)
-	d.most = r.config.MaxInFlight
+	d.most, d.breaking, d.disableAfter = r.config.MaxInFlight, r.config.Breaker, r.config.DisableAfter
 	d.recorder = newRecorder(r.config.Log, id, logger, d.recorded)
 	d.meter, d.recorder.meter = r.config.Meter, r.config.Meter
 	defer r.config.Meter.Load(Load{})

@@ -189,6 +189,7 @@ func (b *bench) start(change func(*relay.Config)) *running {
 	config := relay.Config{
 		Name: "test", Version: "test", DB: db, Chain: postgres.NewChain(db), Log: postgres.NewLog(db), Store: store,
 		Webhooks: postgres.NewWebhooks(db), Leases: postgres.NewLeases(db), Replays: postgres.NewReplays(db), Projection: postgres.NewProjection(db), Sender: sender,
+		Breaker:    domain.BreakerPolicy{Failures: -1}, // most tests are about what fails again and again
 		Partitions: store.ExtendPartitions, Policy: quick, Logger: logger, Notices: relay.NewNotices(),
 	}
 	if change != nil {

@@ -16,9 +16,11 @@ func (d *dispatcher) onOutcome(o outcome) {
 	q.inFlight[it.lane()]--
 	d.flying--
 	q.pace(o.outcome)
+	d.judge(q, it.begun, o.outcome)
+	d.lasts(q, o.outcome)
 	if q.confirmGone(o.outcome, it.begun, d.now()) && !q.disabling {
 		q.disabling = true
-		d.disable(q.hook.AccountID, q.hook.ID)
+		d.disable(q.hook.AccountID, q.hook.ID, domain.DisabledGone)
 	}
 	d.land(q, it)
 	d.feedStarved()
@@ -27,12 +29,17 @@ func (d *dispatcher) onOutcome(o outcome) {
 	})
 }
 
-// disable disables a webhook whose receiver says that it is gone. What waits of
-// it is cancelled once the change is seen, as with any other.
-func (d *dispatcher) disable(account domain.AccountID, id domain.WebhookID) {
-	d.later("disable", func(ctx context.Context) (func(), error) {
-		return func() {}, d.webhooks.Disable(ctx, account, id, domain.DisabledGone)
-	}, func() { d.disable(account, id) })
+// disable disables a webhook whose receiver says that it is gone, or seems to be.
+// What waits of it is cancelled once the change is seen, as with any other.
+func (d *dispatcher) disable(account domain.AccountID, id domain.WebhookID, reason string) {
+	d.chores.add(func(done func()) {
+		d.later("disable", func(ctx context.Context) (func(), error) {
+			return done, d.webhooks.Disable(ctx, account, id, reason)
+		}, func() {
+			done()
+			d.disable(account, id, reason)
+		})
+	})
 }
 
 // endAttempt records how an attempt ended, and what follows from it.

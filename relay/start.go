@@ -16,6 +16,9 @@ func (d *dispatcher) pump(q *queue) {
 				full = true
 				break
 			}
+			if !d.lets(q, l) {
+				break
+			}
 			d.start(q, q.lanes[l].pop())
 		}
 		if idle := l == freshLane && q.room(l) && len(q.lanes[l].runnable) == 0; q.lanes[l].wantsRead(idle) && d.mayRead(q, l) {
@@ -74,6 +77,7 @@ func (d *dispatcher) start(q *queue, it *item) {
 		d.leave(q, it)
 		d.lift(q, it)
 		it.begun = now
+		q.spend(now)
 		q.inFlight[it.lane()]++
 		d.flying++
 		d.open[it.Key] = openAttempt{(d.commit + 1) << 20, it} // until it is known

@@ -43,7 +43,7 @@ var (
 	lagRows       = prometheus.NewDesc("outrider_lag_rows", "Committed events that wait to be routed. Above 10,000 it is the distance in sequence numbers, in which those of rolled back transactions count.", nil, nil)
 	lagSeconds    = prometheus.NewDesc("outrider_lag_seconds", "Seconds that the oldest event that waits to be routed has waited, by the database's clock; 0 where none waits.", nil, nil)
 	dueDeliveries = prometheus.NewDesc("outrider_due_deliveries", "Deliveries that wait in the due table, by what for: a retry, an earlier one of their conversation (held), a paused webhook, room in memory (overflow). Of 10,001 rows at the most.", []string{"kind"}, nil)
-	overdue       = prometheus.NewDesc("outrider_due_overdue_seconds", "Seconds by which the oldest retry or hold is late; 0 where none is.", nil, nil)
+	overdue       = prometheus.NewDesc("outrider_due_overdue_seconds", "Seconds by which the oldest retry or hold is late; 0 where none is. What waits for a receiver that is down is not late.", nil, nil)
 	ahead         = prometheus.NewDesc("outrider_partitions_ahead", "Partitions of outbox.events and the log that are ready and have no row yet.", nil, nil)
 	room          = prometheus.NewDesc("outrider_partition_room_rows", "Rows that the partitions have room for.", nil, nil)
 	netRows       = prometheus.NewDesc("outrider_net_rows", "Rows of the last day that no partition took, by table; 10,001 at the most.", []string{"table"}, nil)

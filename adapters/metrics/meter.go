@@ -27,6 +27,7 @@ var (
 		string(domain.DeliverySucceeded), string(domain.DeliveryDead), string(domain.DeliveryCancelled), string(domain.DeliveryExpired),
 	}
 	failures = []string{"fenced", "conflict", "refused", "connection"}
+	breakers = []string{string(domain.BreakerOpen), string(domain.BreakerHalfOpen)}
 )
 
 // meter holds what the relay tells. All series exist from the beginning, so
@@ -48,6 +49,8 @@ type meter struct {
 	ended              map[string]prometheus.Counter
 
 	inFlight, waiting, bodies, overflowing, undispatched prometheus.Gauge
+
+	breakers map[string]prometheus.Gauge
 }
 
 var (
@@ -106,6 +109,14 @@ func newMeter(registry prometheus.Registerer) *meter {
 	m.bodies = gauge("outrider_bodies_waiting_bytes", "Bytes of the bodies of first deliveries that wait in memory.")
 	m.overflowing = gauge("outrider_webhooks_overflowing", "Webhooks whose new deliveries go through the due table, since memory has too many of them.")
 	m.undispatched = gauge("outrider_batches_undispatched", "Routed batches of which a delivery to the relay's shards is neither started, finished nor in the due table.")
+	vec := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "outrider_breakers", Help: "Webhooks whose receivers are down, by the state of their circuit breakers: open lets nothing through, half_open has its probe under way.",
+	}, []string{"state"})
+	registry.MustRegister(vec)
+	m.breakers = map[string]prometheus.Gauge{}
+	for _, state := range breakers {
+		m.breakers[state] = vec.WithLabelValues(state)
+	}
 	return m
 }
 
@@ -175,4 +186,6 @@ func (m *meter) Load(load relay.Load) {
 	m.bodies.Set(float64(load.Bodies))
 	m.overflowing.Set(float64(load.Overflowing))
 	m.undispatched.Set(float64(load.Undispatched))
+	m.breakers[string(domain.BreakerOpen)].Set(float64(load.Open))
+	m.breakers[string(domain.BreakerHalfOpen)].Set(float64(load.HalfOpen))
 }

@@ -217,6 +217,16 @@ outrider_database_up 0
 `, "outrider_database_up", "outrider_attempts_in_flight", "outrider_lag_rows")
 }
 
+func TestBreakersAreCountedByState(t *testing.T) {
+	t.Parallel()
+	m := watched(t, relay.Active, idle)
+	m.Load(relay.Load{Open: 2, HalfOpen: 1})
+	check(t, m, `
+outrider_breakers{state="half_open"} 1
+outrider_breakers{state="open"} 2
+`, "outrider_breakers")
+}
+
 func TestNamesFollowTheConventions(t *testing.T) {
 	t.Parallel()
 	m := watched(t, relay.Active, idle)

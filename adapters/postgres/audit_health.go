@@ -20,6 +20,9 @@ type HealthRecord struct {
 	P50MS1h             sql.NullFloat64
 	P99MS1h             sql.NullFloat64
 	Pending             int64
+	FailingSince        time.Time
+	Breaker             domain.BreakerState
+	BreakerOpenedAt     time.Time
 }
 
 // StatsRecord is a row of audit.webhook_stats.
@@ -54,7 +57,7 @@ type StatsFilter struct {
 func (a *Audit) Health(ctx context.Context, account domain.AccountID, webhook domain.WebhookID) ([]HealthRecord, error) {
 	c := ofWebhook(account, webhook)
 	return list(ctx, a.db, scanHealthRecord, `
-SELECT account_id, webhook_id, state, last_success_at, last_failure_at, consecutive_failures, success_rate_1h, p50_ms_1h, p99_ms_1h, pending
+SELECT account_id, webhook_id, state, last_success_at, last_failure_at, consecutive_failures, success_rate_1h, p50_ms_1h, p99_ms_1h, pending, failing_since, breaker, breaker_opened_at
   FROM audit.webhook_health`+c.where()+` ORDER BY account_id, webhook_id`, c.args...)
 }
 
@@ -71,9 +74,10 @@ func ofWebhook(account domain.AccountID, webhook domain.WebhookID) *conditions {
 
 func scanHealthRecord(row scanner) (HealthRecord, error) {
 	var h HealthRecord
-	var success, failure sql.NullTime
-	err := row.Scan(&h.AccountID, &h.WebhookID, &h.State, &success, &failure, &h.ConsecutiveFailures, &h.SuccessRate1h, &h.P50MS1h, &h.P99MS1h, &h.Pending)
-	h.LastSuccessAt, h.LastFailureAt = success.Time.UTC(), failure.Time.UTC()
+	var success, failure, since, opened sql.NullTime
+	err := row.Scan(&h.AccountID, &h.WebhookID, &h.State, &success, &failure, &h.ConsecutiveFailures, &h.SuccessRate1h, &h.P50MS1h, &h.P99MS1h, &h.Pending,
+		&since, &h.Breaker, &opened)
+	h.LastSuccessAt, h.LastFailureAt, h.FailingSince, h.BreakerOpenedAt = success.Time.UTC(), failure.Time.UTC(), since.Time.UTC(), opened.Time.UTC()
 	return h, err
 }
 

@@ -149,6 +149,7 @@ var checks = []check{
 	{name: "sending", schema: true, role: operatorRole, look: lookAtSending},
 	{name: "open attempts", schema: true, role: operatorRole, look: lookAtAttempts},
 	{name: "due", schema: true, role: operatorRole, look: lookAtDue},
+	{name: "receivers", schema: true, role: operatorRole, look: lookAtReceivers},
 	{name: "partitions", schema: true, role: operatorRole, look: lookAtPartitions},
 	{name: "net", schema: true, role: operatorRole, look: lookAtNet},
 	{name: "clock", look: lookAtClock},

@@ -134,7 +134,7 @@ SELECT (SELECT count(*) FROM (SELECT FROM relay.due LIMIT $1) x),
        (SELECT string_agg(k.n || ' ' || k.name, ', ' ORDER BY k.n DESC) FROM (
           SELECT count(*) AS n, CASE d.kind WHEN 'r' THEN 'to be tried again' WHEN 'h' THEN 'held behind an earlier one' WHEN 'p' THEN 'of paused webhooks' ELSE 'that overflowed' END AS name
             FROM (SELECT kind FROM relay.due ORDER BY event_seq LIMIT $1) d GROUP BY 2) k),
-       (SELECT extract(epoch FROM clock_timestamp() - d.at) FROM relay.due d WHERE d.kind <> 'o' ORDER BY d.at LIMIT 1)`
+       extract(epoch FROM clock_timestamp() - ` + oldestDue + `)`
 
 // overdue is how late a delivery may come back from the due table: its webhook
 // may be at its most attempts at once.

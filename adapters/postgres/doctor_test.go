@@ -21,6 +21,7 @@ import (
 	"github.com/outrider-relay/outrider/adapters/devpg"
 	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
 	"github.com/outrider-relay/outrider/adapters/postgres"
+	"github.com/outrider-relay/outrider/domain"
 	"github.com/outrider-relay/outrider/migrations"
 )
 
@@ -432,6 +433,31 @@ func TestTheDoctorKnowsWhatIsNotSent(t *testing.T) {
 	examine(t, db.DSN, doctorTimeout).says("due", postgres.Warning, "overdue by 10m", "outrider audit deliveries")
 	do(t, db.SQL, `UPDATE relay.heartbeats SET at = clock_timestamp() - interval '1 hour'`)
 	examine(t, db.DSN, doctorTimeout).says("due", postgres.Warning, "overdue by 10m", "outrider serve")
+}
+
+// TestTheDoctorTellsOfReceiversThatAreDown: what waits for them is not late.
+func TestTheDoctorTellsOfReceiversThatAreDown(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	relayAt(t, db.SQL, "-1 hour")
+	examine(t, db.DSN, doctorTimeout).says("receivers", postgres.Healthy, "no receiver is down")
+	hooks := postgres.NewWebhooks(db.SQL)
+	for i := range 7 {
+		hook := registerAt(t, hooks, fmt.Sprintf("https://example.com/%d", i))
+		at := time.Now().Add(-time.Duration(i+1) * time.Hour)
+		if _, err := hooks.ChangeBreaker(t.Context(), hook.AccountID, hook.ID, domain.OpenBreaker{At: at, Reason: "x", URL: hook.Settings.URL}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(t, db.SQL, `INSERT INTO relay.due (event_seq, webhook_id, replay_id, version, kind, at, pos, key) VALUES
+ (1, 1, 0, 9, 'r', clock_timestamp() - interval '1 hour', 1, 0), (1, 99, 0, 9, 'r', clock_timestamp() + interval '2 hours', 1, 0)`)
+	found := examine(t, db.DSN, doctorTimeout)
+	found.says("receivers", postgres.Warning, "7 receivers are down, and get probes only: webhook 7, 6, 5, 4, 3 and others; the first since 7h", "--webhook 7")
+	found.says("due", postgres.Healthy, "the next is due in")
+	if _, err := hooks.ChangeBreaker(t.Context(), 1, 7, domain.CloseBreaker{}); err != nil {
+		t.Fatal(err)
+	}
+	examine(t, db.DSN, doctorTimeout).says("receivers", postgres.Warning, "6 receivers are down", "webhook 6, 5, 4, 3, 2 and others")
 }
 
 func TestTheDoctorComparesThisMachinesClock(t *testing.T) {

@@ -55,7 +55,7 @@ SELECT coalesce((SELECT max(p.batch) FROM relay.projected p), (SELECT max(b.no) 
 // tallyColumns are the rows of a tally, as arrays.
 type tallyColumns struct {
 	webhook, account                                                     []int64
-	success, failure                                                     []sql.NullString
+	success, failure, since                                              []sql.NullString
 	failures, pending                                                    []int64
 	slotWebhook, slotAccount, begin                                      []int64
 	succeeded, failed, unknown, dead, expired, cancelled, first, isWhole []int64
@@ -69,6 +69,7 @@ func (c *tallyColumns) standing(id domain.WebhookID, account domain.AccountID, s
 	c.webhook, c.account = append(c.webhook, int64(id)), append(c.account, int64(account))
 	c.success, c.failure = append(c.success, instant(s.LastSuccessAt)), append(c.failure, instant(s.LastFailureAt))
 	c.failures, c.pending = append(c.failures, s.Failures), append(c.pending, s.Pending)
+	c.since = append(c.since, instant(s.FailingSince))
 }
 
 func (c *tallyColumns) slot(id domain.WebhookID, account domain.AccountID, begin int64, whole bool, s *domain.Stats) {
@@ -110,14 +111,14 @@ func columnsOf(tally relay.Tally) *tallyColumns {
 	return &c
 }
 
-// tallyRows insert a tally's rows: $4 to $22, with the commit in $2 and the
+// tallyRows insert a tally's rows: $4 to $23, with the commit in $2 and the
 // epoch that a row named epoch gives.
 const tallyRows = `
 standing AS (
-  INSERT INTO relay.webhook_standings (webhook_id, account_id, commit, epoch, last_success_at, last_failure_at, failures, pending)
-  SELECT t.webhook_id, t.account_id, $2::bigint, e.epoch, t.success::timestamptz, t.failure::timestamptz, t.failures, t.pending
-    FROM epoch e, unnest($4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::bigint[], $9::bigint[])
-         AS t (webhook_id, account_id, success, failure, failures, pending)),
+  INSERT INTO relay.webhook_standings (webhook_id, account_id, commit, epoch, last_success_at, last_failure_at, failures, pending, failing_since)
+  SELECT t.webhook_id, t.account_id, $2::bigint, e.epoch, t.success::timestamptz, t.failure::timestamptz, t.failures, t.pending, t.since::timestamptz
+    FROM epoch e, unnest($4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $23::text[])
+         AS t (webhook_id, account_id, success, failure, failures, pending, since)),
 stats AS (
   INSERT INTO relay.webhook_stats (webhook_id, account_id, hour, slot, epoch, succeeded, failed, unknown, dead, expired, cancelled, first_seq, latency, latency_n)
   SELECT t.webhook_id, t.account_id, to_timestamp(t.begin - t.begin % 3600), CASE t.whole WHEN 1 THEN -1 ELSE t.begin % 3600 / 300 END, e.epoch,
@@ -130,7 +131,7 @@ func (c *tallyColumns) args() []any {
 		pq.Array(c.webhook), pq.Array(c.account), pq.Array(c.success), pq.Array(c.failure), pq.Array(c.failures), pq.Array(c.pending),
 		pq.Array(c.slotWebhook), pq.Array(c.slotAccount), pq.Array(c.begin), pq.Array(c.isWhole),
 		pq.Array(c.succeeded), pq.Array(c.failed), pq.Array(c.unknown), pq.Array(c.dead), pq.Array(c.expired), pq.Array(c.cancelled), pq.Array(c.first),
-		pq.Array(c.latency), pq.Array(c.latencyN),
+		pq.Array(c.latency), pq.Array(c.latencyN), pq.Array(c.since),
 	}
 }
 
@@ -140,7 +141,7 @@ func (c *tallyColumns) args() []any {
 const addStatement = `
 WITH ` + fenced + `,
 epoch AS MATERIALIZED (SELECT e.epoch FROM relay.projection_epoch e WHERE EXISTS (SELECT FROM fence) FOR SHARE),
-place AS (INSERT INTO relay.projected (writer, commit, batch, low) SELECT $1, $2, $23::bigint, $3::bigint FROM epoch),` + tallyRows + `
+place AS (INSERT INTO relay.projected (writer, commit, batch, low) SELECT $1, $2, $24::bigint, $3::bigint FROM epoch),` + tallyRows + `
 SELECT count(*) FROM epoch`
 
 // Add implements relay.Projection.
@@ -284,10 +285,11 @@ WITH several AS MATERIALIZED (
    WHERE s.webhook_id = ANY ($1::bigint[]) AND s.epoch >= 0 GROUP BY s.webhook_id HAVING count(*) > 1),
 gone AS (
   DELETE FROM relay.webhook_standings s USING several v WHERE s.webhook_id = v.webhook_id AND s.epoch >= 0
-  RETURNING s.webhook_id, s.account_id, s.commit, s.epoch, s.last_success_at, s.last_failure_at, s.failures, s.pending)
-INSERT INTO relay.webhook_standings (webhook_id, account_id, commit, epoch, last_success_at, last_failure_at, failures, pending)
+  RETURNING s.webhook_id, s.account_id, s.commit, s.epoch, s.last_success_at, s.last_failure_at, s.failures, s.pending, s.failing_since)
+INSERT INTO relay.webhook_standings (webhook_id, account_id, commit, epoch, last_success_at, last_failure_at, failures, pending, failing_since)
 SELECT g.webhook_id, max(g.account_id), max(g.commit), max(g.epoch), max(g.last_success_at), max(g.last_failure_at),
-       sum(g.failures) FILTER (WHERE g.commit >= coalesce(g.success, 0)), sum(g.pending)
+       sum(g.failures) FILTER (WHERE g.commit >= coalesce(g.success, 0)), sum(g.pending),
+       min(g.failing_since) FILTER (WHERE g.commit >= coalesce(g.success, 0))
   FROM (SELECT gone.*, max(gone.commit) FILTER (WHERE gone.last_success_at IS NOT NULL) OVER (PARTITION BY gone.webhook_id) AS success FROM gone) g
  GROUP BY g.webhook_id`
 

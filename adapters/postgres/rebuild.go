@@ -165,20 +165,26 @@ type foldedStanding struct {
 	standing domain.Standing
 	// success is the place of the last success, failures those behind it.
 	success  int64
-	failures []int64
+	failures []failure
 }
 
-func (s *foldedStanding) count(pos int64, event domain.DeliveryEvent) {
+// failure is the place of a failed attempt's end, and its time.
+type failure struct {
+	pos int64
+	at  time.Time
+}
+
+func (s *foldedStanding) count(pos int64, at time.Time, event domain.DeliveryEvent) {
 	s.standing.Count(event)
 	switch event.(type) {
 	case domain.AttemptSucceeded:
 		if pos > s.success {
 			s.success = pos
-			s.failures = slices.DeleteFunc(s.failures, func(at int64) bool { return at < pos })
+			s.failures = slices.DeleteFunc(s.failures, func(f failure) bool { return f.pos < pos })
 		}
 	case domain.AttemptFailed, domain.AttemptUnknown:
 		if pos > s.success {
-			s.failures = append(s.failures, pos)
+			s.failures = append(s.failures, failure{pos, at})
 		}
 	case domain.Scheduled, domain.AttemptStarted, domain.Held, domain.Released, domain.Expired, domain.Dead, domain.Cancelled:
 	}
@@ -367,7 +373,7 @@ func (f *folding) count(e *relay.LogEntry, pos int64, limit time.Time) {
 		s = &foldedStanding{account: e.AccountID}
 		f.standings[e.Key.WebhookID] = s
 	}
-	s.count(pos, e.Event)
+	s.count(pos, e.At, e.Event)
 	if hour := e.At.UTC().Truncate(time.Hour); hour.Before(limit) {
 		f.whole.Of(e.Key.WebhookID, e.AccountID).CountSlot(e.Key.EventSeq, hour, e.Event)
 	} else {
@@ -400,7 +406,12 @@ func (f *folding) stage(ctx context.Context) error {
 func (f *folding) stageStandings(ctx context.Context) error {
 	var c tallyColumns
 	for id, s := range f.standings {
-		s.standing.Failures = int64(len(s.failures))
+		s.standing.Failures, s.standing.FailingSince = int64(len(s.failures)), time.Time{}
+		for _, f := range s.failures {
+			if s.standing.FailingSince.IsZero() || f.at.Before(s.standing.FailingSince) {
+				s.standing.FailingSince = f.at
+			}
+		}
 		c.standing(id, s.account, s.standing)
 	}
 	return f.write(ctx, &c)
@@ -453,7 +464,8 @@ SELECT coalesce(i.webhook_id, o.webhook_id), coalesce(i.hour, o.hour),
 const standingsFolded = keptHours + `,
 old AS (
   SELECT x.webhook_id, max(x.account_id) AS account_id, max(x.last_success_at) AS success, max(x.last_failure_at) AS failure,
-         coalesce(sum(x.failures) FILTER (WHERE x.commit >= coalesce(x.place, 0)), 0)::bigint AS failures, sum(x.pending)::bigint AS pending
+         coalesce(sum(x.failures) FILTER (WHERE x.commit >= coalesce(x.place, 0)), 0)::bigint AS failures, sum(x.pending)::bigint AS pending,
+         min(x.failing_since) FILTER (WHERE x.commit >= coalesce(x.place, 0)) AS since
     FROM (SELECT s.*, max(s.commit) FILTER (WHERE s.last_success_at IS NOT NULL) OVER (PARTITION BY s.webhook_id) AS place
             FROM relay.webhook_standings s WHERE s.epoch >= 0 AND s.epoch < $1) x
    GROUP BY x.webhook_id),
@@ -462,16 +474,17 @@ anew AS (
          CASE WHEN k.lost THEN coalesce(s.last_success_at, o.success) ELSE s.last_success_at END AS success,
          CASE WHEN k.lost THEN coalesce(s.last_failure_at, o.failure) ELSE s.last_failure_at END AS failure,
          CASE WHEN k.lost AND s.last_success_at IS NULL THEN greatest(s.failures, o.failures) ELSE coalesce(s.failures, 0) END AS failures,
-         coalesce(s.pending, 0) AS pending
+         coalesce(s.pending, 0) AS pending,
+         CASE WHEN k.lost AND s.last_success_at IS NULL THEN least(s.failing_since, o.since) ELSE s.failing_since END AS since
     FROM (SELECT * FROM relay.webhook_standings WHERE epoch < 0) s
     FULL JOIN old o ON o.webhook_id = s.webhook_id
    CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM kept k WHERE k.webhook_id = coalesce(s.webhook_id, o.webhook_id)) AS lost) k)`
 
 const standingsCompared = `
 WITH` + standingsFolded + `
-SELECT n.webhook_id, concat_ws('/', o.success, o.failure, o.failures, o.pending), concat_ws('/', n.success, n.failure, n.failures, n.pending)
+SELECT n.webhook_id, concat_ws('/', o.success, o.failure, o.failures, o.since, o.pending), concat_ws('/', n.success, n.failure, n.failures, n.since, n.pending)
   FROM anew n LEFT JOIN old o ON o.webhook_id = n.webhook_id
- WHERE (o.success, o.failure, coalesce(o.failures, 0), coalesce(o.pending, 0)) IS DISTINCT FROM (n.success, n.failure, n.failures, n.pending)
+ WHERE (o.success, o.failure, coalesce(o.failures, 0), o.since, coalesce(o.pending, 0)) IS DISTINCT FROM (n.success, n.failure, n.failures, n.since, n.pending)
  ORDER BY 1`
 
 // compare tells how the rows to replace differ from those folded anew.
@@ -506,7 +519,7 @@ func (f *folding) compare(ctx context.Context, mended bool) (statistics, standin
 		if err := stood.Scan(&id, &was, &is); err != nil {
 			return statistics, standings, err
 		}
-		standings.differs(mended, "webhook %d: last success/last failure/failures in a row/pending are %s, by the log %s", id, orNone(was), orNone(is))
+		standings.differs(mended, "webhook %d: last success/last failure/failures in a row/since/pending are %s, by the log %s", id, orNone(was), orNone(is))
 	}
 	if err := stood.Err(); err != nil {
 		return statistics, standings, err
@@ -527,8 +540,8 @@ func orNone(text string) string {
 const swapStandings = `
 WITH` + standingsFolded + `,
 gone AS (DELETE FROM relay.webhook_standings WHERE epoch < $1)
-INSERT INTO relay.webhook_standings (webhook_id, account_id, commit, epoch, last_success_at, last_failure_at, failures, pending)
-SELECT n.webhook_id, n.account_id, 0, $1, n.success, n.failure, n.failures, n.pending FROM anew n`
+INSERT INTO relay.webhook_standings (webhook_id, account_id, commit, epoch, last_success_at, last_failure_at, failures, pending, failing_since)
+SELECT n.webhook_id, n.account_id, 0, $1, n.success, n.failure, n.failures, n.pending, n.since FROM anew n`
 
 const swapOld = `
 WITH` + keptHours + `

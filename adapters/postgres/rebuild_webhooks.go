@@ -73,6 +73,14 @@ func (c *webhookChange) event() (domain.WebhookEvent, error) {
 		return domain.WebhookWasDisabled{Reason: entry.Reason}, nil
 	case "deleted":
 		return domain.WebhookWasDeleted{}, nil
+	case "breaker_opened":
+		opened := domain.WebhookBreakerOpened{Reason: entry.Reason}
+		if entry.BreakerOpenedAt != nil {
+			opened.At = entry.BreakerOpenedAt.UTC()
+		}
+		return opened, nil
+	case "breaker_closed":
+		return domain.WebhookBreakerClosed{}, nil
 	}
 	return nil, fmt.Errorf("unknown change %q: a newer outrider wrote it", c.kind)
 }
@@ -189,7 +197,7 @@ func (b *accountBook) differences() []accountDifference {
 // to microseconds.
 func sameWebhook(a, b domain.Webhook) bool {
 	return a.AccountID == b.AccountID && a.Version == b.Version && a.State == b.State && a.DisabledVersion == b.DisabledVersion &&
-		a.PreviousUntil.Sub(b.PreviousUntil).Abs() <= time.Microsecond && reflect.DeepEqual(a.Settings, b.Settings)
+		a.PreviousUntil.Sub(b.PreviousUntil).Abs() <= time.Microsecond && a.BreakerOpenedAt.Equal(b.BreakerOpenedAt) && reflect.DeepEqual(a.Settings, b.Settings)
 }
 
 func toldWebhook(w domain.Webhook) string {
@@ -207,12 +215,12 @@ func mendAccount(account domain.AccountID, version int64) func(context.Context, 
 // else.
 const mendStatement = `
 UPDATE relay.webhooks
-   SET account_id = $2, version = $3, state = $4, settings = $5::json, url = $6, previous_until = $7, disabled_version = $8, xid = pg_current_xact_id()
+   SET account_id = $2, version = $3, state = $4, settings = $5::json, url = $6, previous_until = $7, disabled_version = $8, breaker_opened_at = $9, xid = pg_current_xact_id()
  WHERE id = $1`
 
 const insertDeletedStatement = `
-INSERT INTO relay.webhooks (id, account_id, version, state, settings, url, previous_until, disabled_version, credential, secret, previous_secret)
-VALUES ($1, $2, $3, $4, $5::json, $6, $7, $8, '', '', '')`
+INSERT INTO relay.webhooks (id, account_id, version, state, settings, url, previous_until, disabled_version, breaker_opened_at, credential, secret, previous_secret)
+VALUES ($1, $2, $3, $4, $5::json, $6, $7, $8, $9, '', '', '')`
 
 func mendWebhook(hook domain.Webhook) func(context.Context, *sql.Tx) error {
 	return writeFolded(mendStatement, hook)
@@ -229,7 +237,7 @@ func writeFolded(statement string, hook domain.Webhook) func(context.Context, *s
 			return err
 		}
 		_, err = tx.ExecContext(ctx, statement, int64(hook.ID), int64(hook.AccountID), hook.Version, string(hook.State), string(settings), hook.Settings.URL,
-			sql.NullTime{Time: hook.PreviousUntil, Valid: !hook.PreviousUntil.IsZero()}, hook.DisabledVersion)
+			sql.NullTime{Time: hook.PreviousUntil, Valid: !hook.PreviousUntil.IsZero()}, hook.DisabledVersion, nullTime(hook.BreakerOpenedAt))
 		return err
 	}
 }

@@ -25,10 +25,16 @@ type Facts struct {
 	OutboxNet, LogNet int
 }
 
+// oldestDue is when the oldest retry or hold was due, of as many rows as the
+// limit $1 says. What waits for a receiver that is down is not late.
+const oldestDue = `(
+SELECT n.at FROM (SELECT o.at, o.webhook_id FROM relay.due o WHERE o.kind <> 'o' ORDER BY o.at LIMIT $1) n
+ WHERE (SELECT w.breaker_opened_at FROM relay.webhooks w WHERE w.id = n.webhook_id) IS NULL ORDER BY n.at LIMIT 1)`
+
 // watchedDueQuery counts what waits, of as many rows as the limit says.
 const watchedDueQuery = `
 SELECT count(*) FILTER (WHERE d.kind = 'r'), count(*) FILTER (WHERE d.kind = 'h'), count(*) FILTER (WHERE d.kind = 'p'), count(*) FILTER (WHERE d.kind = 'o'),
-       coalesce((SELECT greatest(0, extract(epoch FROM clock_timestamp() - n.at)) FROM relay.due n WHERE n.kind <> 'o' ORDER BY n.at LIMIT 1), 0)
+       coalesce(greatest(0, extract(epoch FROM clock_timestamp() - ` + oldestDue + `)), 0)
   FROM (SELECT kind FROM relay.due ORDER BY event_seq LIMIT $1) d`
 
 // watchedRoomQuery looks at the newest partitions only.

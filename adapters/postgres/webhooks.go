@@ -160,19 +160,19 @@ func refuseTaken(ctx context.Context, tx *sql.Tx, hook domain.Webhook) error {
 }
 
 const insertWebhook = `
-INSERT INTO relay.webhooks AS w (account_id, version, state, settings, url, credential, secret, previous_secret, previous_until, disabled_version, headers)
-VALUES ($1, $2, $3, $4::json, $5, $6, $7, $8, $9, $10, $11) RETURNING ` + webhookColumns
+INSERT INTO relay.webhooks AS w (account_id, version, state, settings, url, credential, secret, previous_secret, previous_until, disabled_version, headers, breaker_opened_at)
+VALUES ($1, $2, $3, $4::json, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING ` + webhookColumns
 
 const insertNumberedWebhook = `
-INSERT INTO relay.webhooks AS w (account_id, version, state, settings, url, credential, secret, previous_secret, previous_until, disabled_version, headers, id)
-VALUES ($1, $2, $3, $4::json, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING ` + webhookColumns
+INSERT INTO relay.webhooks AS w (account_id, version, state, settings, url, credential, secret, previous_secret, previous_until, disabled_version, headers, breaker_opened_at, id)
+VALUES ($1, $2, $3, $4::json, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING ` + webhookColumns
 
 const updateWebhook = `
 UPDATE relay.webhooks AS w
    SET account_id = $1, version = $2, state = $3, settings = $4::json, url = $5, credential = $6, secret = $7,
        previous_secret = CASE WHEN $9::timestamptz > clock_timestamp() THEN $8 ELSE '' END,
-       previous_until = $9, disabled_version = $10, headers = $11, xid = pg_current_xact_id()
- WHERE id = $12 RETURNING ` + webhookColumns
+       previous_until = $9, disabled_version = $10, headers = $11, breaker_opened_at = $12, xid = pg_current_xact_id()
+ WHERE id = $13 RETURNING ` + webhookColumns
 
 // writeWebhook writes the projection and gives it back as it is kept: with its
 // id, and without the secrets that are of no more use.
@@ -188,7 +188,7 @@ func writeWebhook(ctx context.Context, tx *sql.Tx, first bool, hook domain.Webho
 	args := []any{
 		int64(hook.AccountID), hook.Version, string(hook.State), string(settings), hook.Settings.URL, hook.Credential.Reveal(),
 		hook.Secret.Reveal(), hook.PreviousSecret.Reveal(), sql.NullTime{Time: hook.PreviousUntil, Valid: !hook.PreviousUntil.IsZero()},
-		hook.DisabledVersion, hook.Headers.Text(),
+		hook.DisabledVersion, hook.Headers.Text(), nullTime(hook.BreakerOpenedAt),
 	}
 	query := updateWebhook
 	switch {
@@ -221,6 +221,10 @@ func changeName(event domain.WebhookEvent) string {
 		return "disabled"
 	case domain.WebhookWasDeleted:
 		return "deleted"
+	case domain.WebhookBreakerOpened:
+		return "breaker_opened"
+	case domain.WebhookBreakerClosed:
+		return "breaker_closed"
 	}
 	panic(fmt.Sprintf("no name for %T", event)) // a new event type without a case: a test over all of them fails
 }
@@ -233,7 +237,9 @@ type historyEntry struct {
 	State   domain.WebhookState `json:"state"`
 	// PreviousSecretUntil is when a replaced secret stops to sign.
 	PreviousSecretUntil *time.Time `json:"previous_secret_until,omitempty"`
-	Reason              string     `json:"reason,omitempty"`
+	// BreakerOpenedAt is since when the breaker is open, where it is.
+	BreakerOpenedAt *time.Time `json:"breaker_opened_at,omitempty"`
+	Reason          string     `json:"reason,omitempty"`
 }
 
 func newHistoryEntry(hook domain.Webhook, event domain.WebhookEvent) (string, error) {
@@ -241,11 +247,17 @@ func newHistoryEntry(hook domain.Webhook, event domain.WebhookEvent) (string, er
 	for name := range hook.Headers.All() {
 		entry.Headers[name] = nil
 	}
+	if !hook.BreakerOpenedAt.IsZero() {
+		opened := hook.BreakerOpenedAt.UTC()
+		entry.BreakerOpenedAt = &opened
+	}
 	switch e := event.(type) {
 	case domain.WebhookSecretRotated:
 		until := e.Until.UTC()
 		entry.PreviousSecretUntil = &until
 	case domain.WebhookWasDisabled:
+		entry.Reason = keepable(e.Reason)
+	case domain.WebhookBreakerOpened:
 		entry.Reason = keepable(e.Reason)
 	default:
 	}
@@ -484,6 +496,7 @@ type settingsJSON struct {
 	OrderHold      string   `json:"order_hold"`
 	Deadline       string   `json:"deadline,omitempty"`
 	Retries        []string `json:"retries,omitzero"` // an empty list is not none
+	RateLimit      float64  `json:"rate_limit,omitempty"`
 }
 
 const forever = "forever"
@@ -493,7 +506,7 @@ func shownSettings(s domain.Settings) settingsJSON {
 	if s.OrderHold == domain.HoldForever {
 		hold = forever
 	}
-	shown := settingsJSON{s.URL, s.Name, s.Subscriptions, s.InboxID, s.Timeout.String(), s.MaxConcurrency, hold, s.Deadline.String(), nil}
+	shown := settingsJSON{s.URL, s.Name, s.Subscriptions, s.InboxID, s.Timeout.String(), s.MaxConcurrency, hold, s.Deadline.String(), nil, s.RateLimit}
 	if s.Retries != nil {
 		shown.Retries = make([]string, len(s.Retries))
 	}
@@ -532,15 +545,15 @@ func (s settingsJSON) settings() (domain.Settings, error) {
 	return domain.Settings{
 		URL: s.URL, Name: s.Name, Subscriptions: s.Subscriptions, InboxID: s.InboxID,
 		Timeout: timeout, MaxConcurrency: s.MaxConcurrency, OrderHold: hold,
-		Deadline: deadline, Retries: retries,
+		Deadline: deadline, Retries: retries, RateLimit: s.RateLimit,
 	}, nil
 }
 
-const webhookColumns = `w.id, w.account_id, w.version, w.state, w.settings::text, w.credential, w.secret, w.previous_secret, w.previous_until, w.disabled_version, w.headers`
+const webhookColumns = `w.id, w.account_id, w.version, w.state, w.settings::text, w.credential, w.secret, w.previous_secret, w.previous_until, w.disabled_version, w.headers, w.breaker_opened_at`
 
 // nullableWebhookColumns are webhookColumns on the right of a LEFT JOIN.
 const nullableWebhookColumns = `coalesce(w.id, 0), coalesce(w.account_id, 0), coalesce(w.version, 0), coalesce(w.state, ''), coalesce(w.settings::text, ''),
-       coalesce(w.credential, ''), coalesce(w.secret, ''), coalesce(w.previous_secret, ''), w.previous_until, coalesce(w.disabled_version, 0), coalesce(w.headers, '')`
+       coalesce(w.credential, ''), coalesce(w.secret, ''), coalesce(w.previous_secret, ''), w.previous_until, coalesce(w.disabled_version, 0), coalesce(w.headers, ''), w.breaker_opened_at`
 
 type scanner interface{ Scan(dest ...any) error }
 
@@ -558,12 +571,15 @@ func (p prefixed) Scan(dest ...any) error { return p.row.Scan(append(p.first, de
 func scanWebhook(row scanner) (domain.Webhook, error) {
 	var hook domain.Webhook
 	var settings, credential, secret, previous, headers string
-	var until sql.NullTime
-	if err := row.Scan(&hook.ID, &hook.AccountID, &hook.Version, &hook.State, &settings, &credential, &secret, &previous, &until, &hook.DisabledVersion, &headers); err != nil {
+	var until, opened sql.NullTime
+	if err := row.Scan(&hook.ID, &hook.AccountID, &hook.Version, &hook.State, &settings, &credential, &secret, &previous, &until, &hook.DisabledVersion, &headers, &opened); err != nil {
 		return domain.Webhook{}, err
 	}
 	if settings == "" {
 		return domain.Webhook{}, nil
+	}
+	if opened.Valid {
+		hook.BreakerOpenedAt = opened.Time.UTC()
 	}
 	var kept settingsJSON
 	err := json.Unmarshal([]byte(settings), &kept)

@@ -24,9 +24,12 @@ type relayOptions struct {
 	version string
 	// maxInFlight is how many POSTs may be under way, 0 for the default.
 	maxInFlight int
-	allow       []netip.Prefix
-	retain      postgres.Ages
-	noSend      bool
+	// disableAfter is how long a webhook may do nothing but fail, 0 for the
+	// default, below 0 for ever.
+	disableAfter time.Duration
+	allow        []netip.Prefix
+	retain       postgres.Ages
+	noSend       bool
 	// unsafe accepts a server with fsync = off: private databases only.
 	unsafe bool
 	// tracer makes spans, nil for none.
@@ -75,7 +78,7 @@ func assemble(o relayOptions) (*assembly, error) {
 		Name: o.name, Version: o.version, DB: db,
 		Chain: postgres.NewChain(db), Log: postgres.NewLog(db), Store: store, Webhooks: postgres.NewWebhooks(db),
 		Leases: postgres.NewLeases(db), Replays: postgres.NewReplays(db), Projection: postgres.NewProjection(db), Sender: sender,
-		MaxInFlight: o.maxInFlight, Partitions: store.ExtendPartitions, Retain: retain, Notices: notices, NoSend: o.noSend, Meter: a.metrics, Logger: o.logger,
+		MaxInFlight: o.maxInFlight, DisableAfter: o.disableAfter, Partitions: store.ExtendPartitions, Retain: retain, Notices: notices, NoSend: o.noSend, Meter: a.metrics, Logger: o.logger,
 	}
 	if o.tracer != nil {
 		config.Tracer, config.Sender = o.tracer, o.tracer.Sender(sender)

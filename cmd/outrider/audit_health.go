@@ -18,8 +18,8 @@ func (a *app) auditHealth() *cobra.Command {
 		Use:   "health",
 		Short: "Show how each webhook does",
 		Long: `Show how each webhook does: when it last took a POST, how many attempts have
-failed since, the last hour's share of successes and durations, and how much is
-pending. It is audit.webhook_health, which lags behind by 10 seconds at most.
+failed since, whether its circuit breaker is open, the last hour's share of
+successes and durations, and how much is pending. It is audit.webhook_health, which lags behind by 10 seconds at most.
 
 It takes a user with the role outrider_auditor.`,
 		Args: cobra.ArbitraryArgs,
@@ -102,6 +102,9 @@ var healthColumns = []column[postgres.HealthRecord]{
 	{name: "p50_ms_1h", value: func(h *postgres.HealthRecord) any { return numberOrNil(h.P50MS1h) }, shown: "p50 ms"},
 	{name: "p99_ms_1h", value: func(h *postgres.HealthRecord) any { return numberOrNil(h.P99MS1h) }, shown: "p99 ms"},
 	{name: "pending", value: func(h *postgres.HealthRecord) any { return h.Pending }, shown: "pending"},
+	{name: "failing_since", value: func(h *postgres.HealthRecord) any { return orNever(h.FailingSince) }},
+	{name: "breaker", value: func(h *postgres.HealthRecord) any { return h.Breaker }},
+	{name: "breaker_opened_at", value: func(h *postgres.HealthRecord) any { return orNever(h.BreakerOpenedAt) }, shown: "down since", tint: badTint},
 }
 
 var statsColumns = []column[postgres.StatsRecord]{
@@ -127,6 +130,8 @@ func numberOrNil(n sql.NullFloat64) any {
 	}
 	return n.Float64
 }
+
+func badTint(string) tint { return bad }
 
 func failuresTint(text string) tint {
 	if text == "0" {

@@ -27,7 +27,7 @@ func TestAuditHealthAndStats(t *testing.T) {
 	if len(health) != 3 {
 		t.Fatalf("%d webhooks are listed, want 3", len(health))
 	}
-	if got, want := members(health[0]), "account_id consecutive_failures last_failure_at last_success_at p50_ms_1h p99_ms_1h pending state success_rate_1h webhook_id"; got != want {
+	if got, want := members(health[0]), "account_id breaker breaker_opened_at consecutive_failures failing_since last_failure_at last_success_at p50_ms_1h p99_ms_1h pending state success_rate_1h webhook_id"; got != want {
 		t.Errorf("health has the members\n%s\nwant\n%s", got, want)
 	}
 	for i, want := range []string{"1 enabled 0 0", "2 enabled 3 0", "3 paused 0 0"} {
@@ -36,7 +36,7 @@ func TestAuditHealthAndStats(t *testing.T) {
 			t.Errorf("webhook, state, failures and pending are %s, want %s", got, want)
 		}
 	}
-	if got := c.ok("audit", "health", "--account", "2", "--format", "csv"); !strings.HasSuffix(got, "\n2,3,paused,,,0,,,,0\n") {
+	if got := c.ok("audit", "health", "--account", "2", "--format", "csv"); !strings.HasSuffix(got, "\n2,3,paused,,,0,,,,0,,closed,\n") {
 		t.Errorf("the health of account 2 is\n%s", got)
 	}
 	if got := c.ok("audit", "health", "--webhook", "4"); got != "Nothing found.\n" {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -30,6 +31,9 @@ type config struct {
 	// maxInFlight is how many attempts may be under way at once, 0 for the
 	// default.
 	maxInFlight int
+	// disableAfter is how long a webhook may do nothing but fail, 0 for the
+	// default, below 0 for ever.
+	disableAfter time.Duration
 	// How long content is kept.
 	retainPayloads, retainResponses, retainLog keep
 }
@@ -76,7 +80,7 @@ var (
 
 // settings are all there are: the file may have any of them, whatever the
 // command.
-var settings = []*setting{databaseURL, allowCIDRs, listenOn, relayNamed, maxInFlight, pprofOn, retainPayloads, retainResponses, retainLog}
+var settings = []*setting{databaseURL, allowCIDRs, listenOn, relayNamed, maxInFlight, disableAfter, pprofOn, retainPayloads, retainResponses, retainLog}
 
 func (s *setting) flag() string     { return strings.ReplaceAll(s.key, "_", "-") }
 func (s *setting) variable() string { return "OUTRIDER_" + strings.ToUpper(s.key) }

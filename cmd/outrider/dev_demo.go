@@ -188,12 +188,14 @@ func (d *demo) awaitMoment(ctx context.Context, played chan error) error {
 	}
 }
 
-// openQuery counts what is not finished and does not wait for a later retry. A
-// held delivery waits for the earlier one of its conversation that does.
+// openQuery counts what is not finished and does not wait for a later retry, nor
+// for a receiver that is down. A held delivery waits for the earlier one of its
+// conversation that does.
 const openQuery = `
 WITH d AS MATERIALIZED (
     SELECT webhook_id, ordering_key, status, status = 'pending' AND next_attempt_at > clock_timestamp() + make_interval(secs => $1) AS later
-      FROM audit.deliveries),
+      FROM audit.deliveries
+     WHERE webhook_id NOT IN (SELECT webhook_id FROM audit.webhook_health WHERE breaker = 'open')),
 waiting AS (SELECT DISTINCT webhook_id, ordering_key FROM d WHERE later)
 SELECT (SELECT count(*) FROM audit.events WHERE routing = 'waiting')
      + (SELECT count(*) FROM d WHERE status = 'pending' AND later IS NOT TRUE)

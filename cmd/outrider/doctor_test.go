@@ -119,7 +119,7 @@ func TestDoctorOutput(t *testing.T) {
 	}
 
 	auditor := newCLI(t, asRole(t, db, "support", "outrider_auditor")).run("doctor")
-	if !strings.Contains(auditor.out, "? identity, relay, passed over, sending, open attempts, due, partitions, net, relay's clock  takes the role outrider_operator") ||
+	if !strings.Contains(auditor.out, "? identity, relay, passed over, sending, open attempts, due, receivers, partitions, net, relay's clock  takes the role outrider_operator") ||
 		!strings.Contains(auditor.out, "not all could be looked at") {
 		t.Errorf("an auditor sees\n%s", auditor.out)
 	}

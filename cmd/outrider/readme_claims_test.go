@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/relay"
 )
 
 var (
@@ -272,6 +273,11 @@ func TestReadmeNumbers(t *testing.T) {
 		fmt.Sprintf("| retries after (`--retries`) | %s, each ±%.0f %%;", strings.Join(delays, ", "), 100*domain.DefaultRetryPolicy.Spread),
 		"schedule's wait, up to " + inWords(domain.DefaultRetryPolicy.RetryAfterCap),
 		fmt.Sprintf("| attempts at once (`--max-concurrency`) | %d,", domain.DefaultMaxConcurrency),
+		fmt.Sprintf("| no answer, or 500 and above, %d times in a row |", domain.DefaultBreakerPolicy.Failures),
+		fmt.Sprintf("and so on up to %d s, ±%.0f %%.", int(domain.DefaultBreakerPolicy.Last.Seconds()), 100*domain.DefaultBreakerPolicy.Spread),
+		"| nothing but failure | for " + inWords(relay.DefaultDisableAfter) + ":",
+		fmt.Sprintf("%v to %s are accepted, and 0 for no limit", domain.MinRateLimit, grouped(domain.MaxRateLimit)),
+		"--only-disabled-for \"" + domain.DisabledFailing(relay.DefaultDisableAfter) + "\"",
 		"(`--order-hold`) | " + inWords(domain.DefaultOrderHold) + ",",
 		"its deadline of " + inWords(domain.Deadline("message_created")) + " passes (" + inWords(domain.Deadline("conversation_typing_on")) + " for typing events)",
 		"(`--deadline`) | " + inWords(domain.DefaultDeadline) + ", counted from the routing; " + inWords(domain.Deadline("conversation_typing_on")) + " at most for typing events, " + inWords(domain.Deadline(domain.EventWebhookTest)) + " for tests",

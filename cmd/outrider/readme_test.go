@@ -465,6 +465,10 @@ SELECT 1, 'message_created', json_build_object('id', i, 'conversation', json_bui
 	if n := s.rows(s.open(readmeDatabase, "support"), statistics); len(n) != 2 || n[0] == 0 || n[1] == 0 {
 		s.t.Errorf("%s finds nothing: %v", statistics.name(), n)
 	}
+	breakers := s.take("auditor breakers", 1)[0]
+	if n := s.rows(s.open(readmeDatabase, "support"), breakers); len(n) != 2 {
+		s.t.Errorf("%s: %d queries gave an answer", breakers.name(), len(n))
+	}
 	b := s.take("sh auditor", 1)[0]
 	for i, printed := range s.shell(b, "support") {
 		if strings.TrimSpace(printed) == "" || strings.Contains(printed, "Nothing found") {

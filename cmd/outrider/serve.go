@@ -56,6 +56,31 @@ var (
 	}
 )
 
+// disableAfter is how long a webhook may do nothing but fail.
+var disableAfter = &setting{
+	key: "disable_after", usage: "after how long of nothing but failure a webhook is disabled, like 5d, or " + never + " (default 5d)",
+	set: func(c *config, text string) error {
+		if text == never {
+			c.disableAfter = -1
+			return nil
+		}
+		after, err := parseDuration(text)
+		switch {
+		case err != nil:
+			return fmt.Errorf("%q is not a duration; write it like 5d or 36h, or %s", text, never)
+		case after < shortestDisable:
+			return fmt.Errorf("%s is too short; the shortest is 1h", text)
+		}
+		c.disableAfter = after
+		return nil
+	},
+}
+
+const (
+	never           = "never"
+	shortestDisable = time.Hour
+)
+
 // defaultListen is private: the end points tell strangers nothing useful.
 const defaultListen = "127.0.0.1:7580"
 
@@ -120,7 +145,7 @@ member of outrider_relay.`,
 				}
 			}
 			assembly, err := assemble(relayOptions{
-				dsn: conf.databaseURL, name: conf.relayName, version: version().release, maxInFlight: conf.maxInFlight,
+				dsn: conf.databaseURL, name: conf.relayName, version: version().release, maxInFlight: conf.maxInFlight, disableAfter: conf.disableAfter,
 				allow: conf.allow, retain: ages, noSend: noSend, unsafe: unsafe, tracer: tracer, logger: logger,
 			})
 			if err != nil {
@@ -134,6 +159,7 @@ member of outrider_relay.`,
 	listenOn.addTo(flags)
 	relayNamed.addTo(flags)
 	maxInFlight.addTo(flags)
+	disableAfter.addTo(flags)
 	pprofOn.addTo(flags)
 	flags.BoolVar(&expose, exposeFlag, false, "accept an address of --pprof-listen that other machines may reach")
 	retainPayloads.addTo(flags)

@@ -24,19 +24,20 @@ SELECT account_id, webhook_id, hour, attempts, succeeded, failed, unknown, dead,
 // healthWanted is the same for audit.webhook_health. The order of the log is
 // the timeline's.
 const healthWanted = `
-SELECT w.account_id, w.id AS webhook_id, w.state, a.success, a.failure, coalesce(f.failures, 0) AS failures, coalesce(d.pending, 0) AS pending
+SELECT w.account_id, w.id AS webhook_id, w.state, a.success, a.failure, coalesce(f.failures, 0) AS failures, f.since, coalesce(d.pending, 0) AS pending
   FROM relay.webhooks w
   LEFT JOIN (SELECT webhook_id, max(finished_at) FILTER (WHERE outcome = 'succeeded') AS success, max(finished_at) FILTER (WHERE outcome IN ('failed', 'unknown')) AS failure
                FROM audit.attempts GROUP BY webhook_id) a ON a.webhook_id = w.id
-  LEFT JOIN (SELECT webhook_id, count(*) FILTER (WHERE type <> 'attempt_succeeded' AND pos > coalesce(success, 0)) AS failures
-               FROM (SELECT webhook_id, type, pos, max(pos) FILTER (WHERE type = 'attempt_succeeded') OVER (PARTITION BY webhook_id) AS success
+  LEFT JOIN (SELECT webhook_id, count(*) FILTER (WHERE type <> 'attempt_succeeded' AND pos > coalesce(success, 0)) AS failures,
+                    min(at) FILTER (WHERE type <> 'attempt_succeeded' AND pos > coalesce(success, 0)) AS since
+               FROM (SELECT webhook_id, type, pos, at, max(pos) FILTER (WHERE type = 'attempt_succeeded') OVER (PARTITION BY webhook_id) AS success
                        FROM relay.log WHERE type IN ('attempt_succeeded', 'attempt_failed', 'attempt_unknown')) o
               GROUP BY webhook_id) f ON f.webhook_id = w.id
   LEFT JOIN (SELECT webhook_id, count(*) AS pending FROM audit.deliveries WHERE status IN ('pending', 'held') GROUP BY webhook_id) d ON d.webhook_id = w.id
  WHERE w.state <> 'deleted'`
 
 const healthGiven = `
-SELECT account_id, webhook_id, state, last_success_at, last_failure_at, consecutive_failures, pending FROM audit.webhook_health`
+SELECT account_id, webhook_id, state, last_success_at, last_failure_at, consecutive_failures, failing_since, pending FROM audit.webhook_health`
 
 // latencyWanted gives the quantiles of audit.webhook_stats with what they must
 // be near to.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -60,6 +61,9 @@ var webhookColumns = []column[shownWebhook]{
 	{name: "deadline", value: func(w *shownWebhook) any { return w.Settings.Deadline.String() }, shown: "deadline", alone: true},
 	{name: "retries", value: func(w *shownWebhook) any { return shownRetries(retriesText(w.Settings.Retries)) }, shown: "retries", alone: true},
 	{name: "headers", value: func(w *shownWebhook) any { return showHeaders(w.Headers, w.reveal) }, shown: "headers", alone: true},
+	{name: "rate_limit", value: func(w *shownWebhook) any { return orNil(w.Settings.RateLimit) }, shown: "rate"},
+	{name: "breaker", value: func(w *shownWebhook) any { return w.Breaker() }},
+	{name: "breaker_opened_at", value: func(w *shownWebhook) any { return orNever(w.BreakerOpenedAt) }, shown: "down since", tint: badTint},
 	{name: "has_credential", value: func(w *shownWebhook) any { return !w.Credential.IsZero() }},
 	{name: "previous_secret_until", value: func(w *shownWebhook) any { return orNever(w.PreviousUntil) }},
 }
@@ -119,7 +123,17 @@ func settingsFlags(flags *pflag.FlagSet, s *domain.Settings, defaults bool) {
 	flagOf(flags, &s.Deadline, "deadline", "DURATION", def("7d"), "how long after its routing a delivery may still start an attempt, 1s to 7d; typing events never longer than 10s", parseDuration)
 	flagOf(flags, &s.Retries, "retries", "WAIT,...", "",
 		"the waits after the first, second, ... failed attempt: up to 20, each 1s to 7d; none for one attempt only, or default: eleven over three days", parseRetries)
+	flagOf(flags, &s.RateLimit, "rate-limit", "N", "", "most attempts a second, of retries and replays too, like 10 or 0.5; 0 for no limit", parseRateLimit)
 	allowCIDRs.addTo(flags)
+}
+
+// parseRateLimit reads a number of attempts a second. The domain judges it.
+func parseRateLimit(text string) (float64, error) {
+	limit, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a number; write it like 10 or 0.5, or 0 for no limit", text)
+	}
+	return limit, nil
 }
 
 // flagNames are the flags for the members that the domain names.
@@ -127,6 +141,7 @@ var flagNames = map[string]string{
 	"url": "url", "name": "name", "subscriptions": "event", "timeout": "timeout",
 	"max_concurrency": "max-concurrency", "order_hold": "order-hold", "inbox_id": "inbox",
 	"deadline": "deadline", "retries": "retries", "headers": "header",
+	"rate_limit": "rate-limit",
 }
 
 // refused notes what the domain says against settings, by flag. Other errors
@@ -424,6 +439,9 @@ func merge(s, given domain.Settings, c *check, anyInbox bool) domain.Settings {
 	}
 	if c.given("retries") {
 		s.Retries = given.Retries
+	}
+	if c.given("rate-limit") {
+		s.RateLimit = given.RateLimit
 	}
 	return s
 }

@@ -39,6 +39,7 @@ type exported struct {
 	Deadline            string              `json:"deadline"`
 	Retries             []string            `json:"retries"`
 	Headers             shownHeaders        `json:"headers"`
+	RateLimit           *float64            `json:"rate_limit"`
 	Secret              string              `json:"secret,omitempty"`
 	PreviousSecret      string              `json:"previous_secret,omitempty"`
 	PreviousSecretUntil *time.Time          `json:"previous_secret_until,omitempty"`
@@ -55,6 +56,9 @@ func export(hook *domain.Webhook, secrets bool, now time.Time) exported {
 	}
 	if s.InboxID != 0 {
 		e.InboxID = &s.InboxID
+	}
+	if s.RateLimit != 0 {
+		e.RateLimit = &s.RateLimit
 	}
 	switch {
 	case hook.Credential.IsZero():
@@ -194,8 +198,15 @@ var importFields = map[string]func(*description, json.RawMessage) error{
 	"deadline": func(d *description, raw json.RawMessage) error {
 		return durationMember(raw, &d.Deadline, parseDuration)
 	},
-	"retries":         func(d *description, raw json.RawMessage) error { return retriesMember(raw, &d.Retries) },
-	"headers":         func(d *description, raw json.RawMessage) error { return headersMember(raw, &d.Headers) },
+	"retries": func(d *description, raw json.RawMessage) error { return retriesMember(raw, &d.Retries) },
+	"headers": func(d *description, raw json.RawMessage) error { return headersMember(raw, &d.Headers) },
+	"rate_limit": func(d *description, raw json.RawMessage) error {
+		d.RateLimit = new(float64)
+		if string(raw) == "null" {
+			return nil // no limit
+		}
+		return member(raw, d.RateLimit, "null (no limit), or a number")
+	},
 	"secret":          func(d *description, raw json.RawMessage) error { return secretMember(raw, &d.Secret) },
 	"previous_secret": func(d *description, raw json.RawMessage) error { return secretMember(raw, &d.PreviousSecret) },
 	"previous_secret_until": func(d *description, raw json.RawMessage) error {
@@ -298,7 +309,7 @@ func describe(at string, object []byte) description {
 		switch {
 		case !known:
 			d.problem("%s: there is no such member; there are: %s", printable(name), strings.Join(slices.Sorted(maps.Keys(importFields)), ", "))
-		case string(members[name]) == "null" && name != "inbox_id" && name != "retries":
+		case string(members[name]) == "null" && name != "inbox_id" && name != "retries" && name != "rate_limit":
 		default:
 			if err := read(&d, members[name]); err != nil {
 				d.problem("%s: %v", name, err)

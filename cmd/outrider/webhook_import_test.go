@@ -27,7 +27,7 @@ func TestWebhooksMoveFromOneDatabaseToAnother(t *testing.T) {
 	from, to := newCLI(t, pgtest.New(t).DSN), newCLI(t, pgtest.New(t).DSN)
 	const password = "p:a/ss@word"
 	from.ok("webhook", "add", "--account", "1", "--url", "https://user:p%3Aa%2Fss%40word@example.com/hook?a=1&b=2", "--name", "CRM <1>", "--secret", "opaque-chatwoot-secret",
-		"--event", "message_created", "--inbox", "12", "--timeout", "2s", "--max-concurrency", "4", "--order-hold", "forever", "--deadline", "2h", "--retries", "1s,1m", "--header", "X-Api-Key: open, sesame", "--header", "x-team: crm")
+		"--event", "message_created", "--inbox", "12", "--timeout", "2s", "--max-concurrency", "4", "--order-hold", "forever", "--deadline", "2h", "--retries", "1s,1m", "--rate-limit", "0.5", "--header", "X-Api-Key: open, sesame", "--header", "x-team: crm")
 	from.ok("webhook", "rotate-secret", "1", "--secret", "a-newer-secret", "--overlap", "1h")
 	from.ok("webhook", "pause", "1")
 	from.ok("webhook", "add", "--account", "2", "--url", "https://example.com/hook", "--retries", "none")
@@ -146,7 +146,7 @@ func TestImportNamesAllThatIsWrong(t *testing.T) {
 		`not json`,
 		`[{"account_id": 1}]`,
 		`{"account_id": 1, "url": "https://user:hunter2@example.com/a"}`,
-		`{"url": "http://10.0.0.1/", "max_concurrency": "many", "state": "deleted", "inbox_id": 0, "order_hold": 3, "has_credential": "yes", "deadline": 3, "retries": ["soon"], "headers": ["X-Key: hunter2"]}`,
+		`{"url": "http://10.0.0.1/", "max_concurrency": "many", "state": "deleted", "inbox_id": 0, "order_hold": 3, "rate_limit": "fast", "has_credential": "yes", "deadline": 3, "retries": ["soon"], "headers": ["X-Key: hunter2"]}`,
 		`{"account_id": 1, "url": "https://example.com/b", "secret": "{\"p\":\"n7J0/ol+a7DRMeaE\",\"h\":{\"iv\":\"DXZMDWUKfp3bg/Yu\",\"at\":\"X1/YjMHbHD4talgF9dt61A==\"}}"}`,
 		`{"account_id": 1, "url": "https://example.com/c", "secret": {"p":"n7J0/ol+a7DRMeaE","h":{"iv":"DXZMDWUKfp3bg/Yu"}}}`,
 		`{"account_id": 1, "url": "https://example.com/d", "previous_secret": "hunter2hunter2"}`,
@@ -159,7 +159,7 @@ func TestImportNamesAllThatIsWrong(t *testing.T) {
 		"line 2: timeout: 1h0m0s is not within 1s to 30s", "line 2: secret: the secret has 5 characters", "line 2: evnts: there is no such member; there are: account_id, ",
 		"line 3: is not one JSON object", "line 4: is a list", "line 5: url: is the same as in line 1",
 		"line 6: account_id: is missing", "line 6: url: the address 10.0.0.1 is refused", "line 6: max_concurrency: is not a number", "line 6: state: ",
-		"line 6: inbox_id: is not null", `line 6: order_hold: is not text like "30s"`, "line 6: has_credential: is not true or false",
+		"line 6: inbox_id: is not null", `line 6: order_hold: is not text like "30s"`, "line 6: rate_limit: is not null (no limit), or a number", "line 6: has_credential: is not true or false",
 		`line 6: deadline: is not text like "30s"`, `line 6: retries: "soon" is not a duration`, "line 6: headers: is not an object of names and values",
 		"line 11: headers: Host is sent by Outrider", "line 12: headers: one of them is empty", "line 12: retries: is not null",
 		"line 7: secret: the secret is encrypted", "rails runner", "line 8: secret: the secret is encrypted", "line 9: previous_secret: wants secret",

@@ -11,7 +11,7 @@ import (
 	"github.com/outrider-relay/outrider/domain"
 )
 
-const shownMembers = "account_id deadline has_credential headers id inbox_id max_concurrency name order_hold previous_secret_until retries state subscriptions timeout url version"
+const shownMembers = "account_id breaker breaker_opened_at deadline has_credential headers id inbox_id max_concurrency name order_hold previous_secret_until rate_limit retries state subscriptions timeout url version"
 
 func TestWebhookLife(t *testing.T) {
 	t.Parallel()
@@ -19,14 +19,15 @@ func TestWebhookLife(t *testing.T) {
 	c := newCLI(t, db.DSN)
 
 	added := c.object("webhook", "add", "--account", "1", "--url", "https://user:hunter2@example.com/hook?a=1&b=2", "--event", "message_created,contact_created",
-		"--event", "message_updated", "--name", "CRM", "--inbox", "3", "--timeout", "2s", "--max-concurrency", "4", "--order-hold", "forever", "--deadline", "1d", "--retries", "1s, 5m,2d")
+		"--event", "message_updated", "--name", "CRM", "--inbox", "3", "--timeout", "2s", "--max-concurrency", "4", "--order-hold", "forever", "--deadline", "1d", "--retries", "1s, 5m,2d", "--rate-limit", "2.5")
 	secret, _ := added["secret"].(string)
-	if !strings.HasPrefix(secret, "whsec_") || members(added) != "account_id deadline has_credential headers id inbox_id max_concurrency name order_hold previous_secret previous_secret_until retries secret state subscriptions timeout url version" {
+	if !strings.HasPrefix(secret, "whsec_") || members(added) != "account_id breaker breaker_opened_at deadline has_credential headers id inbox_id max_concurrency name order_hold previous_secret previous_secret_until rate_limit retries secret state subscriptions timeout url version" {
 		t.Errorf("added is %v", added)
 	}
 	for name, want := range map[string]any{
 		"id": 1.0, "account_id": 1.0, "version": 1.0, "state": "enabled", "name": "CRM", "url": "https://example.com/hook?a=1&b=2", "inbox_id": 3.0,
 		"timeout": "2s", "max_concurrency": 4.0, "order_hold": "forever", "has_credential": true, "previous_secret_until": nil, "deadline": "24h0m0s",
+		"rate_limit": 2.5, "breaker": "closed", "breaker_opened_at": nil,
 	} {
 		if added[name] != want {
 			t.Errorf("%s is %v, want %v", name, added[name], want)
@@ -273,11 +274,11 @@ func TestWebhookUsage(t *testing.T) {
 	c.env["OUTRIDER_ALLOW_CIDRS"] = "10.0.0.0/8,nonsense"
 	c.fails(exitUsage, []string{
 		`--account: "x" is not a number`, "--timeout: 1m0s is not within 1s to 30s", "--max-concurrency: 999 is not within 1 to 256",
-		`--order-hold: "soon" is neither`, `--event: "Message Created" is not an event name`, "--url: must begin with http", "--secret: the secret has 5 characters",
+		`--order-hold: "soon" is neither`, "--rate-limit: 20000 is neither 0 (no limit) nor within 0.01 to 10000", `--event: "Message Created" is not an event name`, "--url: must begin with http", "--secret: the secret has 5 characters",
 		"--deadline: 192h0m0s is not within 1s to 7d", `--retries: "soon" is not a duration; write it like 30s, 2h or 7d; or none, or default`,
 		"--header: a value is not like 'NAME: VALUE'", `--format: "xml" is none of table, json`, "database_url is missing", `OUTRIDER_ALLOW_CIDRS: "nonsense" is not a network`, `unexpected argument "extra"`,
 		"outrider webhook add --help",
-	}, "webhook", "add", "extra", "--account", "x", "--url", "ftp://example.com", "--timeout", "60s", "--max-concurrency", "999", "--order-hold", "soon",
+	}, "webhook", "add", "extra", "--account", "x", "--url", "ftp://example.com", "--timeout", "60s", "--max-concurrency", "999", "--order-hold", "soon", "--rate-limit", "20000",
 		"--event", "Message Created", "--secret", "short", "--format", "xml", "--deadline", "8d", "--retries", "5s,soon", "--header", "X-Key")
 	c.env["OUTRIDER_ALLOW_CIDRS"] = ""
 	c.env["OUTRIDER_DATABASE_URL"] = "postgres://nobody@127.0.0.1:1/none"
