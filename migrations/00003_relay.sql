@@ -156,8 +156,11 @@ CREATE TABLE relay.due (
     PRIMARY KEY (event_seq, webhook_id, replay_id, version)
 );
 CREATE INDEX due_at ON relay.due (at, pos, webhook_id) WHERE kind <> 'o';
-CREATE INDEX due_webhook ON relay.due (webhook_id, (replay_id > 0), at, pos);
-CREATE INDEX due_key ON relay.due (webhook_id, key, pos) WHERE kind = 'h';
+-- The lanes of a webhook, each in the order in which it is read: 0 and 1 of
+-- what waits for its time, 2 and 3 of overflow, the odd ones of replays. Where a
+-- lane ends the next one is found by one look-up, however much waits in it.
+CREATE INDEX due_lane ON relay.due (webhook_id, (CASE WHEN kind = 'o' THEN 2 ELSE 0 END + CASE WHEN replay_id > 0 THEN 1 ELSE 0 END), at, pos);
+CREATE INDEX due_key ON relay.due (webhook_id, kind, key, pos) WHERE kind IN ('h', 'p');
 -- Rows come and go fast here: vacuum by count, not by share.
 ALTER TABLE relay.due SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 

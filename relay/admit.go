@@ -193,6 +193,13 @@ func (d *dispatcher) nextOf(q *queue, c *conversation) {
 	if c.offered {
 		d.mark(q) // nobody else may: what a read was to bring had come another way
 	}
+	if q.counts != counted {
+		if !c.busy && !c.offered && len(c.waiting) > 0 {
+			d.askCounts(q)
+		}
+		q.forget(c)
+		return
+	}
 	if b := q.blocked[c.order]; !c.busy && !c.loading && len(c.waiting) == 0 && b.failed == 0 && b.held > 0 {
 		d.readHeld(q, c)
 		return

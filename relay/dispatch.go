@@ -35,6 +35,10 @@ const (
 	// maxLane is how much of what overflowed a webhook may have in memory: enough
 	// for it to have other conversations at work than those whose turn it is not.
 	maxLane = 8 * laneLimit
+	// dueLook is how often a relay that has not all shards looks at the due table
+	// although nothing of its own is there, so that what others left behind its
+	// cursor is not walked when something is.
+	dueLook = time.Minute
 	// maxBatches is how many routed batches may wait in memory.
 	maxBatches = 2
 )
@@ -71,6 +75,7 @@ type dispatcher struct {
 	// barriers wait for some of them.
 	submitted, cameBack tally
 	replayReads         laneReads
+	counting            counting
 	barriers            []barrier
 	parked              map[domain.DeliveryKey]struct{} // in memory and in the due table
 	open                map[domain.DeliveryKey]openAttempt

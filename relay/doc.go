@@ -23,6 +23,7 @@
 //	share.go     keeps this relay's share of the webhooks fair beside others'
 //	  lease.go     gives signs of life, and sends nothing without a lease
 //	  gain.go      takes up shards of webhooks where another relay left them
+//	  counting.go  learns which conversations it left with something to wait for
 //	  lose.go      gives shards up, once all of them is on record (barrier.go)
 //	tailing.go   is what the one relay does that tails
 //	relay.go     joins the stages

@@ -32,12 +32,14 @@ type inheritance struct {
 	live  []int64
 	head  int64
 	left  Left
+	at    time.Time // what of left is due is so at this time
 	hooks []domain.Webhook
 }
 
 // gain takes up shards that are this relay's from now on: how far the chain was
-// dispatched, what waits in the due table, and which attempts have no outcome.
-// It reads open work only, never history. It runs beside the dispatcher, which
+// dispatched, of which webhooks something waits, and which attempts have no
+// outcome. It reads neither history nor what waits: that is read lane by lane,
+// and counted when it matters (counting.go). It runs beside the dispatcher, which
 // has none of these shards yet; now is the relay's clock.
 func (d *dispatcher) gain(ctx context.Context, places []Place, live []int64, now time.Time) error {
 	in, err := d.readLeft(ctx, places, now)
@@ -49,7 +51,7 @@ func (d *dispatcher) gain(ctx context.Context, places []Place, live []int64, now
 }
 
 func (d *dispatcher) readLeft(ctx context.Context, places []Place, now time.Time) (*inheritance, error) {
-	in := &inheritance{places: places}
+	in := &inheritance{places: places, at: now.Truncate(time.Microsecond)}
 	var shards Shards
 	low := places[0].Low
 	for _, p := range places {
@@ -57,18 +59,15 @@ func (d *dispatcher) readLeft(ctx context.Context, places []Place, now time.Time
 		low = min(low, p.Low)
 	}
 	var err error
-	if in.left, err = d.store.Left(ctx, shards, low, now); err != nil {
+	if in.left, err = d.store.Left(ctx, shards, low, in.at); err != nil {
 		return nil, fmt.Errorf("read what was left: %w", err)
 	}
 	if in.head, _, err = d.store.Head(ctx); err != nil {
 		return nil, fmt.Errorf("read the chain: %w", err)
 	}
 	wanted := map[domain.WebhookID]struct{}{}
-	for _, b := range in.left.Blocked {
-		wanted[b.WebhookID] = struct{}{}
-	}
-	for _, id := range in.left.Overflowed {
-		wanted[id] = struct{}{}
+	for _, w := range in.left.Waiting {
+		wanted[w.WebhookID] = struct{}{}
 	}
 	for _, f := range in.left.Open {
 		wanted[f.Key.WebhookID] = struct{}{}
@@ -85,6 +84,7 @@ func (d *dispatcher) readLeft(ctx context.Context, places []Place, now time.Time
 
 // inherit makes memory fit what the last owner of some shards left.
 func (d *dispatcher) inherit(in *inheritance) {
+	had := d.shards
 	d.head = max(d.head, in.head)
 	for _, p := range in.places {
 		d.shards |= p.Shards
@@ -98,40 +98,55 @@ func (d *dispatcher) inherit(in *inheritance) {
 	for _, hook := range in.hooks {
 		d.configure(hook)
 	}
-	for _, b := range in.left.Blocked {
-		if q := d.queues[b.WebhookID]; q != nil {
-			q.block(b.Order, int32(b.Failed), int32(b.Held)) //nolint:gosec // counts of one conversation
-		}
-	}
-	for _, id := range in.left.Overflowed {
-		if q := d.queues[id]; q != nil {
-			for l := range lanes {
-				d.overflow(q, l)
-			}
-		}
-	}
-	// What waits of a webhook that was disabled while no relay was at work is
-	// cancelled now, not when its time comes.
-	for _, hook := range in.hooks {
-		if q := d.queues[hook.ID]; q != nil {
-			if _, cancels := q.hook.Cancels(q.hook.Version); cancels {
-				d.hurry(q, true)
-			}
+	for _, w := range in.left.Waiting {
+		if q := d.queues[w.WebhookID]; q != nil {
+			d.wake(q, w)
 		}
 	}
 	d.left.live(in.live)
 	for i := range in.left.Open {
 		d.adopt(&in.left.Open[i], in.places)
 	}
-	for _, b := range in.left.Blocked {
-		if q := d.queues[b.WebhookID]; q != nil {
-			d.nextOf(q, q.conversation(b.Order)) // it may be the turn of what is held
+	for _, w := range in.left.Waiting {
+		// Once all open attempts are known. It may be the turn of what is held.
+		if q := d.queues[w.WebhookID]; q != nil && w.Held {
+			d.askCounts(q)
 		}
 	}
-	// The due table is read from its beginning: what is due of these shards may
-	// be behind the cursor.
-	d.due.cursor, d.due.next = Cursor{}, d.now()
+	// What of these shards is due by then is read by its lanes, what comes later
+	// from the due table.
+	first := Cursor{At: in.at, Pos: 1<<63 - 1}
+	if now := d.now(); now.Before(first.At) {
+		first.At = now.Truncate(time.Microsecond)
+	}
+	if had == 0 {
+		d.due.cursor = first
+	}
+	d.due.setBack(first)
+	d.due.next = d.now()
 	d.moved(d.place())
+}
+
+// wake lets what an earlier owner left of a webhook in the due table be read,
+// ahead of all new work.
+func (d *dispatcher) wake(q *queue, w Waiting) {
+	if w.Timed {
+		q.counts = uncounted
+	}
+	if w.Fresh {
+		d.overflow(q, freshLane)
+	}
+	if w.Replays {
+		d.overflow(q, replayLane)
+	}
+	// What waits of a webhook that was disabled while no relay was at work is
+	// cancelled now, and what the pause held of one that was enabled goes on, not
+	// when its time comes.
+	if _, cancels := q.hook.Cancels(q.hook.Version); cancels {
+		d.hurry(q, true)
+	} else if w.Paused && q.hook.State == domain.WebhookEnabled {
+		d.hurry(q, false)
+	}
 }
 
 // adopt takes over an open attempt of another relay. It may still be under way

@@ -146,10 +146,9 @@ type Cursor struct {
 // Blocked counts the failed and the held deliveries of one ordering key that
 // wait in the due table.
 type Blocked struct {
-	WebhookID domain.WebhookID
-	Order     int64
-	Failed    int
-	Held      int
+	WebhookID    domain.WebhookID
+	Order        int64
+	Failed, Held int
 }
 
 // Endings are chat events whose payloads are about to be erased: by retention
@@ -166,11 +165,19 @@ type Left struct {
 	// Open are deliveries with an attempt that has no outcome, without their
 	// bodies.
 	Open []Delivery
-	// Blocked counts what waits by ordering key.
-	Blocked []Blocked
-	// Overflowed are the webhooks that have something due or in overflow, or
-	// something that waits although they are disabled or deleted.
-	Overflowed []domain.WebhookID
+	// Waiting are the webhooks of which something is in the due table.
+	Waiting []Waiting
+}
+
+// Waiting says what of a webhook is in the due table, however much it is.
+type Waiting struct {
+	WebhookID domain.WebhookID
+	// Fresh says that a first delivery is due or in overflow, Replays that one
+	// of a replay is.
+	Fresh, Replays bool
+	// Timed says that something waits for its time, Held that something is held
+	// for order, Paused by a pause.
+	Timed, Held, Paused bool
 }
 
 // Store reads what waits to be delivered, and what routing needs beside the
@@ -189,7 +196,8 @@ type Store interface {
 	// nor due, in routing order. last is the last batch that it read.
 	Batches(ctx context.Context, shards Shards, from, to int64, room int) (found []Delivery, last int64, err error)
 	// DueBefore reads the shards' retries and holds from cursor on whose time has
-	// come, oldest first, and when the next one behind them is due, zero for never.
+	// come, oldest first, and when to look again: no later than the next one
+	// behind them is due, zero where there is none.
 	DueBefore(ctx context.Context, shards Shards, cursor Cursor, now time.Time, limit, room int) (found []Delivery, next time.Time, err error)
 	// DueOf reads what is due of one webhook behind cursor, oldest first: its
 	// first deliveries, or those of replays.
@@ -201,8 +209,14 @@ type Store interface {
 	Body(ctx context.Context, key domain.DeliveryKey) ([]byte, error)
 	// Left reads, in one snapshot, what the last owner of shards left undone. Open
 	// attempts are looked for from low on, a place in the log. What is in overflow
-	// by a clock that was ahead of this one is due from now on.
+	// by a clock that was ahead of this one is due from now on. The cost grows
+	// with the webhooks of which something waits, not with how much.
 	Left(ctx context.Context, shards Shards, low int64, now time.Time) (Left, error)
+	// Blocked counts, in one snapshot, what waits of some webhooks by ordering
+	// key, but for the deliveries named, and tells take of each key. Of a webhook
+	// it reads most rows of each lane, 0 for all; those that have more are in deep,
+	// and what take heard of them is not all.
+	Blocked(ctx context.Context, webhooks []domain.WebhookID, but []domain.DeliveryKey, most int, take func(Blocked)) (deep []domain.WebhookID, err error)
 	// Reread reads deliveries as they are now, with what is due of them, without
 	// their bodies.
 	Reread(ctx context.Context, known []Delivery) ([]Delivery, error)

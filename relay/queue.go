@@ -103,6 +103,8 @@ type queue struct {
 	// blocked has those whose deliveries wait in the due table.
 	conversations map[int64]*conversation
 	blocked       map[int64]blocked
+	// counts says whether blocked is all there is: see counting.go.
+	counts countState
 	// limit is how many attempts may be under way now, up to the webhook's
 	// max_concurrency: halved by an answer that it is too much, raised again by
 	// each success.
@@ -251,7 +253,7 @@ func (q *queue) retract(c *conversation) {
 
 // next makes the head of a conversation runnable where it may start. It gives
 // the head back where that must be held first, for earlier ones have failed or
-// are held.
+// are held. Where nobody knows that yet, the head waits.
 func (q *queue) next(c *conversation, now time.Time) (hold *item) {
 	if c.busy || c.offered || c.loading {
 		return nil
@@ -260,6 +262,9 @@ func (q *queue) next(c *conversation, now time.Time) (hold *item) {
 		return nil
 	}
 	head := c.waiting[0]
+	if q.counts != counted && !head.mayPass(now) {
+		return nil
+	}
 	// One released by its turn was read back in order, ahead of those that are
 	// still held.
 	b := q.blocked[c.order]

@@ -7,12 +7,15 @@ import (
 	"github.com/outrider-relay/outrider/domain"
 )
 
+// readTimeout bounds a read of a few rows.
+const readTimeout = 30 * time.Second
+
 // read runs a read of the store beside the dispatcher, and its result in it.
 // After an error it is tried again later: again lets that happen.
-func (d *dispatcher) read(ctx context.Context, what string, f func(context.Context) (func(), error), again func()) {
+func (d *dispatcher) read(ctx context.Context, limit time.Duration, what string, f func(context.Context) (func(), error), again func()) {
 	begun := d.stale.begin()
 	go func() {
-		timeout, cancel := context.WithTimeout(ctx, 30*time.Second)
+		timeout, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
 		result, err := f(timeout)
 		if err == nil {
@@ -109,13 +112,17 @@ func (d *dispatcher) hurry(q *queue, all bool) {
 
 // later begins a read at the end of this round.
 func (d *dispatcher) later(what string, f func(context.Context) (func(), error), again func()) {
-	d.reads = append(d.reads, func(ctx context.Context) { d.read(ctx, what, f, again) })
+	d.laterWithin(readTimeout, what, f, again)
+}
+
+func (d *dispatcher) laterWithin(limit time.Duration, what string, f func(context.Context) (func(), error), again func()) {
+	d.reads = append(d.reads, func(ctx context.Context) { d.read(ctx, limit, what, f, again) })
 }
 
 // comeBack takes deliveries from the due table into memory. timed says that
 // their time has come, whether or not their webhooks have room.
 func (d *dispatcher) comeBack(found []Delivery, release domain.ReleaseReason, timed bool) {
-	found = d.readable(d.own(found))
+	found = d.readable(d.putOff(d.own(found)))
 	unknown := d.unknown(found)
 	if len(unknown) == 0 {
 		d.bringBack(found, release, timed)
@@ -136,7 +143,7 @@ func (d *dispatcher) comeBack(found []Delivery, release domain.ReleaseReason, ti
 // bringBack does what comeBack says with deliveries whose webhooks are known.
 func (d *dispatcher) bringBack(found []Delivery, release domain.ReleaseReason, timed bool) {
 	touched := map[*conversation]*queue{}
-	found = d.own(found)
+	found = d.putOff(d.own(found))
 	for i := range found {
 		f := &found[i]
 		if _, here := d.parked[f.Key]; here || d.stale.moved(f.Key) || f.State.Status.Final() || f.State.Open {
@@ -168,10 +175,21 @@ func (d *dispatcher) bringBack(found []Delivery, release domain.ReleaseReason, t
 	}
 }
 
+// setBack lets what is behind a place be read, again where it was.
+func (r *dueReader) setBack(to Cursor) {
+	if to.At.Before(r.cursor.At) || to.At.Equal(r.cursor.At) && to.Pos < r.cursor.Pos {
+		r.cursor = to
+	}
+}
+
 // readDue brings back retries and holds whose time has come.
 func (d *dispatcher) readDue() {
 	now := d.now()
 	if d.due.reading || d.due.next.IsZero() || now.Before(d.due.next) {
+		return
+	}
+	if d.shards == 0 {
+		d.due.next = time.Time{}
 		return
 	}
 	until := now
@@ -196,19 +214,19 @@ func (d *dispatcher) readDue() {
 			if !next.IsZero() && (d.due.next.IsZero() || next.Before(d.due.next)) {
 				d.due.next = next // else something saved meanwhile is due before
 			}
+			if next.IsZero() && shards != AllShards && d.due.next.IsZero() {
+				d.due.next = now.Add(dueLook)
+			}
 			if len(found) == dueLimit {
-				if last := found[len(found)-1].Due; d.due.cursor == read { // else it was set back meanwhile
-					d.due.cursor = Cursor{At: last.At, Pos: last.Pos}
-				}
+				last := found[len(found)-1].Due
+				d.due.setBack(Cursor{At: last.At, Pos: last.Pos})
 				d.due.next = now
 			}
 			d.comeBack(found, domain.ReleaseElapsed, true)
 		}, err
 	}, func() {
 		d.free(room)
-		if d.due.cursor == read {
-			d.due.cursor = cursor
-		}
+		d.due.setBack(cursor)
 		d.due.reading, d.due.next = false, now
 	})
 }

@@ -21,7 +21,7 @@ func (d *dispatcher) pump(q *queue) {
 			}
 			d.start(q, q.lanes[l].pop())
 		}
-		if idle := l == freshLane && q.room(l) && len(q.lanes[l].runnable) == 0; q.lanes[l].wantsRead(idle) && d.mayRead(q, l) {
+		if idle := l == freshLane && q.room(l) && len(q.lanes[l].runnable) == 0; q.counts != beingCounted && q.lanes[l].wantsRead(idle) && d.mayRead(q, l) {
 			d.readLane(q, l)
 		}
 	}

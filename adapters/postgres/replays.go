@@ -52,12 +52,16 @@ func (r *Replays) Undrained(ctx context.Context, replay domain.ReplayID) (n int,
 
 // unbegunQuery finds what waits in each webhook's lane of replays and is no
 // retry. It may find some that had an attempt, and were paused since.
-const unbegunQuery = `
+var unbegunQuery = `
 SELECT d.event_seq, d.webhook_id
   FROM unnest($2::bigint[]) AS w (id)
  CROSS JOIN LATERAL (
-       SELECT u.event_seq, u.webhook_id FROM relay.due u
-        WHERE u.webhook_id = w.id AND (u.replay_id > 0) = true AND u.replay_id = $1 AND u.kind <> 'r' ORDER BY u.at, u.pos LIMIT $3) d`
+      (SELECT u.event_seq, u.webhook_id FROM relay.due u
+        WHERE u.webhook_id = w.id AND ` + laneOf("u") + ` = 3 AND u.replay_id = $1 ORDER BY u.at, u.pos LIMIT $3)
+       UNION ALL
+      (SELECT u.event_seq, u.webhook_id FROM relay.due u
+        WHERE u.webhook_id = w.id AND ` + laneOf("u") + ` = 1 AND u.replay_id = $1 AND u.kind <> 'r' ORDER BY u.at, u.pos LIMIT $3)
+       LIMIT $3) d`
 
 // Unbegun implements relay.Replays.
 func (r *Replays) Unbegun(ctx context.Context, replay domain.ReplayID, webhooks []domain.WebhookID, limit int) ([]domain.DeliveryKey, error) {
@@ -155,21 +159,22 @@ func (r *Replays) Count(ctx context.Context, relayID int64, replay domain.Replay
 }
 
 // hurryReplayQuery does for a replay what hurryQuery does for a webhook.
-const hurryReplayQuery = `
+var hurryReplayQuery = `
 WITH next AS MATERIALIZED (
   SELECT d.event_seq, d.webhook_id, d.version
     FROM unnest($2::bigint[]) AS w (id)
    CROSS JOIN LATERAL (
          SELECT u.event_seq, u.webhook_id, u.version FROM relay.due u
-          WHERE u.webhook_id = w.id AND (u.replay_id > 0) = true AND u.at > $3::timestamptz AND u.replay_id = $1 AND (u.kind = 'p' OR $4)
+          WHERE u.webhook_id = w.id AND ` + laneOf("u") + ` = 1 AND u.at > $3::timestamptz AND u.replay_id = $1 AND (u.kind = 'p' OR $4)
           ORDER BY u.at, u.pos LIMIT $5 FOR UPDATE SKIP LOCKED) d
    LIMIT $5)
 UPDATE relay.due d SET at = $3::timestamptz FROM next n
  WHERE d.event_seq = n.event_seq AND d.webhook_id = n.webhook_id AND d.replay_id = $1 AND d.version = n.version`
 
-const waitingOfReplayQuery = `
+var waitingOfReplayQuery = `
 SELECT w.id FROM unnest($2::bigint[]) AS w (id)
- WHERE (SELECT true FROM relay.due u WHERE u.webhook_id = w.id AND (u.replay_id > 0) = true AND u.at <= $3::timestamptz AND u.replay_id = $1 AND (u.kind = 'p' OR $4) LIMIT 1)`
+ WHERE coalesce((SELECT true FROM relay.due u WHERE u.webhook_id = w.id AND ` + laneOf("u") + ` = 1 AND u.at <= $3::timestamptz AND u.replay_id = $1 AND (u.kind = 'p' OR $4) ORDER BY u.at, u.pos LIMIT 1),
+       $4 AND (SELECT true FROM relay.due u WHERE u.webhook_id = w.id AND ` + laneOf("u") + ` = 3 AND u.replay_id = $1 ORDER BY u.at, u.pos LIMIT 1))`
 
 // Hurry implements relay.Replays.
 func (r *Replays) Hurry(ctx context.Context, replay domain.ReplayID, webhooks []domain.WebhookID, all bool, now time.Time) ([]domain.WebhookID, error) {

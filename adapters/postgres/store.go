@@ -5,7 +5,6 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -250,28 +249,63 @@ WITH d AS MATERIALIZED (
    ORDER BY at, pos LIMIT $4)
 ` + readBack + byTime
 
+// dueAhead is how many rows are looked at for the next one of some shards.
+const dueAhead = 1000
+
+// nextDueQuery looks at the next rows of all shards: those of others may be all
+// there are. Where none is of these shards it says when the last one is due.
+var nextDueQuery = `
+SELECT coalesce(min(n.at) FILTER (WHERE ` + inShards("n.webhook_id", "$2") + `), max(n.at) FILTER (WHERE n.many))
+  FROM (SELECT d.at, d.webhook_id, count(*) OVER () = $3 AS many
+          FROM (SELECT at, webhook_id FROM relay.due WHERE kind <> 'o' AND at > $1::timestamptz ORDER BY at LIMIT $3) d) n`
+
 // DueBefore implements relay.Store.
 func (s *Store) DueBefore(ctx context.Context, shards relay.Shards, cursor relay.Cursor, now time.Time, limit, room int) ([]relay.Delivery, time.Time, error) {
 	found, err := s.read(ctx, dueBeforeQuery, cursor.At.UTC(), cursor.Pos, now.UTC(), limit, room, mask(shards))
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	var next sql.NullTime
-	err = s.db.QueryRowContext(ctx, `SELECT at FROM relay.due WHERE kind <> 'o' AND at > $1::timestamptz AND `+inShards("webhook_id", "$2")+` ORDER BY at LIMIT 1`,
-		now.UTC(), mask(shards)).Scan(&next)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return nil, time.Time{}, err
+	most := dueAhead
+	if shards == relay.AllShards {
+		most = 1
 	}
-	return found, next.Time, nil
+	var next sql.NullTime
+	err = s.db.QueryRowContext(ctx, nextDueQuery, now.UTC(), mask(shards), most).Scan(&next)
+	return found, next.Time, err
 }
+
+// laneOf gives the lane of a due row, as the index due_lane has it. overflow is
+// the distance of a lane's overflow.
+func laneOf(row string) string {
+	return `(CASE WHEN ` + row + `.kind = 'o' THEN 2 ELSE 0 END + CASE WHEN ` + row + `.replay_id > 0 THEN 1 ELSE 0 END)`
+}
+
+const freshLane, replayLane, overflow = 0, 1, 2
+
+func lane(replays bool) int {
+	if replays {
+		return replayLane
+	}
+	return freshLane
+}
+
+func dueIn(lane string) string {
+	return `
+   SELECT w.* FROM relay.due w
+    WHERE w.webhook_id = $1 AND ` + laneOf("w") + ` = ` + lane + ` AND (w.at, w.pos) > ($3::timestamptz, $4::bigint) AND w.at <= $5::timestamptz
+    ORDER BY w.at, w.pos LIMIT $6`
+}
+
+var dueOfQuery = outbox.PreparedMark + `
+WITH d AS MATERIALIZED (
+  SELECT u.event_seq, u.webhook_id, u.replay_id, u.version, u.kind::text AS kind, u.at, u.key, u.pos, 0::bigint AS starter, $7::bigint AS room
+    FROM ((` + dueIn("$2::integer") + `) UNION ALL (` + dueIn("$2::integer + 2") + `)) u
+   ORDER BY u.at, u.pos LIMIT $6)
+` + readBack + byTime
 
 // DueOf implements relay.Store.
 func (s *Store) DueOf(ctx context.Context, webhook domain.WebhookID, replays bool, cursor relay.Cursor, now time.Time, limit, room int) ([]relay.Delivery, error) {
-	return s.read(ctx, outbox.PreparedMark+`
-WITH d AS MATERIALIZED (
-  SELECT event_seq, webhook_id, replay_id, version, kind::text AS kind, at, key, pos, 0::bigint AS starter, $7::bigint AS room FROM relay.due
-   WHERE webhook_id = $1 AND (replay_id > 0) = $2 AND (at, pos) > ($3::timestamptz, $4::bigint) AND at <= $5::timestamptz ORDER BY at, pos LIMIT $6)
-`+readBack+byTime, int64(webhook), replays, cursor.At.UTC(), cursor.Pos, now.UTC(), limit, room)
+	return s.read(ctx, dueOfQuery, int64(webhook), lane(replays), cursor.At.UTC(), cursor.Pos, now.UTC(), limit, room)
 }
 
 // Held implements relay.Store.
@@ -310,45 +344,6 @@ WITH d AS MATERIALIZED (
      AND (SELECT true FROM relay.log n WHERE n.event_seq = l.event_seq AND n.webhook_id = l.webhook_id AND n.replay_id = l.replay_id AND n.version = l.version + 1 LIMIT 1) IS NULL)
 ` + readBack + byPlace
 
-var blockedQuery = `
-SELECT webhook_id, key, count(*) FILTER (WHERE kind = 'r'), count(*) FILTER (WHERE kind = 'h')
-  FROM relay.due WHERE key <> 0 AND kind IN ('r', 'h') AND ` + inShards("webhook_id", "$1") + ` GROUP BY webhook_id, key`
-
-var overflowedQuery = `
-SELECT DISTINCT d.webhook_id FROM relay.due d
- WHERE (d.kind = 'o' OR d.at <= $1::timestamptz
-        OR d.webhook_id IN (SELECT w.id FROM relay.webhooks w WHERE w.state IN ('disabled', 'deleted')))
-   AND ` + inShards("d.webhook_id", "$2")
-
-// Left implements relay.Store.
-func (s *Store) Left(ctx context.Context, shards relay.Shards, low int64, now time.Time) (left relay.Left, err error) {
-	now = now.UTC().Truncate(time.Microsecond)
-	if _, err := s.db.ExecContext(ctx, `UPDATE relay.due SET at = $1::timestamptz WHERE kind = 'o' AND at > $1::timestamptz AND `+inShards("webhook_id", "$2"),
-		now, mask(shards)); err != nil {
-		return left, err
-	}
-	// In one snapshot: another relay may still end attempts of these shards.
-	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
-	if err != nil {
-		return left, err
-	}
-	defer func() { _ = tx.Rollback() }()
-	if left.Open, err = readDeliveries(ctx, tx, openQuery, low, mask(shards)); err != nil {
-		return left, err
-	}
-	if left.Blocked, err = list(ctx, tx, func(row scanner) (b relay.Blocked, err error) {
-		err = row.Scan(&b.WebhookID, &b.Order, &b.Failed, &b.Held)
-		return b, err
-	}, blockedQuery, mask(shards)); err != nil {
-		return left, err
-	}
-	left.Overflowed, err = list(ctx, tx, func(row scanner) (id domain.WebhookID, err error) {
-		err = row.Scan(&id)
-		return id, err
-	}, overflowedQuery, now, mask(shards))
-	return left, err
-}
-
 const rereadQuery = `
 WITH d AS MATERIALIZED (
   SELECT k.event_seq, k.webhook_id, k.replay_id, coalesce(w.version, 0) AS version, coalesce(w.kind, '') AS kind, w.at, coalesce(w.key, 0) AS key, k.pos, 0::bigint AS starter, 0::bigint AS room
@@ -368,39 +363,4 @@ func (s *Store) Reread(ctx context.Context, wanted []relay.Delivery) ([]relay.De
 		}
 	}
 	return s.read(ctx, rereadQuery, pq.Array(columns[0]), pq.Array(columns[1]), pq.Array(columns[2]), pq.Array(columns[3]))
-}
-
-// hurryLimit is how many rows one statement of Hurry changes. The recorder
-// waits for their locks, and with it every webhook: that must be short.
-const hurryLimit = 1000
-
-// hurryQuery changes the next rows behind a place. Rows that the recorder has
-// locked are on their way out: SKIP LOCKED, so that the two cannot wait for
-// each other. All of a call get the same time, so that routing order counts.
-const hurryQuery = `
-WITH next AS MATERIALIZED (
-  SELECT event_seq, webhook_id, replay_id, version, at, pos FROM relay.due
-   WHERE webhook_id = $1 AND (replay_id > 0) = $2 AND (at, pos) > ($3::timestamptz, $4::bigint) AND (kind = 'p' OR $5)
-   ORDER BY at, pos LIMIT $6 FOR UPDATE SKIP LOCKED),
-hurried AS (
-  UPDATE relay.due d SET at = $7::timestamptz FROM next n
-   WHERE d.event_seq = n.event_seq AND d.webhook_id = n.webhook_id AND d.replay_id = n.replay_id AND d.version = n.version)
-SELECT n.at, n.pos FROM next n ORDER BY n.at DESC, n.pos DESC LIMIT 1`
-
-// Hurry implements relay.Store.
-func (s *Store) Hurry(ctx context.Context, webhook domain.WebhookID, all bool, now time.Time) error {
-	now = now.UTC().Truncate(time.Microsecond)
-	for _, replays := range []bool{false, true} {
-		place := relay.Cursor{At: now, Pos: 1<<63 - 1}
-		for {
-			err := s.db.QueryRowContext(ctx, hurryQuery, int64(webhook), replays, place.At.UTC(), place.Pos, all, hurryLimit, now).Scan(&place.At, &place.Pos)
-			if errors.Is(err, sql.ErrNoRows) {
-				break
-			}
-			if err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
