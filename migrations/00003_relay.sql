@@ -23,7 +23,7 @@ CREATE TABLE relay.relays (
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     leaving_at timestamptz, -- it stops, and takes nothing any more
     fenced_at  timestamptz,
-    fenced_by  bigint,
+    fenced_by  bigint, -- the relay that did, 0 for none; NULL where it stopped itself
     recorder   smallint    NOT NULL
 );
 CREATE UNIQUE INDEX relays_recorder ON relay.relays (recorder) WHERE fenced_at IS NULL;

@@ -163,6 +163,30 @@ $$;
 -- +goose StatementEnd
 REVOKE ALL ON FUNCTION relay.senders() FROM PUBLIC;
 
+-- Fences the relays that senders() does not list any more, as another relay
+-- would (Leases.Fence): one that wakes up must not go on with what it remembers,
+-- since nobody has waited for it. fenced_by is 0: no relay did it.
+-- +goose StatementBegin
+CREATE FUNCTION relay.fence_silent() RETURNS void
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    silent bigint;
+BEGIN
+    FOR silent IN SELECT r.relay_id FROM relay.relays r WHERE r.fenced_at IS NULL AND r.sends AND r.relay_id NOT IN (SELECT relay.senders()) ORDER BY r.relay_id LOOP
+        -- It waits for what the relay is recording.
+        UPDATE relay.relays r SET fenced_at = clock_timestamp(), fenced_by = 0 WHERE r.relay_id = silent AND r.fenced_at IS NULL;
+        CONTINUE WHEN NOT FOUND;
+        UPDATE relay.slots s SET position = p.position, low = p.low FROM relay.places p WHERE p.slot = s.slot AND s.relay_id = silent;
+        UPDATE relay.slots s SET relay_id = NULL, since = clock_timestamp() WHERE s.relay_id = silent;
+        DELETE FROM relay.heartbeats h WHERE h.relay_id = silent;
+        PERFORM pg_notify('outrider_relay', 'released');
+    END LOOP;
+END
+$$;
+-- +goose StatementEnd
+REVOKE ALL ON FUNCTION relay.fence_silent() FROM PUBLIC;
+
 -- Whether no relay is at work that sends.
 -- +goose StatementBegin
 CREATE FUNCTION relay.unattended() RETURNS boolean
@@ -329,6 +353,9 @@ BEGIN
     SELECT greatest(
         (SELECT max(q.upper) FROM relay.partitions q WHERE q.upper <= payloads_below AND q.events_done AND q.payloads_gone IS NULL),
         (SELECT e.seq + 1 FROM outbox.events_net e WHERE e.seq < payloads_below ORDER BY e.seq DESC LIMIT 1)) INTO past;
+    IF past IS NOT NULL OR EXISTS (SELECT FROM relay.partitions q WHERE q.upper <= log_below AND q.payloads_gone IS NOT NULL AND q.log_gone IS NULL) THEN
+        PERFORM relay.fence_silent();
+    END IF;
     IF past IS NOT NULL AND NOT EXISTS (SELECT FROM relay.closings c WHERE c.below >= past) THEN
         INSERT INTO relay.closings (below, version, requested_by) VALUES (past, relay.next_ending(), session_user);
         PERFORM relay.record_retention('payloads', 'closed', 'relay.log', 0, past, payloads, 0, 0);
@@ -394,6 +421,7 @@ BEGIN
      ORDER BY l.event_seq LIMIT 1;
     past := start + 100000;
     IF past IS NOT NULL AND NOT EXISTS (SELECT FROM outbox.events_net e WHERE e.seq >= start AND e.seq < past) THEN
+        PERFORM relay.fence_silent();
         reason := relay.waits_below(past);
         IF reason IS NULL THEN
             DELETE FROM relay.log_net l WHERE l.event_seq >= start AND l.event_seq < past;
@@ -545,7 +573,7 @@ CREATE FUNCTION relay.erase(erasure_id bigint, event_seqs bigint[], OUT asked bi
 AS $$
 DECLARE
     account constant bigint := (SELECT e.account_id FROM relay.erasures e WHERE e.erasure_id = erase.erasure_id);
-    agreed  constant bigint := relay.endings_agreed();
+    agreed  bigint;
     mine    bigint;
     ready   bigint[];
     seq     bigint;
@@ -556,6 +584,8 @@ BEGIN
     ELSIF cardinality(event_seqs) > 1000 THEN
         RAISE EXCEPTION '% events are given; 1000 are taken at once', cardinality(event_seqs) USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    PERFORM relay.fence_silent();
+    agreed := relay.endings_agreed();
     unattended := relay.unattended();
     asked := 0;
     IF EXISTS (SELECT FROM unnest(event_seqs) AS s WHERE NOT EXISTS (SELECT FROM relay.erased x WHERE x.event_seq = s)) THEN

@@ -16,13 +16,15 @@ import (
 // silenced gives no sign of life while it is silent, as a suspended process.
 type silenced struct {
 	relay.Leases
-	silent atomic.Bool
+	silent  atomic.Bool
+	refused atomic.Int64 // while it is
 }
 
 var errSilent = errors.New("no sign of life: suspended")
 
 func (s *silenced) Beat(ctx context.Context, relayID, n int64, place relay.Place) error {
 	if s.silent.Load() {
+		s.refused.Add(1)
 		return errSilent
 	}
 	return s.Leases.Beat(ctx, relayID, n, place)

@@ -20,7 +20,7 @@ const (
 	RelayLeaving    RelayState = "leaving"     // stops: it takes nothing any more, and finishes its attempts
 	RelaySilent     RelayState = "silent"      // gave no sign of life for 2 s
 	RelayStopped    RelayState = "stopped"     // ended in an orderly way
-	RelayFenced     RelayState = "fenced"      // gave no sign of life: another took its work
+	RelayFenced     RelayState = "fenced"      // gave no sign of life: its work was taken from it
 	RelayNone       RelayState = "unowned"     // no relay: what nobody has
 )
 
@@ -47,7 +47,8 @@ type Relay struct {
 	// finished or waits for its time, Behind how many batches followed. Both are
 	// 0 without shards.
 	Position, Behind int64
-	// EndedAt is when it ended, EndedBy the relay that fenced it, 0 for none.
+	// EndedAt is when it ended, EndedBy the relay that fenced it, 0 for none: it
+	// stopped, or retention or an erasure fenced it.
 	EndedAt time.Time
 	EndedBy int64
 
@@ -86,9 +87,10 @@ func ListRelays(ctx context.Context, db *sql.DB, ended bool) ([]Relay, error) {
 	}
 	if ended {
 		gone, err := list(ctx, tx, func(row scanner) (r Relay, err error) {
-			err = row.Scan(&r.ID, &r.Name, &r.Version, &r.Sends, &r.StartedAt, &r.EndedAt, &r.EndedBy)
-			r.State = RelayStopped
-			if r.EndedBy != 0 {
+			var by sql.NullInt64
+			err = row.Scan(&r.ID, &r.Name, &r.Version, &r.Sends, &r.StartedAt, &r.EndedAt, &by)
+			r.State, r.EndedBy = RelayStopped, by.Int64
+			if by.Valid {
 				r.State = RelayFenced
 			}
 			return r, err
@@ -106,7 +108,7 @@ func ListRelays(ctx context.Context, db *sql.DB, ended bool) ([]Relay, error) {
 }
 
 const endedRelaysQuery = `
-SELECT r.relay_id, r.name, r.version, r.sends, r.started_at, r.fenced_at, coalesce(r.fenced_by, 0)
+SELECT r.relay_id, r.name, r.version, r.sends, r.started_at, r.fenced_at, r.fenced_by
   FROM relay.relays r WHERE r.fenced_at > clock_timestamp() - interval '1 day' ORDER BY r.relay_id`
 
 // relaysInUseQuery gives the relays that nobody has fenced, each with its part

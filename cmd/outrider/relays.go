@@ -27,8 +27,8 @@ shard of its id modulo 64.
                others take what it has
   unowned      is no relay: what nobody has, told last
 
---all lists those too that ended within a day: stopped in an orderly way, or fenced by
-another relay since they gave no sign of life.
+--all lists those too that ended within a day: stopped in an orderly way, or fenced since
+they gave no sign of life, by another relay, or by retention or an erasure after 10 s.
 
 It takes a user with the role outrider_operator. "outrider doctor" says what is wrong.`,
 		Args: cobra.ArbitraryArgs,
