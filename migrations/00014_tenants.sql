@@ -145,7 +145,8 @@ CREATE FUNCTION relay.keep_targets() RETURNS trigger
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    parent    text := CASE WHEN NEW.log_done AND NOT OLD.log_done THEN 'relay.log' ELSE 'outbox.events' END;
+    parent    text := CASE WHEN NEW.responses_done AND NOT OLD.responses_done THEN 'relay.responses'
+                           WHEN NEW.log_done AND NOT OLD.log_done THEN 'relay.log' ELSE 'outbox.events' END;
     partition regclass := to_regclass(format('%s_%s', parent, NEW.lower));
     col       record;
 BEGIN
@@ -161,8 +162,9 @@ $$;
 -- +goose StatementEnd
 REVOKE ALL ON FUNCTION relay.guard(regclass), relay.hide_statistics(regclass), relay.keep_targets() FROM PUBLIC;
 
-CREATE TRIGGER keep_targets AFTER UPDATE OF events_done, log_done ON relay.partitions
-    FOR EACH ROW WHEN (OLD.events_done <> NEW.events_done OR OLD.log_done <> NEW.log_done) EXECUTE FUNCTION relay.keep_targets();
+CREATE TRIGGER keep_targets AFTER UPDATE OF events_done, log_done, responses_done ON relay.partitions
+    FOR EACH ROW WHEN (OLD.events_done <> NEW.events_done OR OLD.log_done <> NEW.log_done OR OLD.responses_done <> NEW.responses_done)
+    EXECUTE FUNCTION relay.keep_targets();
 
 SELECT relay.guard('relay.log');
 SELECT relay.guard('relay.webhook_log');
@@ -192,25 +194,13 @@ SELECT e.xid, e.seq, e.account_id, e.id, e.event, e.ordering_key, e.occurred_at,
 GRANT SELECT ON relay.shown_events TO outrider_views;
 SELECT relay.hide_statistics('outbox.events');
 
--- The functions of the views were looked up by the search_path of whoever reads
--- them, and so could have been somebody else's, who would have seen whole URLs.
--- A body that is not a string is looked up once, here.
-CREATE OR REPLACE FUNCTION audit.derived_id(prefix uuid, input bytea) RETURNS uuid
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (SELECT encode(
-        set_byte(set_byte(b.raw, 6, get_byte(b.raw, 6) & 15 | 128), 8, get_byte(b.raw, 8) & 63 | 128), 'hex')::uuid
-      FROM (SELECT substring(uuid_send(prefix) FOR 6) || substring(sha256(input) FOR 10) AS raw) b);
-CREATE OR REPLACE FUNCTION audit.notification_id(account_id bigint, event_id uuid, webhook_id bigint) RETURNS uuid
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN audit.derived_id(event_id, 'n'::bytea || int8send(account_id) || uuid_send(event_id) || int8send(webhook_id));
-CREATE OR REPLACE FUNCTION audit.shown_url(url text) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN regexp_replace(url, '[?#].*$', '');
-
--- As before, but that the outbox is read through relay.shown_events. A barrier
--- is no longer one where its rows are joined, so each row of it is looked up by
--- itself: OFFSET 0.
-CREATE OR REPLACE VIEW audit.events AS
+-- Shaped so that a page, newest first, reads a page: PostgreSQL merges the arms
+-- of a UNION ALL by an index only where the large arm is a bare table without
+-- WHERE and the columns of both have the very same types. So the condition on
+-- webhook_id stands outside, the constants are cast, and what belongs to the
+-- chat event is joined behind. A barrier is no longer one where its rows are
+-- joined, so each row of relay.shown_events is looked up by itself: OFFSET 0.
+CREATE VIEW audit.events AS
 SELECT x.event_id,
        x.seq,
        x.account_id,
@@ -228,6 +218,11 @@ SELECT x.event_id,
   FROM (SELECT r.event_seq AS seq, r.webhook_id, r.type, r.event_id, r.account_id, r.at AS routed_at, r.routing, r.data
           FROM relay.log r
          UNION ALL
+        -- What waits, as the tail looks for it: rows of transactions that were
+        -- under way when the position was taken, and of newer ones. A
+        -- transaction that is open for days so costs its own rows, not all
+        -- that came since. OFFSET 0, + 0 and LIMIT 1 keep each a look-up by
+        -- key, whatever the statistics say.
         SELECT w.seq, 0::bigint, 'routed'::text, w.id, w.account_id, NULL::timestamptz, 'waiting'::text, NULL::json
           FROM (SELECT pg_snapshot_xip(b.consumed) AS xid, b.low
                   FROM (SELECT * FROM relay.batches ORDER BY no DESC LIMIT 1) b) t
@@ -246,10 +241,9 @@ SELECT x.event_id,
        SELECT o.event, o.ordering_key, o.occurred_at, o.inserted_at, o.metadata FROM relay.shown_events o WHERE o.seq = x.seq OFFSET 0) e ON true
  WHERE x.webhook_id = 0 AND x.type = 'routed';
 
--- As before, with event_seq at the end: the log is in the order of event_seq,
--- so that a stretch of it is what a query over a time reads. It has the shape of
--- audit.deliveries.
-CREATE OR REPLACE VIEW audit.attempts AS
+-- It has the shape of audit.deliveries. The log is in the order of event_seq, so
+-- that a stretch of it is what a query over a time reads.
+CREATE VIEW audit.attempts AS
 SELECT s.delivery_id,
        audit.notification_id(s.account_id, s.event_id, s.webhook_id) AS notification_id,
        (a.data ->> 'attempt')::integer                 AS attempt,
@@ -286,7 +280,7 @@ SELECT s.delivery_id,
 
 -- Decisions stand alone, so that a condition on the event finds both its
 -- decision and its deliveries by an index each.
-CREATE OR REPLACE VIEW audit.timeline AS
+CREATE VIEW audit.timeline AS
 SELECT r.pos                                           AS seq,
        r.at,
        r.account_id,
@@ -334,8 +328,9 @@ GRANT EXECUTE ON FUNCTION audit.seq_from(timestamptz), audit.seq_to(timestamptz)
 
 -- Every migration that makes a view in the schema audit ends with this: it
 -- gives the view to outrider_views, through whom it sees what the session may,
--- and lets read it who may read the history. Not so the views of the seals: a
--- seal is of entries of all accounts, so they are an auditor's alone.
+-- and lets read it who may read the history. Not so the views of the seals, nor
+-- of what retention did: a seal is of entries of all accounts, and a partition as
+-- well, so they are an auditor's alone.
 -- +goose StatementBegin
 CREATE FUNCTION relay.guard_views() RETURNS void
     LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -345,7 +340,7 @@ DECLARE
 BEGIN
     GRANT CREATE ON SCHEMA audit TO outrider_views; -- which an owner must have at the time
     FOR v IN SELECT c.oid FROM pg_class c WHERE c.relnamespace = 'audit'::regnamespace AND c.relkind IN ('v', 'm')
-               AND c.relname NOT IN ('entries', 'seals', 'change_seals', 'heads') ORDER BY c.relname LOOP
+               AND c.relname NOT IN ('entries', 'seals', 'change_seals', 'heads', 'retentions') ORDER BY c.relname LOOP
         EXECUTE format('ALTER TABLE %s OWNER TO outrider_views', v);
         EXECUTE format('GRANT SELECT ON %s TO outrider_auditor, outrider_tenant, outrider_relay, outrider_operator', v);
     END LOOP;
@@ -358,7 +353,57 @@ REVOKE ALL ON FUNCTION relay.guard_views() FROM PUBLIC;
 SELECT relay.guard_views();
 
 COMMENT ON SCHEMA audit IS 'What happened, for reading: role outrider_auditor, and outrider_tenant for one account.';
+
+COMMENT ON VIEW audit.events IS 'One row for each chat event: what came in, and how it was routed.';
+COMMENT ON COLUMN audit.events.event_id IS 'The idempotency key; NULL for a waiting event inserted with NULL, which gets its id when it is routed.';
+COMMENT ON COLUMN audit.events.seq IS 'Place in the outbox.';
+COMMENT ON COLUMN audit.events.account_id IS 'The account.';
+COMMENT ON COLUMN audit.events.event IS 'The event''s name.';
+COMMENT ON COLUMN audit.events.ordering_key IS 'What is kept in order, given or derived; empty for nothing. NULL while an event waits whose key will be derived.';
+COMMENT ON COLUMN audit.events.occurred_at IS 'As the producer gave it.';
+COMMENT ON COLUMN audit.events.inserted_at IS 'When the row was inserted, by the database''s clock.';
+COMMENT ON COLUMN audit.events.routed_at IS 'When it was routed, by the relay''s clock. NULL while it waits.';
+COMMENT ON COLUMN audit.events.routing IS 'waiting, routed, no_subscriber, skipped, duplicate or quarantined.';
+COMMENT ON COLUMN audit.events.reason IS 'Why it was skipped or quarantined.';
+COMMENT ON COLUMN audit.events.config_version IS 'The version of the account''s configuration that decided.';
+COMMENT ON COLUMN audit.events.body_bytes IS 'Size of the POSTed body.';
+COMMENT ON COLUMN audit.events.delivery_count IS 'How many webhooks it was routed to.';
+COMMENT ON COLUMN audit.events.metadata IS 'As the producer gave it.';
+
+COMMENT ON VIEW audit.attempts IS 'One row for each POST, on record before its first byte left.';
+COMMENT ON COLUMN audit.attempts.delivery_id IS 'The delivery.';
+COMMENT ON COLUMN audit.attempts.notification_id IS 'What the receiver saw as webhook-id.';
+COMMENT ON COLUMN audit.attempts.attempt IS 'Number within the delivery, from 1.';
+COMMENT ON COLUMN audit.attempts.event_id IS 'The chat event.';
+COMMENT ON COLUMN audit.attempts.account_id IS 'The account.';
+COMMENT ON COLUMN audit.attempts.webhook_id IS 'The webhook.';
+COMMENT ON COLUMN audit.attempts.webhook_version IS 'The webhook''s version that was used.';
+COMMENT ON COLUMN audit.attempts.url IS 'The URL of that version, without userinfo and query.';
+COMMENT ON COLUMN audit.attempts.started_at IS 'When it was recorded, just before the POST.';
+COMMENT ON COLUMN audit.attempts.finished_at IS 'When its outcome came, or was given up.';
+COMMENT ON COLUMN audit.attempts.outcome IS 'started, succeeded, failed, or unknown: the relay died or could not record the outcome.';
+COMMENT ON COLUMN audit.attempts.previous_outcome IS 'What the receiver was told of the attempt before; NULL for the first.';
+COMMENT ON COLUMN audit.attempts.status_code IS 'The HTTP status, where one came.';
+COMMENT ON COLUMN audit.attempts.error_class IS 'refused_address, dns, connect, tls, timeout, reset, status or body.';
+COMMENT ON COLUMN audit.attempts.error_detail IS 'What went wrong, in words.';
+COMMENT ON COLUMN audit.attempts.duration_ms IS 'From before the dial to the end of the kept response, by the relay''s monotonic clock.';
+COMMENT ON COLUMN audit.attempts.remote_ip IS 'The address really dialled.';
+COMMENT ON COLUMN audit.attempts.response_excerpt IS 'The first 4 KiB of the response body; NULL also where it was erased.';
+COMMENT ON COLUMN audit.attempts.relay_id IS 'The relay that made it.';
 COMMENT ON COLUMN audit.attempts.event_seq IS 'The chat event''s place in the outbox.';
+
+COMMENT ON VIEW audit.timeline IS 'Every log entry: of chat events, deliveries, webhooks and replays.';
+COMMENT ON COLUMN audit.timeline.seq IS 'Place in the log, growing within one relay; NULL for webhooks and replays.';
+COMMENT ON COLUMN audit.timeline.at IS 'When it was written, by the writer''s clock.';
+COMMENT ON COLUMN audit.timeline.account_id IS 'The account; NULL for a replay of several.';
+COMMENT ON COLUMN audit.timeline.stream IS 'event, delivery, webhook or replay.';
+COMMENT ON COLUMN audit.timeline.stream_id IS 'The id of what it is about.';
+COMMENT ON COLUMN audit.timeline.version IS 'Number within the stream; for webhooks the account''s configuration version.';
+COMMENT ON COLUMN audit.timeline.type IS 'What happened, in the past tense.';
+COMMENT ON COLUMN audit.timeline.event_id IS 'The chat event, where there is one.';
+COMMENT ON COLUMN audit.timeline.delivery_id IS 'The delivery, where there is one.';
+COMMENT ON COLUMN audit.timeline.data IS 'The entry''s details.';
 COMMENT ON COLUMN audit.timeline.event_seq IS 'The chat event''s place in the outbox, where there is one.';
+
 COMMENT ON FUNCTION audit.seq_from(timestamptz) IS 'Where in the log to begin: what was routed at or after this time has an event_seq at or above it.';
 COMMENT ON FUNCTION audit.seq_to(timestamptz) IS 'Where in the log to end: what was routed before this time has an event_seq at or below it.';

@@ -657,57 +657,12 @@ SELECT x.event_seq, x.account_id, x.erasure_id, x.at
   FROM relay.erased x
  WHERE x.at IS NOT NULL;
 
--- As in 00014; what retention did is of all accounts, and an auditor's alone, as
--- seals are.
--- +goose StatementBegin
-CREATE OR REPLACE FUNCTION relay.guard_views() RETURNS void
-    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    v regclass;
-BEGIN
-    GRANT CREATE ON SCHEMA audit TO outrider_views; -- which an owner must have at the time
-    FOR v IN SELECT c.oid FROM pg_class c WHERE c.relnamespace = 'audit'::regnamespace AND c.relkind IN ('v', 'm')
-               AND c.relname NOT IN ('entries', 'seals', 'change_seals', 'heads', 'retentions') ORDER BY c.relname LOOP
-        EXECUTE format('ALTER TABLE %s OWNER TO outrider_views', v);
-        EXECUTE format('GRANT SELECT ON %s TO outrider_auditor, outrider_tenant, outrider_relay, outrider_operator', v);
-    END LOOP;
-    REVOKE CREATE ON SCHEMA audit FROM outrider_views;
-END
-$$;
--- +goose StatementEnd
 GRANT SELECT ON audit.retentions TO outrider_auditor, outrider_relay, outrider_operator;
 
 SELECT relay.guard('relay.responses');
 SELECT relay.guard('relay.erasures');
 SELECT relay.guard('relay.erased');
 SELECT relay.guard_views();
-
--- As in 00014, for three tables.
--- +goose StatementBegin
-CREATE OR REPLACE FUNCTION relay.keep_targets() RETURNS trigger
-    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    parent    text := CASE WHEN NEW.responses_done AND NOT OLD.responses_done THEN 'relay.responses'
-                           WHEN NEW.log_done AND NOT OLD.log_done THEN 'relay.log' ELSE 'outbox.events' END;
-    partition regclass := to_regclass(format('%s_%s', parent, NEW.lower));
-    col       record;
-BEGIN
-    FOR col IN
-        SELECT a.attname, a.attstattarget AS target FROM pg_attribute a
-         WHERE a.attrelid = parent::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attstattarget >= 0 AND partition IS NOT NULL
-    LOOP
-        EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET STATISTICS %s', partition, col.attname, col.target);
-    END LOOP;
-    RETURN NULL;
-END
-$$;
--- +goose StatementEnd
-DROP TRIGGER keep_targets ON relay.partitions;
-CREATE TRIGGER keep_targets AFTER UPDATE OF events_done, log_done, responses_done ON relay.partitions
-    FOR EACH ROW WHEN (OLD.events_done <> NEW.events_done OR OLD.log_done <> NEW.log_done OR OLD.responses_done <> NEW.responses_done)
-    EXECUTE FUNCTION relay.keep_targets();
 
 COMMENT ON VIEW audit.retentions IS 'What was erased because it had reached its age, and by whom.';
 COMMENT ON COLUMN audit.retentions.at IS 'When.';
