@@ -127,8 +127,7 @@ func (d *dispatcher) accept(f *feed, last int64, found []Delivery) {
 		if l.size >= maxQueue {
 			d.overflow(q, freshLane)
 		}
-		d.fresh++
-		d.bodies += it.weight
+		d.keep(q, it)
 		if l.overflow {
 			d.clear(q)
 			d.spill(q, it)

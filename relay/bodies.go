@@ -36,7 +36,8 @@ func (d *dispatcher) free(room int) { d.returned -= room }
 
 // fits says whether an item's body may be on its way beside the others'. A
 // webhook may have a quarter of what is left: however many hang with large
-// bodies, there is room for the small ones of those that answer. Whoever does
+// bodies, there is room for the small ones of those that answer. Its account
+// may have as many times what is left as of the attempts under way. Whoever does
 // not fit is looked at again when something has landed, and something is under
 // way then.
 func (d *dispatcher) fits(q *queue, it *item) bool {
@@ -46,7 +47,8 @@ func (d *dispatcher) fits(q *queue, it *item) bool {
 	if it.aloft > 0 || d.flying == 0 && d.fetching == 0 {
 		return true
 	}
-	return q.aloft+it.Size <= (maxAloft-d.aloft)/4
+	left := maxAloft - d.aloft
+	return q.aloft+it.Size <= left/4 && q.account.aloft+it.Size <= (headroom-1)*left
 }
 
 // lift counts a body as on its way, land no more.
@@ -55,19 +57,21 @@ func (d *dispatcher) lift(q *queue, it *item) {
 		it.aloft = it.Size
 		d.aloft += it.aloft
 		q.aloft += it.aloft
+		q.account.aloft += it.aloft
 	}
 }
 
 func (d *dispatcher) land(q *queue, it *item) {
 	d.aloft -= it.aloft
 	q.aloft -= it.aloft
+	q.account.aloft -= it.aloft
 	it.aloft = 0
 }
 
 // full says that there is no room in flight, or hardly any.
-func (d *dispatcher) full() bool { return d.flying >= d.most-d.most/8 }
+func (d *dispatcher) full() bool { return d.flying >= d.most-d.most/headroom }
 
-// starve lists a queue that has work and no room in flight.
+// starve lists a queue that has work and no room for its bodies.
 func (d *dispatcher) starve(q *queue) {
 	if !q.starved {
 		q.starved = true

@@ -102,6 +102,10 @@ type dispatcher struct {
 	bodies  int                 // their bytes
 	flying  int
 
+	accounts map[domain.AccountID]*account
+	keeping  int  // accounts with first deliveries in memory
+	line     line // those that wait for room in flight
+
 	returned int // bytes of bodies that came back, and that reads may bring
 	aloft    int // bytes of bodies on their way
 	fetching int // bodies being read
@@ -113,7 +117,7 @@ type dispatcher struct {
 
 	due      dueReader
 	stale    staleness
-	starved  []*queue                // have work, but there is no room in flight
+	starved  []*queue                // have work, but there is no room for its bodies
 	reads    []func(context.Context) // to begin
 	stopping bool
 	hungry   atomic.Bool   // the tail may route on
@@ -236,6 +240,8 @@ func newDispatcher(store Store, webhooks Webhooks, policy domain.RetryPolicy, no
 
 		unreadable: map[domain.DeliveryKey]struct{}{},
 
+		accounts: map[domain.AccountID]*account{},
+
 		replays:     map[domain.ReplayID]ReplayState{},
 		replayBegun: func(domain.DeliveryKey) {},
 	}
@@ -329,6 +335,7 @@ func (d *dispatcher) work(ctx context.Context) {
 		for q := d.alarms.due(d.now()); q != nil; q = d.alarms.due(d.now()) {
 			d.mark(q)
 		}
+		d.serve()
 		for len(d.marked) > 0 {
 			q := d.marked[0]
 			d.marked = d.marked[1:]

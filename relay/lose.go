@@ -85,8 +85,7 @@ func (d *dispatcher) dropItem(q *queue, it *item) {
 	if it.batch != nil {
 		it.batch.left--
 		it.batch = nil
-		d.fresh--
-		d.bodies -= it.weight
+		d.unkeep(q, it)
 	}
 	d.free(it.back)
 	it.back = 0

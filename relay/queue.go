@@ -96,6 +96,7 @@ const (
 type queue struct {
 	// hook is replaced and never changed: requests under way share it.
 	hook     *domain.Webhook
+	account  *account
 	inFlight [lanes]int
 	lanes    [lanes]lane
 	aloft    int // bytes of bodies on their way
@@ -121,8 +122,9 @@ type queue struct {
 	rate    *rate.Limiter
 	alarm   alarm
 	// marked says that the queue is listed to be looked at, starved that it is
-	// listed for when there is room in flight.
-	marked, starved bool
+	// listed for when there is room for its bodies, inLine that it waits for room
+	// in flight.
+	marked, starved, inLine bool
 }
 
 // lane is one of the two ways into a queue.
@@ -167,7 +169,10 @@ type conversation struct {
 }
 
 func newQueue(hook domain.Webhook) *queue {
-	return &queue{hook: &hook, limit: float64(hook.Settings.MaxConcurrency), conversations: map[int64]*conversation{}, blocked: map[int64]blocked{}}
+	return &queue{
+		hook: &hook, account: &account{}, limit: float64(hook.Settings.MaxConcurrency),
+		conversations: map[int64]*conversation{}, blocked: map[int64]blocked{},
+	}
 }
 
 // room says whether an item of the lane may start. Replays get a quarter of

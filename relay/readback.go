@@ -75,6 +75,7 @@ func (d *dispatcher) configure(hook domain.Webhook) {
 	q := d.queues[hook.ID]
 	if q == nil {
 		q = newQueue(hook)
+		q.account = d.accountOf(hook.AccountID)
 		d.queues[hook.ID] = q
 		d.regulate(q, nil)
 		d.mark(q)

@@ -13,8 +13,7 @@ import (
 func (d *dispatcher) onOutcome(o outcome) {
 	it := o.it
 	q := d.queueOf(it)
-	q.inFlight[it.lane()]--
-	d.flying--
+	d.fly(q, it.lane(), -1)
 	q.pace(o.outcome)
 	d.judge(q, it.begun, o.outcome)
 	d.lasts(q, o.outcome)
@@ -183,8 +182,7 @@ func (d *dispatcher) onRefused(s *step) {
 	switch s.kind {
 	case stepStart:
 		delete(d.open, it.Key)
-		q.inFlight[it.lane()]--
-		d.flying--
+		d.fly(q, it.lane(), -1)
 		d.land(q, it)
 		d.feedStarved()
 		if it.order != 0 {

@@ -9,24 +9,13 @@ func (d *dispatcher) pump(q *queue) {
 	if q.dropped {
 		return
 	}
-	full := d.flying >= d.most
 	for l := range lanes {
-		for q.room(l) && len(q.lanes[l].runnable) > 0 {
-			if d.flying >= d.most || !d.fits(q, q.lanes[l].runnable[0]) {
-				full = true
-				break
-			}
-			if !d.lets(q, l) {
-				break
-			}
+		for q.room(l) && len(q.lanes[l].runnable) > 0 && d.lets(q, l) && d.mayStart(q, q.lanes[l].runnable[0]) {
 			d.start(q, q.lanes[l].pop())
 		}
 		if idle := l == freshLane && q.room(l) && len(q.lanes[l].runnable) == 0; q.counts != beingCounted && q.lanes[l].wantsRead(idle) && d.mayRead(q, l) {
 			d.readLane(q, l)
 		}
-	}
-	if full {
-		d.starve(q)
 	}
 }
 
@@ -78,8 +67,7 @@ func (d *dispatcher) start(q *queue, it *item) {
 		d.lift(q, it)
 		it.begun = now
 		q.spend(now)
-		q.inFlight[it.lane()]++
-		d.flying++
+		d.fly(q, it.lane(), 1)
 		d.open[it.Key] = openAttempt{(d.commit + 1) << 20, it} // until it is known
 		if it.order != 0 {
 			q.conversation(it.order).busy = true
@@ -113,8 +101,7 @@ func (d *dispatcher) step(kind stepKind, it *item, events []domain.DeliveryEvent
 func (d *dispatcher) leave(q *queue, it *item) {
 	q.take(it)
 	if it.batch != nil {
-		d.fresh--
-		d.bodies -= it.weight
+		d.unkeep(q, it)
 	}
 	d.free(it.back)
 	it.back = 0

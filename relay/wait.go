@@ -54,8 +54,7 @@ func (d *dispatcher) putBack(q *queue, it *item) {
 // spill sends an item to the due table for lack of room.
 func (d *dispatcher) spill(q *queue, it *item) {
 	s := d.step(stepWait, it, nil)
-	d.fresh--
-	d.bodies -= it.weight
+	d.unkeep(q, it)
 	q.lanes[it.lane()].asked++
 	d.wait(s, it, DueOverflow, d.now())
 	d.out = append(d.out, s)
@@ -103,26 +102,17 @@ func (d *dispatcher) overflow(q *queue, l int) {
 }
 
 // shed lets webhooks overflow whose first deliveries waited too long in
-// memory, so that they neither hold up the tail nor the position. Where there is
-// no room in flight nothing starts any sooner for that, and what waits a little
-// longer in memory is spared the way through the table.
+// memory, so that they neither hold up the tail nor the position.
 func (d *dispatcher) shed() {
 	if d.fresh == 0 {
 		return
 	}
-	wait := patience
-	switch {
-	case d.full():
-		wait = 16 * patience
-	case d.fresh < maxFresh/4 && d.bodies < maxBodies/4:
-		wait = 8 * patience
-	}
-	late := d.now().Add(-wait)
+	now := d.now()
 	for q := range d.crowded {
 		switch {
 		case q.lanes[freshLane].size == 0:
 			delete(d.crowded, q)
-		case q.waitsSince(late):
+		case q.waitsSince(now.Add(-d.patienceWith(q.account))):
 			d.overflow(q, freshLane)
 			d.spillAll(q)
 		}
