@@ -31,21 +31,29 @@ type barrier struct {
 	open  chan struct{}
 }
 
-// tally counts steps. Those of replays are apart: the recorder keeps each kind in
-// its order.
-type tally struct{ fresh, replays int64 }
+// tally counts steps, each kind apart that the recorder keeps in an order of its
+// own.
+type tally struct{ fresh, spilled, replays int64 }
 
 func (t *tally) count(s *step) {
-	if s.replays() {
+	switch {
+	case s.replays():
 		t.replays++
-	} else {
+	case s.spills():
+		t.spilled++
+	default:
 		t.fresh++
 	}
 }
 
+// covers says whether each kind has come as far as in other.
+func (t tally) covers(other tally) bool {
+	return t.fresh >= other.fresh && t.spilled >= other.spilled && t.replays >= other.replays
+}
+
 func (d *dispatcher) openBarriers() {
 	d.barriers = slices.DeleteFunc(d.barriers, func(b barrier) bool {
-		if d.cameBack.fresh < b.steps.fresh || d.cameBack.replays < b.steps.replays {
+		if !d.cameBack.covers(b.steps) {
 			return false
 		}
 		close(b.open)

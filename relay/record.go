@@ -32,6 +32,12 @@ type step struct {
 // replays says whether it is a replay's, which gives way to others.
 func (s *step) replays() bool { return s.Key.ReplayID != 0 }
 
+// spills says whether it is that of a first delivery for which memory has no room:
+// a flood of them at once must not hold up what starts meanwhile.
+func (s *step) spills() bool {
+	return s.kind == stepWait && s.Waits.Kind == DueOverflow && !s.replays()
+}
+
 type stepKind int
 
 const (
@@ -53,6 +59,7 @@ type recorder struct {
 
 	mu      sync.Mutex
 	pending []*step
+	spilled []*step // those that spill
 	behind  []*step // those of replays
 	wake    chan struct{}
 	// hurries counts who waits for all that is under way to be on record.
@@ -62,6 +69,9 @@ type recorder struct {
 const (
 	// maxGroup bounds a transaction; an entry's ordinal must fit in 20 bits.
 	maxGroup = 4096
+	// maxSpilled is how many of them may be of those that spill, and are where
+	// there are so many: what others record waits for them, and they get on.
+	maxSpilled = maxGroup / 4
 	// maxBehind is how many steps of replays a group has at most, beside fresh
 	// deliveries and where there are none: what these record waits for them.
 	maxBehind, maxAlone = 16, 128
@@ -90,9 +100,12 @@ func (r *recorder) submit(steps []*step) {
 	}
 	r.mu.Lock()
 	for _, s := range steps {
-		if s.replays() {
+		switch {
+		case s.replays():
 			r.behind = append(r.behind, s)
-		} else {
+		case s.spills():
+			r.spilled = append(r.spilled, s)
+		default:
 			r.pending = append(r.pending, s)
 		}
 	}
@@ -167,13 +180,18 @@ func (r *recorder) run(ctx context.Context) error {
 	}
 }
 
-// next takes the next group: fresh deliveries' steps first, then up to most of
-// replays'. fresh says how many are the first.
+// next takes the next group: fresh deliveries' steps first, of those that spill
+// only some, then up to most of replays'. fresh says how many are the first.
 func (r *recorder) next(most int) (group []*step, fresh int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	group = r.pending[:min(len(r.pending), maxGroup)]
+	spilled := r.spilled[:min(len(r.spilled), maxSpilled)]
+	r.spilled = r.spilled[len(spilled):]
+	group = r.pending[:min(len(r.pending), maxGroup-len(spilled))]
 	r.pending = r.pending[len(group):]
+	if len(spilled) > 0 {
+		group = append(slices.Clip(group), spilled...)
+	}
 	fresh = len(group)
 	if fresh > 0 {
 		most = min(most, maxBehind)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -167,4 +168,45 @@ func giveWay(t *testing.T, stops bool) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestWhatOverflowsHoldsUpNoStart: a flood of it is on its way to the due table
+// when a delivery starts, and both get on, however many starts there are.
+func TestWhatOverflowsHoldsUpNoStart(t *testing.T) {
+	t.Parallel()
+	r := newRecorder(nil, 1, slog.New(slog.DiscardHandler), nil)
+	const flood = 100_000
+	spilled := starts(flood)
+	for _, s := range spilled {
+		s.kind, s.Waits.Kind = stepWait, DueOverflow
+	}
+	r.submit(spilled)
+	left := spilled
+	for groups := 0; len(left) > 0; groups++ {
+		started := starts([]int{1, 0, 3000, maxGroup - maxSpilled}[groups%4])
+		r.submit(started)
+		group, fresh := r.next(maxBehind)
+		n := min(len(left), maxSpilled)
+		if len(group) != len(started)+n || fresh != len(group) {
+			t.Fatalf("a group has %d steps, %d of them fresh deliveries', want %d starts and %d that spill", len(group), fresh, len(started), n)
+		}
+		if !slices.Equal(group[:len(started)], started) || !slices.Equal(group[len(started):], left[:n]) {
+			t.Fatalf("group %d has its steps in another order", groups)
+		}
+		left = left[n:]
+	}
+	r.submit(spilled)
+	r.submit(starts(2 * maxGroup))
+	if group, _ := r.next(maxBehind); len(group) != maxGroup || !group[maxGroup-maxSpilled].spills() || group[maxGroup-maxSpilled-1].spills() {
+		t.Errorf("a group of %d steps has another part of those that spill", len(group))
+	}
+	// A barrier waits for each kind.
+	var begun, back tally
+	begun.count(spilled[0])
+	begun.count(starts(1)[0])
+	back.count(starts(1)[0])
+	back.count(starts(1)[0])
+	if back.covers(begun) {
+		t.Error("what overflows counts as on record, and is not")
+	}
 }
