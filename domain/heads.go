@@ -50,10 +50,22 @@ func (h *Heads) Sign(key ed25519.PrivateKey) {
 }
 
 // Verify tells whether the heads were signed by the key that public belongs to.
+// Heads whose text is also that of others were not: none that are exported are.
 func (h *Heads) Verify(public ed25519.PublicKey) error {
 	signature, err := base64.StdEncoding.DecodeString(h.Signature)
-	if err != nil || !ed25519.Verify(public, h.Signed(), signature) {
+	if err != nil || !h.unmistakable() || !ed25519.Verify(public, h.Signed(), signature) {
 		return ErrNotSigned
 	}
 	return nil
+}
+
+// unmistakable reports whether each head is one line of the text, whose last
+// words are its numbers and its hash.
+func (h *Heads) unmistakable() bool {
+	for _, head := range h.Heads {
+		if strings.ContainsRune(string(head.Chain), '\n') || strings.Trim(head.Hash, "0123456789abcdef") != "" {
+			return false
+		}
+	}
+	return true
 }
