@@ -125,10 +125,11 @@ func scanEventRecord(row scanner) (EventRecord, error) {
 }
 
 // producersTime reads a timestamptz that a producer gave: it may be infinite,
-// before Christ or of the year 20000, and is then left out.
+// before Christ or of the year 20000, and is then left out. So is one whose year
+// has four digits where it was written, and more of them in UTC.
 func producersTime(text string) time.Time {
 	for _, layout := range []string{"2006-01-02 15:04:05.999999-07", "2006-01-02 15:04:05.999999-07:00"} {
-		if t, err := time.Parse(layout, text); err == nil {
+		if t, err := time.Parse(layout, text); err == nil && t.UTC().Year() >= 0 && t.UTC().Year() <= 9999 {
 			return t.UTC()
 		}
 	}

@@ -49,6 +49,9 @@ func (r *entryReader) read(raw []byte) (entryRow, error) {
 		}
 		fields[i], raw = raw[:n:n], raw[n:]
 	}
+	if len(raw) > 0 {
+		return entryRow{}, errNotARow
+	}
 	for _, size := range [...]struct{ from, to, bytes int }{{0, 1, 8}, {2, 3, 4}, {3, 9, 8}} {
 		for _, field := range fields[size.from:size.to] {
 			if len(field) != size.bytes {

@@ -1,6 +1,10 @@
 package postgres
 
-import "github.com/outrider-relay/outrider/domain"
+import (
+	"encoding/json"
+
+	"github.com/outrider-relay/outrider/domain"
+)
 
 // ChangedQuery is for a test of its plan.
 const ChangedQuery = changedQuery
@@ -27,3 +31,21 @@ func DigestRow(raw []byte) (domain.Hash, error) {
 	row, err := new(entryReader).read(raw)
 	return row.digest, err
 }
+
+// ReadSettings reads settings as the table keeps them, WriteSettings writes them.
+func ReadSettings(text string) (domain.Settings, error) {
+	var kept settingsJSON
+	if err := json.Unmarshal([]byte(text), &kept); err != nil {
+		return domain.Settings{}, err
+	}
+	return kept.settings()
+}
+
+// WriteSettings is the other way.
+func WriteSettings(settings domain.Settings) string {
+	text, _ := json.Marshal(shownSettings(settings)) //nolint:errchkjson // texts and numbers
+	return string(text)
+}
+
+// ProducersTime reads a time as PostgreSQL writes it.
+var ProducersTime = producersTime
