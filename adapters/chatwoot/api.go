@@ -116,7 +116,7 @@ func (a *API) explainStatus(account int64, status int, header http.Header, body 
 	case status == http.StatusTooManyRequests:
 		return refuse(problem, "try again in a minute")
 	case status >= 300 && status < 400:
-		return refuse(problem+", which leads to "+header.Get("Location"), "give the address that it leads to: the token is not sent on by itself")
+		return refuse(problem+", which leads to "+brief(header.Get("Location")), "give the address that it leads to: the token is not sent on by itself")
 	case status >= 500:
 		return refuse(problem, "Chatwoot's log tells more; try again")
 	}
@@ -133,7 +133,11 @@ func message(body []byte) string {
 	if json.Unmarshal(body, &answer) != nil {
 		return ""
 	}
-	text := strings.Join(append([]string{answer.Error, answer.Message}, answer.Errors...), " ")
+	return brief(strings.Join(append([]string{answer.Error, answer.Message}, answer.Errors...), " "))
+}
+
+// brief makes a few words of what somebody else wrote.
+func brief(text string) string {
 	const longest = 200
 	if text = strings.Join(strings.Fields(text), " "); len(text) > longest {
 		text = text[:longest]
@@ -150,7 +154,7 @@ func kind(header http.Header, body []byte) string {
 	if media == "" {
 		media = http.DetectContentType(body)
 	}
-	return media
+	return brief(media)
 }
 
 // explain says why there is no answer.
@@ -183,5 +187,5 @@ func (a *API) explain(ctx context.Context, err error) error {
 		return &Error{Problem: host + " does not speak TLS", Advice: "is it http:// instead of https://, or another port?"}
 	}
 	// The text names the URL, which has no secret, and not the header.
-	return &Error{Problem: fmt.Sprintf("no answer of Chatwoot at %s: %v", host, err), Advice: "try again"}
+	return &Error{Problem: fmt.Sprintf("no answer of Chatwoot at %s: %s", host, brief(err.Error())), Advice: "try again"}
 }
