@@ -1,6 +1,10 @@
 package httpsend
 
 import (
+	"bufio"
+	"context"
+	"io"
+	"net"
 	"time"
 
 	"github.com/outrider-relay/outrider/domain"
@@ -35,4 +39,29 @@ func Finder() func(w *domain.Webhook) error {
 		_, err := ts.find(w)
 		return err
 	}
+}
+
+// IdleTimeout is how long a connection waits at most.
+const IdleTimeout = idleTimeout
+
+// KeepAlive reads the header of that name.
+func KeepAlive(value string) time.Duration { return keepAlive(value) }
+
+// readOnly is a connection that has only what is read of it.
+type readOnly struct {
+	net.Conn
+	from io.Reader
+}
+
+func (c readOnly) Read(b []byte) (int, error) { return c.from.Read(b) }
+
+// Receive takes a response, and says whether its connection can be used again
+// where nothing is left that was read of it.
+func Receive(ctx context.Context, from io.Reader, now time.Time) (outcome domain.Outcome, again bool, left int) {
+	s := &Sender{config: Config{Now: func() time.Time { return now }}}
+	reader := bufio.NewReader(nil)
+	c := &conn{Conn: readOnly{from: from}, ip: "192.0.2.1"}
+	reader.Reset(c)
+	outcome, again = s.receive(ctx, &post{timeout: time.Second}, c, reader)
+	return outcome, again, reader.Buffered()
 }
