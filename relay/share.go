@@ -69,14 +69,14 @@ func (s *sharing) run(ctx context.Context, wake <-chan struct{}) error {
 
 // look does one round.
 func (s *sharing) look(ctx context.Context) error {
-	members, free, err := s.leases.Members(ctx)
+	members, free, err := s.members(ctx)
 	if err != nil {
 		return err
 	}
 	if fenced, err := s.fenceDead(ctx, members); err != nil {
 		return err
 	} else if fenced {
-		if members, free, err = s.leases.Members(ctx); err != nil {
+		if members, free, err = s.members(ctx); err != nil {
 			return err
 		}
 	}
@@ -112,6 +112,14 @@ func (s *sharing) look(ctx context.Context) error {
 		return nil
 	}
 	return s.claim(ctx, wanted, members)
+}
+
+// members asks who there is. An answer that takes longer than a lease tells
+// nothing any more.
+func (s *sharing) members(ctx context.Context) ([]Member, Share, error) {
+	ctx, cancel := context.WithTimeout(ctx, leaseLength)
+	defer cancel()
+	return s.leases.Members(ctx)
 }
 
 // fenceDead takes the work from those that gave no sign of life for too long.

@@ -145,12 +145,18 @@ func (r *Relay) routerOf(tail *outbox.Tail, logger *slog.Logger) (*message.Route
 	return router, nil
 }
 
+// stepTimeout bounds a step of keeping partitions ahead, or of retention. One
+// may read all that is in the net.
+const stepTimeout = 10 * time.Minute
+
 // keepPartitions keeps partitions ahead until ctx ends.
 func (r *Relay) keepPartitions(ctx context.Context, logger *slog.Logger) {
 	for {
 		wait := partitionsInterval
 		for {
-			step, done, err := r.config.Partitions(ctx)
+			limited, cancel := context.WithTimeout(ctx, stepTimeout)
+			step, done, err := r.config.Partitions(limited)
+			cancel()
 			if err != nil {
 				if ctx.Err() == nil {
 					logger.Warn("a step of keeping partitions ahead failed, trying again", "error", err)
@@ -178,7 +184,9 @@ func (r *Relay) retain(ctx context.Context, logger *slog.Logger) {
 	for {
 		wait := retentionInterval
 		for {
-			step, idle, err := r.config.Retain(ctx)
+			limited, cancel := context.WithTimeout(ctx, stepTimeout)
+			step, idle, err := r.config.Retain(limited)
+			cancel()
 			if err != nil {
 				if ctx.Err() == nil {
 					logger.Warn("a step of retention failed, trying again", "error", err)

@@ -38,7 +38,8 @@ func Open(dsn, application string) (*sql.DB, error) {
 // OpenRelay makes the pool of a running relay. Each connection, when it is
 // made and thus after each loss, is set up so that a lost server or a lock is
 // noticed before a lease ends, and checked to be one to the relay's own
-// database: see Identity.
+// database: see Identity. A statement whose context ends is over a second later,
+// also where the network swallows everything.
 func OpenRelay(dsn, application string, identity *Identity) (*sql.DB, error) {
 	config, err := parseDSN(dsn, application)
 	if err != nil {
@@ -50,6 +51,7 @@ func OpenRelay(dsn, application string, identity *Identity) (*sql.DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database URL: %w", err)
 	}
+	connector.Dialer(newWireDialer())
 	return sql.OpenDB(checkedConnector{connector, identity}), nil
 }
 
@@ -134,11 +136,14 @@ type checkedConnector struct {
 // Connect implements driver.Connector.
 func (c checkedConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	life := c.identity.present()
-	conn, err := c.Connector.Connect(ctx)
+	var below *wire
+	conn, err := c.Connector.Connect(context.WithValue(ctx, wireKey{}, &below))
 	if err != nil {
 		return nil, err
 	}
-	checked, err := c.check(ctx, conn, life)
+	ctx, cancel := context.WithTimeout(ctx, 2*connectTimeout)
+	defer cancel()
+	checked, err := c.check(ctx, conn, below, life)
 	if err != nil {
 		_ = conn.Close()
 		return nil, err
@@ -146,18 +151,19 @@ func (c checkedConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	return checked, nil
 }
 
-func (c checkedConnector) check(ctx context.Context, conn driver.Conn, life int) (driver.Conn, error) {
+func (c checkedConnector) check(ctx context.Context, conn driver.Conn, below *wire, life int) (driver.Conn, error) {
 	whole, ok := conn.(pqConn)
-	if !ok {
+	if !ok || below == nil {
 		return nil, fmt.Errorf("%T lacks what lib/pq's connections have", conn)
 	}
+	below.expect(ctx)
 	if err := prepare(ctx, whole); err != nil {
 		return nil, err
 	}
 	if err := c.identity.check(ctx, whole, life); err != nil {
 		return nil, err
 	}
-	return checkedConn{&preparing{pqConn: whole, statements: map[string]pqStatement{}}, c.identity, life}, nil
+	return checkedConn{&preparing{pqConn: whole, wire: below, statements: map[string]pqStatement{}}, c.identity, life}, nil
 }
 
 // pqConn is all that database/sql looks for in a connection of lib/pq.

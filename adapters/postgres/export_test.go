@@ -2,6 +2,8 @@ package postgres
 
 import (
 	"encoding/json"
+	"net"
+	"time"
 
 	"github.com/outrider-relay/outrider/domain"
 )
@@ -22,6 +24,9 @@ var (
 	IsLockTimeout      = isLockTimeout
 	IsSerialization    = isSerialization
 )
+
+// NewWire is a relay's connection with another limit.
+func NewWire(conn net.Conn, limit time.Duration) net.Conn { return &wire{Conn: conn, limit: limit} }
 
 // EntriesQuery is what a verification reads entries with.
 const EntriesQuery = entriesQuery

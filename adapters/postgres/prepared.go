@@ -20,6 +20,7 @@ import (
 // connection of the tail or of the recorder runs the ones for long stretches.
 type preparing struct {
 	pqConn
+	wire       *wire
 	statements map[string]pqStatement
 	// mode is what plan_cache_mode is set to, empty where that is not known.
 	mode string
@@ -46,6 +47,7 @@ func (c *preparing) set(ctx context.Context, mode string) error {
 // BeginTx implements driver.ConnBeginTx. A transaction that does not come
 // through takes back what was set in it.
 func (c *preparing) BeginTx(ctx context.Context, options driver.TxOptions) (driver.Tx, error) {
+	c.wire.expect(ctx)
 	tx, err := c.pqConn.BeginTx(ctx, options)
 	if err != nil {
 		return nil, err
@@ -59,6 +61,7 @@ type preparingTx struct {
 }
 
 func (t preparingTx) Commit() error {
+	t.conn.wire.expect(context.Background())
 	err := t.Tx.Commit()
 	if err != nil {
 		t.conn.mode = ""
@@ -67,12 +70,14 @@ func (t preparingTx) Commit() error {
 }
 
 func (t preparingTx) Rollback() error {
+	t.conn.wire.expect(context.Background())
 	t.conn.mode = ""
 	return t.Tx.Rollback()
 }
 
 // ExecContext implements driver.ExecerContext.
 func (c *preparing) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	c.wire.expect(ctx)
 	statement, err := c.prepared(ctx, query, args)
 	if err != nil {
 		return nil, err
@@ -87,6 +92,7 @@ func (c *preparing) ExecContext(ctx context.Context, query string, args []driver
 
 // QueryContext implements driver.QueryerContext.
 func (c *preparing) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	c.wire.expect(ctx)
 	statement, err := c.prepared(ctx, query, args)
 	if err != nil {
 		return nil, err
@@ -97,6 +103,21 @@ func (c *preparing) QueryContext(ctx context.Context, query string, args []drive
 	rows, err := statement.QueryContext(ctx, args)
 	c.forget(query, err)
 	return rows, err
+}
+
+// Ping implements driver.Pinger.
+func (c *preparing) Ping(ctx context.Context) error {
+	c.wire.expect(ctx)
+	return c.pqConn.Ping(ctx)
+}
+
+// IsValid implements driver.Validator.
+func (c *preparing) IsValid() bool { return !c.wire.broken && c.pqConn.IsValid() }
+
+// Close implements driver.Conn.
+func (c *preparing) Close() error {
+	c.wire.expect(context.Background())
+	return c.pqConn.Close()
 }
 
 // pqStatement is what lib/pq's prepared statements can do.
