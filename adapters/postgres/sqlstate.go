@@ -146,7 +146,11 @@ func (p place) explainState(err *pq.Error) (problem, advice string) {
 	case pqerror.ReadOnlySQLTransaction:
 		return p.explainCondition(ErrStandby)
 	case pqerror.TooManyConnections:
-		return fmt.Sprintf("%s has no connection left: %s", p.server, err.Message), "end idle connections, or raise max_connections"
+		advice = "end idle connections, or raise max_connections"
+		if strings.Contains(err.Message, "for role") || strings.Contains(err.Message, "for database") {
+			advice = "end idle connections, or raise the CONNECTION LIMIT of the role or database"
+		}
+		return fmt.Sprintf("%s has no connection left: %s", p.server, err.Message), advice
 	case pqerror.CannotConnectNow:
 		return fmt.Sprintf("%s takes no connections now: %s", p.server, err.Message), "try again when it is up"
 	case pqerror.AdminShutdown, pqerror.CrashShutdown, pqerror.IdleSessionTimeout, pqerror.IdleInTransactionSessionTimeout:
@@ -160,14 +164,26 @@ func (p place) explainState(err *pq.Error) (problem, advice string) {
 	case pqerror.LockNotAvailable:
 		return "another transaction holds a lock for too long: " + err.Message, "try again; pg_stat_activity shows who holds it"
 	case pqerror.QueryCanceled:
-		return "the statement was cancelled: " + err.Message, ""
+		advice = "it took longer than it may, since the server is slow or waits; or somebody cancelled it"
+		if strings.Contains(err.Message, "statement timeout") {
+			advice = "statement_timeout is too short for it: see ALTER ROLE … SET and ALTER DATABASE … SET"
+		}
+		return "the statement was cancelled: " + err.Message, advice
 	case pqerror.DiskFull:
-		return fmt.Sprintf("the disk of %s is full", p.server), "make room there"
+		return p.explainFull(err)
+	}
+	if strings.Contains(err.Hint, "free disk space") { // a quota, or a limit of the process
+		return p.explainFull(err)
 	}
 	if err.Hint != "" {
 		return err.Message, err.Hint
 	}
 	return "", ""
+}
+
+// explainFull tells of a server that cannot write any more.
+func (p place) explainFull(err *pq.Error) (problem, advice string) {
+	return fmt.Sprintf("the disk of %s is full: %s", p.server, err.Message), "make room there; what was committed is safe, the rest is tried again"
 }
 
 // explainRefused tells the ways apart in which a server refuses a user.
@@ -234,6 +250,9 @@ func roleName(name string) string {
 
 // explainNetwork explains why there is no connection, or no more.
 func (p place) explainNetwork(err error) (problem, advice string) {
+	if isReadOnlySession(err) {
+		return p.explainNoPrimary(err)
+	}
 	if problem, advice = p.explainTLS(err); problem != "" {
 		return problem, advice
 	}
@@ -258,6 +277,27 @@ func (p place) explainNetwork(err error) (problem, advice string) {
 		return "the connection to " + p.server + " broke", "try again; the server's log tells more"
 	}
 	return "", ""
+}
+
+// isReadOnlySession reports a server that target_session_attrs passed over, by
+// the driver's words: there is no other sign.
+func isReadOnlySession(err error) bool {
+	return strings.Contains(err.Error(), "session is read-only") || strings.Contains(err.Error(), "server is in hot standby mode")
+}
+
+// explainNoPrimary tells what each server of the database URL said.
+func (p place) explainNoPrimary(err error) (problem, advice string) {
+	said := []string{err.Error()}
+	for wrapped := err; wrapped != nil; wrapped = errors.Unwrap(wrapped) {
+		if each, ok := wrapped.(interface{ Unwrap() []error }); ok {
+			said = said[:0]
+			for _, one := range each.Unwrap() {
+				said = append(said, strings.TrimPrefix(one.Error(), "connecting to "))
+			}
+		}
+	}
+	return fmt.Sprintf("%s: none takes writes (%s)", p.server, strings.Join(said, "; ")),
+		"is the primary down, and no standby promoted yet? A relay goes on when one is"
 }
 
 func (p place) explainTLS(err error) (problem, advice string) {

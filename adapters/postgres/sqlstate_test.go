@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/lib/pq"
@@ -148,7 +149,15 @@ func TestExplainCodes(t *testing.T) {
 		{&pq.Error{Code: pqerror.InvalidSQLStatementName, Message: `prepared statement "1" does not exist`}, "pooler in transaction mode", "session mode"},
 		{&pq.Error{Code: pqerror.ProtocolViolation, Message: "unsupported startup parameter: lock_timeout"}, "pooler in transaction mode", "session mode"},
 		{&pq.Error{Code: pqerror.LockNotAvailable, Message: "canceling statement due to lock timeout"}, "holds a lock", "again"},
-		{&pq.Error{Code: pqerror.DiskFull}, "disk", "room"},
+		{&pq.Error{Code: pqerror.TooManyConnections, Message: `too many connections for role "app"`}, "for role", "CONNECTION LIMIT"},
+		{&pq.Error{Code: pqerror.QueryCanceled, Message: "canceling statement due to user request"}, "was cancelled", "somebody cancelled it"},
+		{&pq.Error{Code: pqerror.QueryCanceled, Message: "canceling statement due to statement timeout"}, "was cancelled", "statement_timeout"},
+		{&pq.Error{Code: pqerror.DiskFull, Message: "could not extend file"}, "disk of PostgreSQL at db.example.com:5432 is full: could not extend", "room"},
+		{&pq.Error{Code: pqerror.InternalError, Message: "could not extend file: File too large", Hint: "Check free disk space."}, "is full: could not extend file", "room"},
+		{errors.New("session is read-only"), "takes writes (read: session is read-only)", "promoted"},
+		{fmt.Errorf("pq: could not connect to any of the hosts:\n%w", errors.Join(
+			fmt.Errorf("connecting to a:1: %w", syscall.ECONNREFUSED), fmt.Errorf("connecting to b:2: %w", errors.New("session is read-only")))),
+			"none takes writes (a:1: connection refused; b:2: session is read-only)", "promoted"},
 		{postgres.ErrStandby, "read-only", "primary"},
 		{postgres.ErrUnsafe, "fsync", "fsync = on"},
 		{postgres.ErrNotMigrated, "missing or older", "outrider migrate"},
