@@ -36,3 +36,32 @@ func TestFewRowsAreGathered(t *testing.T) {
 		t.Fatal("a stop does not end the wait")
 	}
 }
+
+// A database in trouble is not asked again at each insert.
+func TestAFailedPollRestsWhateverIsInserted(t *testing.T) {
+	t.Parallel()
+	wake, stop := make(chan struct{}, 1), make(chan struct{})
+	wake <- struct{}{}
+	s := sleeper{wake: wake, stop: stop}
+	begun := time.Now()
+	s.afterError()
+	s.afterError()
+	if took := time.Since(begun); took < 3*firstRetry {
+		t.Errorf("after two failures it rested for %s, want %s", took, 3*firstRetry)
+	}
+	s.wait = time.Hour // the longest
+	begun = time.Now()
+	s.afterError()
+	if took := time.Since(begun); took < leastRest || len(wake) != 0 {
+		t.Errorf("after many failures it rested for %s, want %s, and then until the next insert", took, leastRest)
+	}
+	close(stop)
+	s.wait = time.Hour
+	done := make(chan struct{})
+	go func() { s.afterError(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(time.Minute):
+		t.Fatal("a stop does not end the wait")
+	}
+}

@@ -44,9 +44,11 @@ const (
 	// begin gatherTime apart: each costs as much as some ten rows do.
 	steadyPolls = 8
 	gatherTime  = 5 * time.Millisecond
-	// firstRetry and longestRetry bound the back-off after an error.
+	// firstRetry and longestRetry bound the back-off after an error, of which
+	// inserts leave leastRest.
 	firstRetry   = 50 * time.Millisecond
 	longestRetry = 2 * time.Second
+	leastRest    = 250 * time.Millisecond
 	// signalTimeout bounds the statements that raise and lower the sequence.
 	signalTimeout = 5 * time.Second
 )
@@ -88,10 +90,22 @@ func (s *sleeper) afterRows(few, full bool, ago time.Duration) error {
 	return nil
 }
 
-// afterError waits after a failed poll, each time longer.
+// afterError waits after a failed poll, each time longer. An insert ends the
+// wait, but not before leastRest: else a database in trouble would be asked
+// again at each of them.
 func (s *sleeper) afterError() {
 	s.wait = min(max(2*s.wait, firstRetry), longestRetry)
-	s.pause(s.wait)
+	rest := min(s.wait, leastRest)
+	timer := time.NewTimer(rest)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.stop:
+		return
+	}
+	if s.wait > rest {
+		s.pause(s.wait - rest)
+	}
 }
 
 func (s *sleeper) pause(d time.Duration) {
