@@ -71,6 +71,7 @@ func (l *lease) hold(ctx context.Context) bool {
 func (l *lease) keep(ctx context.Context, leases Leases, relayID int64, place func() Place, logger *slog.Logger) error {
 	ticker := time.NewTicker(beatInterval)
 	defer ticker.Stop()
+	var failing time.Time // since when
 	for n := int64(1); ; n++ {
 		begun := time.Now()
 		beat, cancel := context.WithTimeout(ctx, leaseLength)
@@ -79,11 +80,18 @@ func (l *lease) keep(ctx context.Context, leases Leases, relayID int64, place fu
 		switch {
 		case err == nil:
 			l.renew(begun)
+			if !failing.IsZero() {
+				logger.Info("the database takes signs of life again", "after", time.Since(failing).Round(time.Millisecond).String())
+				failing = time.Time{}
+			}
 		case errors.Is(err, ErrFenced), errors.Is(err, ErrAnotherServer):
 			l.lose()
 			return err
 		case ctx.Err() == nil:
-			logger.Warn("a sign of life failed, trying again", "error", err)
+			if failing.IsZero() {
+				failing = begun
+			}
+			logger.Warn("a sign of life failed, trying again; without one no POST is begun after 2 s", "error", err)
 		}
 		select {
 		case <-ticker.C:

@@ -45,7 +45,10 @@ type assembly struct {
 	sender   *httpsend.Sender
 	notices  relay.Notices
 	metrics  *metrics.Metrics
-	options  relayOptions
+	// recording hears what the metrics do.
+	recording *recording
+	log       *slog.Logger // says what errors of the database mean
+	options   relayOptions
 }
 
 // relayConnections bound the pool: the tail, the recorder, the lease, reads
@@ -73,12 +76,14 @@ func assemble(o relayOptions) (*assembly, error) {
 		retain = store.Retain(o.retain)
 	}
 	a := &assembly{db: db, identity: identity, sender: sender, notices: notices, options: o}
+	a.log = slog.New(newExplainer(o.logger.Handler(), a.explain))
 	a.metrics = watch(a)
+	a.recording = &recording{Meter: a.metrics}
 	config := relay.Config{
 		Name: o.name, Version: o.version, DB: db,
 		Chain: postgres.NewChain(db), Log: postgres.NewLog(db), Store: store, Webhooks: postgres.NewWebhooks(db),
 		Leases: postgres.NewLeases(db), Replays: postgres.NewReplays(db), Projection: postgres.NewProjection(db), Sender: sender,
-		MaxInFlight: o.maxInFlight, DisableAfter: o.disableAfter, Partitions: store.ExtendPartitions, Retain: retain, Notices: notices, NoSend: o.noSend, Meter: a.metrics, Logger: o.logger,
+		MaxInFlight: o.maxInFlight, DisableAfter: o.disableAfter, Partitions: store.ExtendPartitions, Retain: retain, Notices: notices, NoSend: o.noSend, Meter: a.recording, Logger: a.log,
 	}
 	if o.tracer != nil {
 		config.Tracer, config.Sender = o.tracer, o.tracer.Sender(sender)
@@ -107,7 +112,7 @@ func (a *assembly) run(ctx context.Context, health *health) error {
 		}
 		listening := make(chan error, 1)
 		listen, stop := context.WithCancel(context.WithoutCancel(ctx))
-		go func() { listening <- postgres.Listen(listen, a.options.dsn, a.notices, a.options.logger) }()
+		go func() { listening <- postgres.Listen(listen, a.options.dsn, a.notices, a.log) }()
 		err := a.relay.Run(ctx)
 		stop()
 		a.sender.CloseIdle()
@@ -116,7 +121,7 @@ func (a *assembly) run(ctx context.Context, health *health) error {
 			return errors.Join(err, heard)
 		}
 		health.set(err)
-		a.options.logger.Warn("the relay forgets what it knew, and begins again", "error", err)
+		a.log.Warn("the relay forgets what it knew, and begins again", "error", err)
 	}
 }
 
@@ -133,7 +138,7 @@ func (a *assembly) await(ctx context.Context, health *health) error {
 		if hopeless(err) {
 			return postgres.ExplainAt(a.options.dsn, err)
 		}
-		a.options.logger.Error("the relay cannot begin, trying again", "error", a.explain(err), "wait", wait.String())
+		a.log.Error("the relay cannot begin, trying again", "error", err, "wait", wait.String())
 		select {
 		case <-time.After(wait):
 			wait = min(2*wait, longestTry)

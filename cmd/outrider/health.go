@@ -76,6 +76,8 @@ func (h *health) ready(ctx context.Context) readiness {
 		answer.Problems = append(answer.Problems, h.assembly.explain(err))
 	} else if rows, err := postgres.NetRows(ctx, h.assembly.db); err != nil {
 		answer.Problems = append(answer.Problems, h.assembly.explain(err))
+	} else if err := h.assembly.recording.failure(); err != nil {
+		answer.Problems = append(answer.Problems, "nothing can be recorded, so nothing is sent: "+h.assembly.explain(err))
 	} else if rows {
 		answer.Warnings = append(answer.Warnings, "rows fell into the net partition: no partition was ready for them; they are delivered, but partitions must be extended (SELECT relay.extend_partitions())")
 	}
