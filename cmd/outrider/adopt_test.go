@@ -4,8 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"io"
-	"net"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -202,80 +200,14 @@ func TestAnUpgradedDatabaseIsAdopted(t *testing.T) {
 	checkRecord(t, db.SQL, receiver.all())
 }
 
-// detour leads connections to a server that can be changed, as a name in DNS.
-type detour struct {
-	net.Listener
-	mu   sync.Mutex
-	port int
-	open []net.Conn
-}
-
-func newDetour(t *testing.T, port int) *detour {
+// asRelaying is the URL of a database for the role relaying.
+func asRelaying(t *testing.T, dsn string) string {
 	t.Helper()
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	u, err := url.Parse(dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &detour{Listener: listener, port: port}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() { d.lead(conn) })
-		}
-	})
-	t.Cleanup(func() {
-		_ = listener.Close()
-		d.to(0)
-		wg.Wait()
-	})
-	return d
-}
-
-func (d *detour) lead(conn net.Conn) {
-	defer func() { _ = conn.Close() }()
-	d.mu.Lock()
-	server, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", d.port)) //nolint:noctx // a server of this machine
-	if err == nil {
-		d.open = append(d.open, conn, server)
-	}
-	d.mu.Unlock()
-	if err != nil {
-		return
-	}
-	back := make(chan struct{})
-	go func() {
-		defer close(back)
-		_, _ = io.Copy(conn, server)
-		_ = conn.Close()
-	}()
-	_, _ = io.Copy(server, conn)
-	_ = server.Close()
-	<-back
-}
-
-// to breaks the connections; new ones lead to another port.
-func (d *detour) to(port int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.port = port
-	for _, conn := range d.open {
-		_ = conn.Close()
-	}
-	d.open = nil
-}
-
-// dsn is the URL of a database by the detour, for the role relaying.
-func (d *detour) dsn(t *testing.T, direct string) string {
-	t.Helper()
-	u, err := url.Parse(direct)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u.Host, u.User = d.Addr().String(), url.UserPassword("relaying", "hunter2hunter2")
+	u.User = url.UserPassword("relaying", "hunter2hunter2")
 	return u.String()
 }
 
@@ -289,8 +221,8 @@ func TestARunningRelayMeetsACopy(t *testing.T) {
 	register(t, from.SQL, 1, receiver.URL, nil)
 	const sameRole = `CREATE ROLE relaying LOGIN PASSWORD 'hunter2hunter2' IN ROLE outrider_relay, outrider_operator`
 	run(t, from.SQL, sameRole)
-	d := newDetour(t, old.Port())
-	p := startProcess(t, d.dsn(t, from.DSN), "serve", "--allow-unsafe")
+	d := newLine(t, old.Port())
+	p := startProcess(t, asRelaying(t, d.dsn(t, from.DSN)), "serve", "--allow-unsafe")
 	run(t, from.SQL, insertFor, 1, 5)
 	awaitSucceeded(t, from.SQL, 5)
 	db := pgtest.Restore(t, from, restored)
@@ -308,7 +240,7 @@ func TestARunningRelayMeetsACopy(t *testing.T) {
 	if n := query[int](t, db.SQL, `SELECT count(*) FROM relay.log WHERE webhook_id = 0`); n != 5 {
 		t.Errorf("%d events are routed in the copy, want 5", n)
 	}
-	c := newCLI(t, d.dsn(t, from.DSN))
+	c := newCLI(t, asRelaying(t, d.dsn(t, from.DSN)))
 	until(t, "the adoption", func() (bool, string) { // a dump has the sign of life of the relay at work
 		r := c.run("adopt", "--yes")
 		return r.code == exitDone, r.err
@@ -399,8 +331,8 @@ func TestAFailOver(t *testing.T) {
 	receiver := newCatcher(t, answer204)
 	register(t, db.SQL, 1, receiver.URL, nil)
 	run(t, db.SQL, `CREATE ROLE relaying LOGIN PASSWORD 'hunter2hunter2' IN ROLE outrider_relay, outrider_operator`)
-	d := newDetour(t, primary.Port())
-	p := startProcess(t, d.dsn(t, db.DSN), "serve", "--allow-unsafe")
+	d := newLine(t, primary.Port())
+	p := startProcess(t, asRelaying(t, d.dsn(t, db.DSN)), "serve", "--allow-unsafe")
 	run(t, db.SQL, insertFor, 1, 5)
 	awaitSucceeded(t, db.SQL, 5)
 	copied := filepath.Join(standby.Dir(), "copied")

@@ -2,27 +2,20 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
-	"github.com/lib/pq"
-
 	"github.com/outrider-relay/outrider/adapters/devpg"
 	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
-	"github.com/outrider-relay/outrider/domain"
 )
 
 // What make chaos sets; the defaults are those of make test.
@@ -37,31 +30,20 @@ const (
 	chaosAccounts      = 4
 	chaosHooks         = 4 // of each account
 	chaosConversations = 12
-	// chaosPause is between two inserts of a conversation's producer.
-	chaosPause = 40 * time.Millisecond
 )
 
-// chaos is a run: a server, relays that each reach it by a line of their own,
-// producers, and receivers that remember all they get.
+// chaos is a run: a trial with relays that each reach the server by a line of
+// their own.
 type chaos struct {
-	t      *testing.T
+	*trial
 	rand   *rand.Rand
 	server *devpg.Server
-	db     *pgtest.DB
 	relays [chaosRelays]*process
 	lines  [chaosRelays]*line
-	*chaosReceiver
-	produced sync.Map // uuid.UUID to chaosEvent
-	faults   map[string]int
-}
-
-// chaosEvent is the n-th event of a conversation of an account.
-type chaosEvent struct {
-	account, conversation, n int
 }
 
 // TestChaos lets relays, the database and the network between them fail at
-// random, and then asks for all that the promises say: see chaosVerdict. A seed
+// random, and then asks for all that the promises say: see trial.verdict. A seed
 // gives the same faults at the same times again.
 func TestChaos(t *testing.T) {
 	t.Parallel()
@@ -78,76 +60,24 @@ func TestChaos(t *testing.T) {
 
 func runChaos(t *testing.T, seed uint64) verdict {
 	t.Helper()
-	c := &chaos{
-		t: t, rand: rand.New(rand.NewPCG(seed, 0)), server: pgtest.NewServer(t, nil), //nolint:gosec // it is to be repeatable
-		chaosReceiver: newChaosReceiver(t, seed), faults: map[string]int{},
-	}
-	c.db = pgtest.NewOn(t, c.server)
-	for account := range chaosAccounts {
-		for hook := range chaosHooks {
-			register(t, c.db.SQL, domain.AccountID(account+1), fmt.Sprintf("%s/%d/%d", c.URL, account, hook), func(s *domain.Settings) { s.OrderHold = domain.HoldForever })
-		}
-	}
+	c := &chaos{rand: rand.New(rand.NewPCG(seed, 0)), server: pgtest.NewServer(t, nil)} //nolint:gosec // it is to be repeatable
+	c.trial = newTrial(t, pgtest.NewOn(t, c.server), seed, chaosAccounts, chaosHooks)
 	for i := range c.relays {
 		c.lines[i] = newLine(t, c.server.Port())
 		c.start(i)
 	}
-	producing, stop := context.WithCancel(t.Context())
-	defer stop()
-	var producers sync.WaitGroup
-	for account := range chaosAccounts {
-		for conversation := range chaosConversations {
-			producers.Go(func() { c.produce(producing, account, conversation) })
-		}
-	}
+	c.produce(chaosConversations)
 	for end := time.Now().Add(*chaosTime); time.Now().Before(end); {
 		c.wait(time.Duration(300+c.rand.IntN(1200)) * time.Millisecond)
 		c.fault()
 	}
-	stop()
-	producers.Wait()
+	c.stop()
 	c.calm()
 	return c.verdict()
 }
 
 func (c *chaos) start(i int) {
 	c.relays[i] = startProcess(c.t, c.lines[i].dsn(c.t, c.db.DSN), "serve", "--allow-unsafe", "--relay-name", fmt.Sprintf("relay-%d", i))
-}
-
-func (c *chaos) wait(d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-c.t.Context().Done():
-	}
-}
-
-// produce inserts the events of a conversation one after the other. One whose
-// answer was lost is inserted again, with its id.
-func (c *chaos) produce(ctx context.Context, account, conversation int) {
-	for n := 1; ctx.Err() == nil; n++ {
-		id := uuid.Must(uuid.NewV7())
-		for {
-			_, err := c.db.SQL.ExecContext(context.WithoutCancel(ctx), `
-INSERT INTO outbox.events (account_id, event, payload, id, ordering_key)
-VALUES ($1::int, 'message_created', json_build_object('account', $1::int, 'conversation', $2::int, 'n', $3::int), $4, 'c' || $2::int)`, account+1, conversation, n, id)
-			if err == nil {
-				break
-			}
-			if pg := (*pq.Error)(nil); errors.As(err, &pg) && pg.Code.Class() == "22" || pg != nil && pg.Code.Class() == "42" {
-				c.t.Errorf("insert: %v", err)
-				return
-			}
-			c.wait(20 * time.Millisecond)
-			if c.t.Context().Err() != nil {
-				return
-			}
-		}
-		c.produced.Store(id, chaosEvent{account, conversation, n})
-		select {
-		case <-time.After(chaosPause):
-		case <-ctx.Done():
-		}
-	}
 }
 
 // fault lets something fail.
@@ -261,125 +191,6 @@ func (c *chaos) calm() {
 	}
 }
 
-// left counts what is not finished: events without a decision, deliveries
-// without success.
-func (c *chaos) left() int {
-	return query[int](c.t, c.db.SQL, `
-SELECT count(*) FROM outbox.events e
- WHERE NOT EXISTS (SELECT FROM relay.log l WHERE l.event_seq = e.seq AND l.webhook_id = 0 OFFSET 0)
-    OR EXISTS (SELECT FROM relay.log l WHERE l.event_seq = e.seq AND l.version = 1 AND l.webhook_id > 0
-                  AND NOT EXISTS (SELECT FROM relay.log s WHERE s.event_seq = l.event_seq AND s.webhook_id = l.webhook_id AND s.type = 'attempt_succeeded' OFFSET 0) OFFSET 0)`)
-}
-
-// line is the network between a relay and the database.
-type line struct {
-	net.Listener
-	mu     sync.Mutex
-	port   int
-	open   map[net.Conn]struct{}
-	silent chan struct{} // closed when it is not
-}
-
-func newLine(t *testing.T, port int) *line {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // on this machine
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &line{Listener: listener, port: port, open: map[net.Conn]struct{}{}, silent: make(chan struct{})}
-	close(l.silent)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() { l.lead(conn) })
-		}
-	})
-	t.Cleanup(func() {
-		_ = listener.Close()
-		l.silence(false)
-		l.reset()
-		wg.Wait()
-	})
-	return l
-}
-
-func (l *line) lead(conn net.Conn) {
-	server, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", l.port)) //nolint:noctx // on this machine
-	if err != nil {
-		_ = conn.Close()
-		return
-	}
-	l.mu.Lock()
-	l.open[conn], l.open[server] = struct{}{}, struct{}{}
-	l.mu.Unlock()
-	back := make(chan struct{})
-	go func() { defer close(back); l.copy(conn, server) }()
-	l.copy(server, conn)
-	<-back
-	l.mu.Lock()
-	delete(l.open, conn)
-	delete(l.open, server)
-	l.mu.Unlock()
-}
-
-// copy passes on what comes. While the line is silent nothing gets through, and
-// nobody is told.
-func (l *line) copy(to, from net.Conn) {
-	defer func() { _ = to.Close(); _ = from.Close() }()
-	buffer := make([]byte, 32<<10)
-	for {
-		n, err := from.Read(buffer)
-		if err != nil {
-			return
-		}
-		l.mu.Lock()
-		silent := l.silent
-		l.mu.Unlock()
-		<-silent
-		if _, err := to.Write(buffer[:n]); err != nil {
-			return
-		}
-	}
-}
-
-func (l *line) silence(on bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	select {
-	case <-l.silent:
-		if on {
-			l.silent = make(chan struct{})
-		}
-	default:
-		if !on {
-			close(l.silent)
-		}
-	}
-}
-
-// reset breaks all connections.
-func (l *line) reset() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for conn := range l.open {
-		_ = conn.Close()
-	}
-}
-
-func (l *line) dsn(t *testing.T, direct string) string {
-	t.Helper()
-	u, err := url.Parse(direct)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u.Host = l.Addr().String()
-	return u.String()
-}
-
 // chaosPost is a POST that arrived.
 type chaosPost struct {
 	seen
@@ -458,28 +269,4 @@ func (r *chaosReceiver) arrived() []chaosPost {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]chaosPost(nil), r.posts...)
-}
-
-// chaosAttempt is an attempt as it is on record.
-type chaosAttempt struct{ outcome, class string }
-
-func (c *chaos) attempts() map[string]chaosAttempt {
-	rows, err := c.db.SQL.QueryContext(c.t.Context(), `SELECT delivery_id::text || '/' || attempt, outcome, coalesce(error_class, '') FROM audit.attempts`)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	defer func() { _ = rows.Close() }()
-	found := map[string]chaosAttempt{}
-	for rows.Next() {
-		var key string
-		var a chaosAttempt
-		if err := rows.Scan(&key, &a.outcome, &a.class); err != nil {
-			c.t.Fatal(err)
-		}
-		found[key] = a
-	}
-	if err := rows.Err(); err != nil {
-		c.t.Fatal(err)
-	}
-	return found
 }

@@ -58,7 +58,7 @@ func (p *process) awaitShare(t *testing.T, shards int, tails bool) {
 	})
 }
 
-// awaitProblem waits until the process says why it is not ready.
+// awaitProblem waits until the process says why it is not ready, also in its log.
 func (p *process) awaitProblem(t *testing.T, want string) {
 	t.Helper()
 	until(t, "the problem "+want, func() (bool, string) {
@@ -66,9 +66,10 @@ func (p *process) awaitProblem(t *testing.T, want string) {
 		said := strings.Join(answer.Problems, "; ")
 		return ok && status == http.StatusServiceUnavailable && strings.Contains(said, want), fmt.Sprintf("%d %q\n%s", status, said, p.log)
 	})
-	if !strings.Contains(p.log.String(), want) {
-		t.Errorf("the log does not say %q:\n%s", want, p.log)
-	}
+	until(t, "a log that says "+want, func() (bool, string) {
+		log := p.log.String()
+		return strings.Contains(log, want), log
+	})
 }
 
 func query[T any](t *testing.T, db *sql.DB, text string, args ...any) T {

@@ -43,7 +43,7 @@ func (v *verdict) String() string {
 }
 
 // verdict compares what producers inserted, what is on record, and what arrived.
-func (c *chaos) verdict() verdict {
+func (c *trial) verdict() verdict {
 	t := c.t
 	attempts, posts := c.attempts(), c.arrived()
 	var found verdict
@@ -83,7 +83,7 @@ func (c *chaos) verdict() verdict {
 	row("events", events, events > 0)
 	row("events lost, or routed twice", lost, lost == 0)
 	deliveries := query[int](t, c.db.SQL, `SELECT count(*) FROM audit.deliveries`)
-	row("deliveries", deliveries, deliveries >= events*chaosHooks)
+	row("deliveries", deliveries, deliveries >= events*c.hooks)
 	unfinished := query[int](t, c.db.SQL, `SELECT count(*) FROM audit.deliveries WHERE status <> 'succeeded'`)
 	row("deliveries without success", unfinished, unfinished == 0)
 	row("attempts", len(attempts), len(attempts) >= deliveries)
@@ -159,7 +159,7 @@ func (c *chaos) verdict() verdict {
 
 // disorder counts deliveries that came before an earlier one of their
 // conversation had come for the last time.
-func (c *chaos) disorder(posts []chaosPost, attempts map[string]chaosAttempt) (late, disorder int) {
+func (c *trial) disorder(posts []chaosPost, attempts map[string]trialAttempt) (late, disorder int) {
 	type place struct {
 		path         string
 		conversation int
@@ -206,7 +206,7 @@ func (c *chaos) disorder(posts []chaosPost, attempts map[string]chaosAttempt) (l
 }
 
 // unknown says whether an attempt of a delivery was lost with its relay.
-func (c *chaos) unknown(delivery string, attempts map[string]chaosAttempt) bool {
+func (c *trial) unknown(delivery string, attempts map[string]trialAttempt) bool {
 	for n := 1; ; n++ {
 		a, known := attempts[delivery+"/"+strconv.Itoa(n)]
 		if !known {
@@ -219,7 +219,7 @@ func (c *chaos) unknown(delivery string, attempts map[string]chaosAttempt) bool 
 }
 
 // stream tells the life of a delivery.
-func (c *chaos) stream(delivery string) string {
+func (c *trial) stream(delivery string) string {
 	return query[string](c.t, c.db.SQL, `
 SELECT 'event ' || min(l.event_seq) || ': ' || string_agg(l.type || ' at ' || to_char(l.at AT TIME ZONE 'UTC', 'HH24:MI:SS.US') || ' by ' || l.writer, ', ' ORDER BY l.version)
   FROM relay.log d JOIN relay.log l USING (event_seq, webhook_id, replay_id) WHERE d.delivery_id = $1::uuid`, delivery)
