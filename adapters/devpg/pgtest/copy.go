@@ -131,23 +131,44 @@ func CopyFiles(ctx context.Context, from, to string) error {
 // restore to an earlier time gives, and the promotion of a standby. Whoever
 // connects from this machine is let in, since the copy may be another server's.
 func PutBack(earlier, data string) error {
-	hba := filepath.Join(earlier, "pg_hba.conf")
+	return replaceData(earlier, data, map[string]string{
+		"recovery.signal":      "",
+		"postgresql.auto.conf": "restore_command = 'false'\n",
+	})
+}
+
+// Follow makes a server a hot standby of another one, of which it has all from
+// then on: what it had itself is gone, its port and settings stay. The other one
+// is shut down for the copy.
+func Follow(t testing.TB, standby, primary *devpg.Server) {
+	t.Helper()
+	copied := filepath.Join(standby.Dir(), "copied")
+	Offline(t, primary, func(ctx context.Context, data string) error { return CopyFiles(ctx, data, copied) })
+	Offline(t, standby, func(_ context.Context, data string) error {
+		return replaceData(copied, data, map[string]string{
+			"standby.signal":       "",
+			"postgresql.auto.conf": "primary_conninfo = '" + primary.DSN("postgres") + "'\n",
+		})
+	})
+}
+
+// replaceData puts a copy, with some files written anew, in the place of a data
+// directory. Whoever connects from this machine is let in.
+func replaceData(copied, data string, files map[string]string) error {
+	hba := filepath.Join(copied, "pg_hba.conf")
 	rules, err := os.ReadFile(hba) //nolint:gosec // the test's own server
 	if err != nil {
 		return err
 	}
-	for file, text := range map[string]string{
-		"recovery.signal":      "",
-		"postgresql.auto.conf": "restore_command = 'false'\n",
-		"pg_hba.conf":          "host all all 127.0.0.1/32 trust\n" + string(rules),
-	} {
+	files["pg_hba.conf"] = "host all all 127.0.0.1/32 trust\n" + string(rules)
+	for file, text := range files {
 		// The account that runs the server owns what is there, and reads what is new.
-		if err := os.WriteFile(filepath.Join(earlier, file), []byte(text), 0o644); err != nil { //nolint:gosec // as above
+		if err := os.WriteFile(filepath.Join(copied, file), []byte(text), 0o644); err != nil { //nolint:gosec // as above
 			return err
 		}
 	}
 	if err := os.RemoveAll(data); err != nil {
 		return err
 	}
-	return os.Rename(earlier, data)
+	return os.Rename(copied, data)
 }
