@@ -255,8 +255,15 @@ func TestANewerSchemaIsLeftAlone(t *testing.T) {
 	if _, err := db.ExecContext(t.Context(), `INSERT INTO relay.schema_migrations (version_id, is_applied) VALUES (99, true)`); err != nil {
 		t.Fatal(err)
 	}
-	if err := migrations.Up(t.Context(), db); !errors.Is(err, migrations.ErrNewer) {
+	if err := migrations.Up(t.Context(), db); err != nil {
+		t.Errorf("on a schema that only has more: %v", err)
+	}
+	exec(t, db, `CREATE OR REPLACE FUNCTION relay.compatible_since() RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN 98::bigint`)
+	if err := migrations.Up(t.Context(), db); !errors.Is(err, migrations.ErrNewer) || !strings.Contains(err.Error(), "version 99") || !strings.Contains(err.Error(), "version 98 or later") {
 		t.Errorf("error is %v", err)
+	}
+	if version, err := migrations.Current(t.Context(), db); err != nil || version != 99 {
+		t.Errorf("version is %d, %v", version, err)
 	}
 }
 

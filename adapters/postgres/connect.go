@@ -335,14 +335,15 @@ SELECT c.system_identifier, d.oid, d.datname FROM pg_control_system() c, pg_data
 	return err
 }
 
-// CheckSchema tells whether the database has the schema of this binary.
+// CheckSchema tells whether the database has the schema of this binary, or a
+// newer one on which it can work.
 func CheckSchema(ctx context.Context, db *sql.DB) error {
 	version, err := migrations.Current(ctx, db)
 	switch {
 	case err != nil:
 		return err
 	case version > migrations.Version:
-		return fmt.Errorf("%w: it has version %d, this binary knows %d", migrations.ErrNewer, version, migrations.Version)
+		return migrations.Outgrown(ctx, db)
 	case version < migrations.Version:
 		return fmt.Errorf("%w: it has version %d, this binary needs %d", ErrNotMigrated, version, migrations.Version)
 	}

@@ -65,7 +65,15 @@ SELECT current_setting('server_version'), current_setting('server_version_num'):
 		p.older = true
 		p.add(Problem, fmt.Sprintf("%s; the database has version %d, so this binary does not serve it", found, schema), migrateCommand)
 	case schema > migrations.Version:
-		p.add(Problem, fmt.Sprintf("%s; the database has version %d, so this binary does not serve it", found, schema), "install a newer version of outrider; the schema only goes forward")
+		var since int64
+		if err := p.row(ctx, `SELECT relay.compatible_since()`, nil, &since); err != nil {
+			return err
+		}
+		if since > migrations.Version {
+			p.add(Problem, fmt.Sprintf("%s; the database has version %d, so this binary does not serve it", found, schema), "install a newer version of outrider; the schema only goes forward")
+			break
+		}
+		p.add(Healthy, fmt.Sprintf("%s; the database has version %d, on which it works", found, schema), "")
 	default:
 		p.add(Healthy, found+", as the database has", "")
 	}

@@ -200,6 +200,8 @@ func TestTheDoctorKnowsWhatTheSchemaIs(t *testing.T) {
 	e.says("tail", postgres.Healthy, "no event waits")
 
 	do(t, db.SQL, `INSERT INTO relay.schema_migrations (version_id, is_applied) VALUES (99, true)`)
+	examine(t, db.DSN, doctorTimeout).says("version", postgres.Healthy, "has version 99, on which it works")
+	do(t, db.SQL, `CREATE OR REPLACE FUNCTION relay.compatible_since() RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN 99::bigint`)
 	examine(t, db.DSN, doctorTimeout).says("version", postgres.Problem, "has version 99", "newer version of outrider")
 
 	do(t, db.SQL, `ALTER ROLE outrider_auditor RENAME TO kept`)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/outrider-relay/outrider/adapters/httpsend"
@@ -14,6 +15,7 @@ import (
 	"github.com/outrider-relay/outrider/adapters/postgres"
 	"github.com/outrider-relay/outrider/adapters/tracing"
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/migrations"
 	"github.com/outrider-relay/outrider/relay"
 )
 
@@ -100,10 +102,14 @@ const (
 	longestTry = 10 * time.Second
 )
 
+// schemaInterval is how soon a relay notices that the schema became one for
+// newer binaries.
+const schemaInterval = 2 * time.Second
+
 // run waits for the database, then relays until ctx ends. Where the database
 // becomes another one, or its server is started anew, it begins from there. What
-// no waiting mends is an error: a schema that is newer, a pooler that does not
-// fit.
+// no waiting mends is an error: a schema for newer binaries, also where it became
+// one while the relay was at work, a pooler that does not fit.
 func (a *assembly) run(ctx context.Context, health *health) error {
 	defer func() { _ = a.db.Close() }()
 	for {
@@ -113,15 +119,48 @@ func (a *assembly) run(ctx context.Context, health *health) error {
 		listening := make(chan error, 1)
 		listen, stop := context.WithCancel(context.WithoutCancel(ctx))
 		go func() { listening <- postgres.Listen(listen, a.options.dsn, a.notices, a.log) }()
-		err := a.relay.Run(ctx)
+		working, leave := context.WithCancelCause(ctx)
+		var beside sync.WaitGroup
+		beside.Go(func() { a.watchSchema(working, health, leave) })
+		err := a.relay.Run(working)
+		outgrown := context.Cause(working)
+		leave(nil)
 		stop()
+		beside.Wait()
 		a.sender.CloseIdle()
 		heard := <-listening
+		if errors.Is(outgrown, migrations.ErrNewer) {
+			if err := errors.Join(err, heard); err != nil {
+				a.log.Warn("not all could be finished", "error", err)
+			}
+			return postgres.ExplainAt(a.options.dsn, outgrown)
+		}
 		if !errors.Is(err, relay.ErrAnotherServer) || ctx.Err() != nil {
 			return errors.Join(err, heard)
 		}
 		health.set(err)
 		a.log.Warn("the relay forgets what it knew, and begins again", "error", err)
+	}
+}
+
+// watchSchema lets the relay finish what it has begun, and not be ready, once
+// the schema became one for newer binaries.
+func (a *assembly) watchSchema(ctx context.Context, health *health, leave context.CancelCauseFunc) {
+	for {
+		select {
+		case <-time.After(schemaInterval):
+		case <-ctx.Done():
+			return
+		}
+		look, cancel := context.WithTimeout(ctx, 10*time.Second)
+		err := migrations.Outgrown(look, a.db)
+		cancel()
+		if errors.Is(err, migrations.ErrNewer) { // what else goes wrong, the relay tells
+			a.options.logger.Error("the relay cannot go on", "error", a.explain(err))
+			health.set(err)
+			leave(err)
+			return
+		}
 	}
 }
 

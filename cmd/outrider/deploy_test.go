@@ -211,63 +211,6 @@ func TestComposeRuns(t *testing.T) {
 	}
 }
 
-// TestARelayStaysWhileTheSchemaGoesForward: a relay judges the schema when it
-// begins. One that runs goes on when a newer binary has migrated, with new
-// connections too; it does not begin again, neither as a new process nor on a
-// server that was started anew.
-func TestARelayStaysWhileTheSchemaGoesForward(t *testing.T) {
-	t.Parallel()
-	server := pgtest.NewServer(t, map[string]string{"fsync": "on"})
-	db := pgtest.NewOn(t, server)
-	receiver := newCatcher(t, answer204)
-	register(t, db.SQL, 1, receiver.URL, nil)
-	p := startProcess(t, db.DSN, "serve")
-	p.awaitShare(t, relay.ShardCount, true)
-	other := startProcess(t, db.DSN, "serve")
-	other.awaitShare(t, relay.ShardCount/2, false)
-	run(t, db.SQL, `INSERT INTO relay.schema_migrations (version_id, is_applied) VALUES (99, true)`)
-	run(t, db.SQL, insertOne)
-	awaitSucceeded(t, db.SQL, 1)
-
-	// Also after the connections are lost, and when one takes over the other's
-	// part.
-	if n := query[int](t, db.SQL, `
-SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
- WHERE datname = current_database() AND application_name LIKE 'outrider %'`); n < 2 {
-		t.Errorf("%d connections of the relays were ended", n)
-	}
-	run(t, db.SQL, insertOne)
-	awaitSucceeded(t, db.SQL, 2)
-	p.signal(syscall.SIGTERM)
-	other.awaitShare(t, relay.ShardCount, true)
-	run(t, db.SQL, insertOne)
-	awaitSucceeded(t, db.SQL, 3)
-
-	again := startProcess(t, db.DSN, "serve")
-	if said := again.ended(); !strings.Contains(said, "newer") {
-		t.Errorf("a new process: %s", said)
-	}
-	if err := server.Restart(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if said := other.ended(); !strings.Contains(said, "newer") {
-		t.Errorf("on a server that was started anew: %s", said)
-	}
-	until(t, "a connection", func() (bool, string) {
-		err := db.SQL.PingContext(t.Context())
-		return err == nil, fmt.Sprint(err)
-	})
-}
-
-// ended waits for a process that fails by itself, and gives what it said.
-func (p *process) ended() string {
-	<-p.done
-	if code := p.ProcessState.ExitCode(); code != exitFailed {
-		return fmt.Sprintf("exit code %d: %s", code, strings.ReplaceAll(p.log.String(), "newer", "…"))
-	}
-	return p.log.String()
-}
-
 // TestConnectionBudget: a relay has as many connections as the README says, at
 // most.
 func TestConnectionBudget(t *testing.T) {

@@ -178,7 +178,8 @@ func TestServeRefusesWhatNoWaitingMends(t *testing.T) {
 	if code := p.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(p.log.String(), "fsync") {
 		t.Errorf("exit code %d:\n%s", code, p.log)
 	}
-	run(t, db.SQL, `INSERT INTO relay.schema_migrations (version_id, is_applied) VALUES (99, true)`)
+	goForward(t, db.SQL)
+	outgrow(t, db.SQL)
 	p = startProcess(t, db.DSN, "serve", "--allow-unsafe")
 	<-p.done
 	if code := p.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(p.log.String(), "newer") {
