@@ -1,28 +1,27 @@
 package relay
 
-import "time"
+import (
+	"sync"
+	"time"
+)
 
-// steady gives a clock that never goes back: where the other one is set back,
-// it goes on from the last time that it told, at the other's pace. Times of the
-// due table must not fall behind what was read of it, and none may seem to be
-// far ahead. Only one goroutine may use it.
+// steady gives a clock that never goes back: where the other one is set back, it
+// goes on from the last time that it told, at half the other's pace, until that
+// has come as far. Times of the due table must not fall behind what was read of
+// it, and none may seem to be far ahead for good.
 func steady(clock func() time.Time) func() time.Time {
-	var last time.Time
-	var ahead time.Duration
+	var mu sync.Mutex
+	var told, read time.Time // what it told last, and what the other one said then
 	return func() time.Time {
+		mu.Lock()
+		defer mu.Unlock()
 		now := clock()
-		if ahead > 0 {
-			if !now.Round(0).Before(last) {
-				ahead = 0
-			}
-			now = now.Round(0).Add(ahead)
-		}
 		// Round drops the monotonic reading: by that one, nothing ever goes back.
-		if back := last.Sub(now.Round(0)); back > 0 && !last.IsZero() {
-			ahead += back
-			now = now.Round(0).Add(back)
+		is := now.Round(0)
+		if is.Before(told) {
+			now = told.Add(max(0, is.Sub(read)) / 2)
 		}
-		last = now.Round(0)
+		told, read = now.Round(0), is
 		return now
 	}
 }

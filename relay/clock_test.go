@@ -17,11 +17,15 @@ func TestASteadyClockNeverGoesBack(t *testing.T) {
 		{0, 0},
 		{time.Minute, time.Minute},
 		{-time.Hour, time.Minute}, // set back
-		{-time.Hour + time.Second, time.Minute + time.Second},     // goes on at its pace
-		{-2 * time.Hour, time.Minute + time.Second},               // set back again
-		{-2*time.Hour + time.Second, time.Minute + 2*time.Second}, //
-		{time.Hour, time.Hour},                                    // right again
+		{-time.Hour + time.Second, time.Minute + time.Second/2}, // goes on at half its pace
+		{-2 * time.Hour, time.Minute + time.Second/2},           // set back again
+		{-2*time.Hour + time.Second, time.Minute + time.Second},
+		{time.Hour, time.Hour}, // right again
 		{time.Hour + time.Second, time.Hour + time.Second},
+		{time.Hour - time.Second, time.Hour + time.Second}, // set back a little
+		{time.Hour, time.Hour + 3*time.Second/2},
+		{time.Hour + time.Second, time.Hour + 2*time.Second},
+		{time.Hour + 3*time.Second, time.Hour + 3*time.Second}, // it has come as far
 	} {
 		now = at.Add(step.set)
 		if got := clock().Sub(at); got != step.want {

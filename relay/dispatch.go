@@ -50,8 +50,8 @@ type dispatcher struct {
 	webhooks Webhooks
 	recorder *recorder
 	send     func(*item, *Request)
-	moved    func(Place) // hears where a successor would have to begin
-	now      func() time.Time
+	moved    func(Place)      // hears where a successor would have to begin
+	now      func() time.Time // never goes back: see steady
 	policy   domain.RetryPolicy
 	logger   *slog.Logger
 	meter    Meter
@@ -221,7 +221,7 @@ func (in *inbox) take(spare mail) mail {
 
 func newDispatcher(store Store, webhooks Webhooks, policy domain.RetryPolicy, now func() time.Time, logger *slog.Logger) *dispatcher {
 	return &dispatcher{
-		store: store, webhooks: webhooks, policy: policy, now: steady(now), logger: logger, meter: unmetered{},
+		store: store, webhooks: webhooks, policy: policy, now: now, logger: logger, meter: unmetered{},
 		most: DefaultInFlight,
 
 		breaking: domain.DefaultBreakerPolicy, disableAfter: DefaultDisableAfter,
@@ -385,7 +385,7 @@ func (d *dispatcher) untilNext() time.Duration {
 	if !d.due.next.IsZero() && !d.due.reading {
 		wait = min(wait, d.due.next.Sub(now))
 	}
-	wait = min(wait, d.left.until(now), d.alarms.until(now))
+	wait = min(wait, d.left.until(time.Now()), d.alarms.until(now))
 	return max(wait, time.Millisecond)
 }
 

@@ -150,7 +150,8 @@ func (d *dispatcher) wake(q *queue, w Waiting) {
 }
 
 // adopt takes over an open attempt of another relay. It may still be under way
-// until its timeout has passed on our clock; until then its conversation waits.
+// until its timeout has passed on our monotonic clock, which no step shortens;
+// until then its conversation waits.
 func (d *dispatcher) adopt(found *Delivery, places []Place) {
 	low := placeOf(places, found.Key.WebhookID).Low
 	if found.Unreadable != nil {
@@ -170,7 +171,7 @@ func (d *dispatcher) adopt(found *Delivery, places []Place) {
 		}
 	}
 	d.open[it.Key] = openAttempt{at: low}
-	d.left.attempts = append(d.left.attempts, leftAttempt{d.now().Add(it.State.Timeout + leaseMargin), it})
+	d.left.attempts = append(d.left.attempts, leftAttempt{time.Now().Add(it.State.Timeout + leaseMargin), it})
 }
 
 func placeOf(places []Place, id domain.WebhookID) Place {
@@ -228,7 +229,7 @@ func (d *dispatcher) settleLeft() {
 	if len(d.left.attempts) == 0 {
 		return
 	}
-	now := d.now()
+	now := time.Now()
 	kept := d.left.attempts[:0]
 	for _, l := range d.left.attempts {
 		if now.Before(l.at) {
@@ -237,7 +238,7 @@ func (d *dispatcher) settleLeft() {
 		}
 		q := d.queues[l.it.Key.WebhookID]
 		d.endAttempt(q, l.it, domain.LoseAttempt{
-			At: now, Attempt: l.it.State.Attempts, Reason: "its relay stopped before the outcome was recorded",
+			At: d.now(), Attempt: l.it.State.Attempts, Reason: "its relay stopped before the outcome was recorded",
 			Policy: q.hook.Settings.RetryPolicy(d.policy), Jitter: rand.Float64(), //nolint:gosec // spreads retries
 		})
 	}

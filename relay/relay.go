@@ -61,7 +61,11 @@ type Config struct {
 	// Grace is how long a stop waits for attempts under way beyond the longest
 	// timeout. Default: DefaultGrace.
 	Grace time.Duration
-	Now   func() time.Time
+	// Now is the clock that due times are told by, the same for all relays of a
+	// database as nearly as can be: what one relay left is due by the clock of
+	// another. A step back of it is spread over twice its length. Leases and
+	// timeouts are told by the process's monotonic clock. Default: time.Now.
+	Now func() time.Time
 	// Meter hears of what the relay does. Default: nobody does.
 	Meter Meter
 	// Tracer makes the spans of routing. Default: there are none.
@@ -146,6 +150,7 @@ func New(config Config) (*Relay, error) {
 	if config.Now == nil {
 		config.Now = time.Now
 	}
+	config.Now = steady(config.Now)
 	if config.Meter == nil {
 		config.Meter = unmetered{}
 	}

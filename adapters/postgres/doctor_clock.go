@@ -12,7 +12,8 @@ const (
 	// skewed is a difference of clocks that shows in what people read.
 	skewed = time.Second
 	// farSkewed is one with which receivers refuse a signature's timestamp, or
-	// soon will: Standard Webhooks allows for 5 min.
+	// soon will, if the database's clock is the wrong one: relays sign by it, and
+	// Standard Webhooks allows for 5 min.
 	farSkewed = 4 * time.Minute
 
 	setClock = "let NTP keep the clocks: chronyc tracking, or timedatectl, tells whether it does"
@@ -55,11 +56,11 @@ func lookAtClock(ctx context.Context, p *patient) error {
 	return nil
 }
 
-// judgeSkew says what a skew does: of a machine that relays.
+// judgeSkew says what a skew does: relays tell the time by the database's clock.
 func (p *patient) judgeSkew(whose string, off time.Duration, direction string) {
-	health, why := Warning, "where a relay runs, its retries and holds come that much off, and the audit shows times that contradict each other"
+	health, why := Warning, "one of them is wrong, or was; relays tell the time by the database's, so due times and the audit are off with it"
 	if off >= farSkewed {
-		health, why = Problem, "where a relay runs, receivers refuse its signatures, whose timestamp may be 5 minutes off"
+		health, why = Problem, "one of them is wrong, or was; relays sign by the database's, and receivers refuse signatures whose timestamp is 5 minutes off"
 	}
 	p.add(health, fmt.Sprintf("%s %s %s the database's: %s", whose, ago(off), direction, why), setClock)
 }

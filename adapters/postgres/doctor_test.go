@@ -473,7 +473,7 @@ func TestTheDoctorComparesThisMachinesClock(t *testing.T) {
 		{0, postgres.Healthy, "this machine's clock is"},
 		{2 * time.Minute, postgres.Warning, "2m ahead of the database's"},
 		{-2 * time.Minute, postgres.Warning, "behind the database's"},
-		{10 * time.Minute, postgres.Problem, "receivers refuse its signatures"},
+		{10 * time.Minute, postgres.Problem, "receivers refuse signatures"},
 	} {
 		now := func() time.Time { return time.Now().Add(test.off) }
 		examineWith(t, db.DSN, postgres.DoctorConfig{Timeout: doctorTimeout, Now: now}).says("clock", test.health, test.text)

@@ -44,6 +44,7 @@ type assembly struct {
 	relay    *relay.Relay
 	db       *sql.DB
 	identity *postgres.Identity
+	clock    *postgres.Clock
 	sender   *httpsend.Sender
 	notices  relay.Notices
 	metrics  *metrics.Metrics
@@ -67,7 +68,8 @@ func assemble(o relayOptions) (*assembly, error) {
 	db.SetMaxOpenConns(relayConnections)
 	db.SetMaxIdleConns(relayConnections)
 	db.SetConnMaxIdleTime(5 * time.Minute)
-	sender, err := httpsend.New(httpsend.Config{UserAgentVersion: o.version, Addresses: domain.AddressPolicy{Allow: o.allow}})
+	clock := postgres.NewClock(db)
+	sender, err := httpsend.New(httpsend.Config{UserAgentVersion: o.version, Addresses: domain.AddressPolicy{Allow: o.allow}, Now: clock.Now})
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +79,7 @@ func assemble(o relayOptions) (*assembly, error) {
 	if o.retain != (postgres.Ages{}) {
 		retain = store.Retain(o.retain)
 	}
-	a := &assembly{db: db, identity: identity, sender: sender, notices: notices, options: o}
+	a := &assembly{db: db, identity: identity, clock: clock, sender: sender, notices: notices, options: o}
 	a.log = slog.New(newExplainer(o.logger.Handler(), a.explain))
 	a.metrics = watch(a)
 	a.recording = &recording{Meter: a.metrics}
@@ -85,7 +87,7 @@ func assemble(o relayOptions) (*assembly, error) {
 		Name: o.name, Version: o.version, DB: db,
 		Chain: postgres.NewChain(db), Log: postgres.NewLog(db), Store: store, Webhooks: postgres.NewWebhooks(db),
 		Leases: postgres.NewLeases(db), Replays: postgres.NewReplays(db), Projection: postgres.NewProjection(db), Sender: sender,
-		MaxInFlight: o.maxInFlight, DisableAfter: o.disableAfter, Partitions: store.ExtendPartitions, Retain: retain, Notices: notices, NoSend: o.noSend, Meter: a.recording, Logger: a.log,
+		MaxInFlight: o.maxInFlight, DisableAfter: o.disableAfter, Partitions: store.ExtendPartitions, Retain: retain, Notices: notices, NoSend: o.noSend, Now: clock.Now, Meter: a.recording, Logger: a.log,
 	}
 	if o.tracer != nil {
 		config.Tracer, config.Sender = o.tracer, o.tracer.Sender(sender)
@@ -122,6 +124,7 @@ func (a *assembly) run(ctx context.Context, health *health) error {
 		working, leave := context.WithCancelCause(ctx)
 		var beside sync.WaitGroup
 		beside.Go(func() { a.watchSchema(working, health, leave) })
+		beside.Go(func() { a.clock.Keep(listen) })
 		err := a.relay.Run(working)
 		outgrown := context.Cause(working)
 		leave(nil)
@@ -202,7 +205,10 @@ func (a *assembly) check(ctx context.Context) error {
 	if err := postgres.CheckRelay(ctx, a.db); err != nil {
 		return err
 	}
-	return postgres.RegisterIdentity(ctx, a.db)
+	if err := postgres.RegisterIdentity(ctx, a.db); err != nil {
+		return err
+	}
+	return a.clock.Read(ctx)
 }
 
 // relayName tells relays apart: the host, unless it is given.
