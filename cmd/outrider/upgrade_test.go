@@ -204,27 +204,33 @@ VALUES (1 + $1::int % 4, 'message_created', json_build_object('n', $1::int, 'pro
 	go func() {
 		migrated <- postgres.Migrate(t.Context(), db.SQL, up, func(err error) { waits <- err })
 	}()
-	for told, before := false, inserted.Load(); !told; {
+	last := int64(-1)              // inserted when the last try had failed
+	tried := func() (held error) { // and producers went on since
+		deadline := time.NewTimer(time.Minute)
+		defer deadline.Stop()
 		select {
-		case held := <-waits:
-			now := inserted.Load()
-			if now == before {
-				t.Error("no event was inserted between two tries")
-			}
-			told, before = strings.Contains(held.Error(), fmt.Sprintf("process %d of user", pid)), now
+		case held = <-waits:
 		case err := <-migrated:
 			t.Fatalf("it migrated behind an open transaction, or failed: %v", err)
-		case <-t.Context().Done():
-			return
+		case <-deadline.C:
+			t.Fatal("it waits for its lock, and lets nobody go on")
 		}
+		now := inserted.Load()
+		if now == last {
+			t.Error("no event was inserted between two tries")
+		}
+		last = now
+		return held
+	}
+	for named := false; !named; {
+		named = strings.Contains(tried().Error(), fmt.Sprintf("process %d of user", pid))
 	}
 	replaceNext(1)
-	before := inserted.Load()
-	<-waits
-	<-waits
-	if inserted.Load() == before {
-		t.Error("no event was inserted between two tries")
+	for len(waits) > 0 {
+		<-waits
 	}
+	last = -1
+	_, _ = tried(), tried()
 	if err := long.Commit(); err != nil {
 		t.Fatal(err)
 	}
