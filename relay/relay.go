@@ -206,7 +206,10 @@ func (r *Relay) Run(ctx context.Context) error {
 // live is one registration: take a share of the work, work, stop.
 func (r *Relay) live(ctx context.Context) error {
 	id, err := r.config.Leases.Register(ctx, r.config.Name, r.config.Version, !r.config.NoSend)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return ctx.Err() // what the database makes of a stop is another error
+	case err != nil:
 		return fmt.Errorf("register: %w", err)
 	}
 	logger := r.config.Logger.With("relay_id", id)
