@@ -42,12 +42,18 @@ type inheritance struct {
 // and counted when it matters (counting.go). It runs beside the dispatcher, which
 // has none of these shards yet; now is the relay's clock.
 func (d *dispatcher) gain(ctx context.Context, places []Place, live []int64, now time.Time) error {
+	// Changes of webhooks that are seen from here on are kept: what is read may be
+	// older.
+	if err := d.inbox.within(ctx, func() { d.loads++ }); err != nil {
+		return err
+	}
 	in, err := d.readLeft(ctx, places, now)
 	if err != nil {
+		d.inbox.call(d.loaded)
 		return err
 	}
 	in.live = live
-	return d.inbox.within(ctx, func() { d.inherit(in) })
+	return d.inbox.within(ctx, func() { d.inherit(in); d.loaded() })
 }
 
 func (d *dispatcher) readLeft(ctx context.Context, places []Place, now time.Time) (*inheritance, error) {
@@ -96,7 +102,7 @@ func (d *dispatcher) inherit(in *inheritance) {
 		}
 	}
 	for _, hook := range in.hooks {
-		d.configure(hook)
+		d.configureNewest(hook)
 	}
 	for _, w := range in.left.Waiting {
 		if q := d.queues[w.WebhookID]; q != nil {

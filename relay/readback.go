@@ -41,24 +41,15 @@ func (d *dispatcher) read(ctx context.Context, limit time.Duration, what string,
 // load reads webhooks that are not known, or not as they are now.
 func (d *dispatcher) load(ids []domain.WebhookID, then, again func()) {
 	d.loads++
-	done := func() {
-		d.loads--
-		if d.loads == 0 {
-			clear(d.newer)
-		}
-	}
 	d.later("webhooks", func(ctx context.Context) (func(), error) {
 		hooks, err := d.webhooks.Load(ctx, ids)
 		return func() {
-			defer done()
+			defer d.loaded()
 			for _, hook := range hooks {
 				if !d.shards.Has(hook.ID) {
 					continue
 				}
-				d.configure(hook)
-				if newer, changed := d.newer[hook.ID]; changed {
-					d.configure(newer)
-				}
+				d.configureNewest(hook)
 			}
 			for _, id := range ids {
 				if d.queues[id] == nil && d.shards.Has(id) { // nobody deletes rows, but what is not there gets nothing
@@ -67,7 +58,24 @@ func (d *dispatcher) load(ids []domain.WebhookID, then, again func()) {
 			}
 			then()
 		}, err
-	}, func() { done(); again() })
+	}, func() { d.loaded(); again() })
+}
+
+// loaded ends a read of webhooks.
+func (d *dispatcher) loaded() {
+	d.loads--
+	if d.loads == 0 {
+		clear(d.newer)
+	}
+}
+
+// configureNewest takes a webhook as it was read, or as it was seen to be changed
+// meanwhile.
+func (d *dispatcher) configureNewest(hook domain.Webhook) {
+	d.configure(hook)
+	if newer, changed := d.newer[hook.ID]; changed {
+		d.configure(newer)
+	}
 }
 
 // configure takes a webhook's present settings.

@@ -139,7 +139,9 @@ func (o *overflows) lower(ctx context.Context, db *sql.DB, now time.Time) error 
 
 // blockedQuery reads what waits for its time of each webhook in the order of its
 // lanes, so that it can stop, and tells of each ordering key how many it found,
-// and of the webhook how many rows it read at most of a lane.
+// and of the webhook how many rows it read at most of a lane. A repeat that a
+// pause held counts with the other repeats: its stream is scheduled, started,
+// failed and held at the least.
 var blockedQuery = `
 SELECT w.id, b.key, b.failed, b.held, b.rows
   FROM unnest($1::bigint[]) AS w (id)
@@ -151,7 +153,13 @@ SELECT w.id, b.key, b.failed, b.held, b.rows
 
 func blockedIn(lane string) string {
 	return `
-       SELECT CASE WHEN d.kind IN ('r', 'h') THEN d.key ELSE 0 END AS key, d.kind, d.replay_id > 0 AS replay FROM relay.due d
+       SELECT CASE WHEN k.kind IN ('r', 'h') THEN d.key ELSE 0 END AS key, k.kind, d.replay_id > 0 AS replay
+         FROM relay.due d
+        CROSS JOIN LATERAL (
+              SELECT CASE WHEN d.kind = 'p' AND d.version > 3 AND (
+                     SELECT true FROM relay.log l
+                      WHERE l.event_seq = d.event_seq AND l.webhook_id = d.webhook_id AND l.replay_id = d.replay_id AND l.type = 'attempt_started' LIMIT 1)
+                     THEN 'r' ELSE d.kind END AS kind) k
         WHERE d.webhook_id = w.id AND ` + laneOf("d") + ` = ` + lane + `
           AND (d.event_seq, d.webhook_id, d.replay_id) NOT IN (SELECT k.event_seq, k.webhook_id, k.replay_id FROM unnest($2::bigint[], $3::bigint[], $4::bigint[]) AS k (event_seq, webhook_id, replay_id))
         ORDER BY d.at, d.pos LIMIT nullif($5::bigint, 0)`
