@@ -199,7 +199,7 @@ func (d *dispatcher) nextOf(q *queue, c *conversation) {
 		q.forget(c)
 		return
 	}
-	if b := q.blocked[c.order]; !c.busy && !c.loading && len(c.waiting) == 0 && b.failed == 0 && b.held > 0 {
+	if b := q.blocked[c.order]; !c.busy && !c.loading && (len(c.waiting) == 0 || q.behindHeld(c)) && b.failed == 0 && b.held > 0 {
 		d.readHeld(q, c)
 		return
 	}

@@ -35,6 +35,8 @@ type item struct {
 	release domain.ReleaseReason
 	// fetching says that its body is being read.
 	fetching bool
+	// resumed says that a pause held it.
+	resumed bool
 	// dropped is the queue of its attempt under way whose shard was given up.
 	dropped *queue
 }
@@ -121,6 +123,8 @@ type queue struct {
 	failing failing
 	rate    *rate.Limiter
 	alarm   alarm
+	// hurrying counts the statements under way that make what waits due now.
+	hurrying int
 	// marked says that the queue is listed to be looked at, starved that it is
 	// listed for when there is room for its bodies, inLine that it waits for room
 	// in flight.
@@ -145,8 +149,12 @@ type lane struct {
 	news bool
 	// awaits says that it is listed to be read when it is its turn.
 	awaits bool
-	cursor Cursor
-	read   time.Time // up to when the last read looked
+	// resuming says that what a pause held comes back: see resume. resumed counts
+	// those that came back and wait, hurried the statements that made them due.
+	resuming         bool
+	resumed, hurried int
+	cursor           Cursor
+	read             time.Time // up to when the last read looked
 	// unsaved are the times of rows on their way to the due table, asked counts
 	// the reasons to read it: a read that began before the newest of them ends
 	// no overflow.
@@ -166,6 +174,9 @@ type conversation struct {
 	offered bool // its head is among the runnable
 	loading bool // held ones are being read back
 	waiting []*item
+	// upTo is the place up to which those held in the due table are back in
+	// memory.
+	upTo int64
 }
 
 func newQueue(hook domain.Webhook) *queue {
@@ -267,13 +278,19 @@ func (q *queue) next(c *conversation, now time.Time) (hold *item) {
 		return nil
 	}
 	head := c.waiting[0]
+	if q.waitsForResumed(head) {
+		return nil
+	}
 	if q.counts != counted && !head.mayPass(now) {
+		return nil
+	}
+	if q.behindHeld(c) {
 		return nil
 	}
 	// One released by its turn was read back in order, ahead of those that are
 	// still held.
 	b := q.blocked[c.order]
-	if blocked := b.failed > 0 || b.held > 0 && head.release != domain.ReleaseTurn; blocked && !head.mayPass(now) {
+	if blocked := b.failed > 0 || b.held > 0 && head.release != domain.ReleaseTurn && !head.resumed; blocked && !head.mayPass(now) && !q.overheld(head, now) {
 		return head
 	}
 	c.offered = true
@@ -282,9 +299,49 @@ func (q *queue) next(c *conversation, now time.Time) (hold *item) {
 	return nil
 }
 
+// overheld says that the time for which an item may be held is over already: it
+// came late itself. Held once more, it would be overtaken by one behind it whose
+// hold is over, too. Where some are held that are before it, they come first.
+func (q *queue) overheld(it *item, now time.Time) bool {
+	if !it.resumed && q.blocked[it.order].held > 0 {
+		return false
+	}
+	hold := q.hook.Settings.OrderHold
+	return hold != domain.HoldForever && it.release == "" && !it.State.ScheduledAt.Add(hold).After(now)
+}
+
+// resume lets what a pause held go first. Until all of it is back in memory,
+// nothing else that keeps an order starts for the first time: what came meanwhile,
+// or had been sent to the due table for lack of room, is behind it.
+func (q *queue) resume() {
+	for l := range lanes {
+		q.lanes[l].resuming = true
+	}
+	for _, c := range q.conversations {
+		if c.offered && q.waitsForResumed(c.waiting[0]) {
+			q.retract(c)
+		}
+	}
+}
+
+// behindHeld says that a pause held the head of a conversation, and that some are
+// held for the order which may be before it: these are read back first.
+func (q *queue) behindHeld(c *conversation) bool {
+	b := q.blocked[c.order]
+	return b.failed == 0 && b.held > 0 && c.waiting[0].resumed && c.waiting[0].Pos > c.upTo
+}
+
+func (q *queue) waitsForResumed(it *item) bool {
+	return q.lanes[it.lane()].resuming && !it.resumed && !it.State.Failed
+}
+
 // take removes an item that starts or leaves memory.
 func (q *queue) take(it *item) {
 	q.lanes[it.lane()].size--
+	if it.resumed {
+		it.resumed = false
+		q.lanes[it.lane()].resumed--
+	}
 	if it.order == 0 {
 		return
 	}
@@ -362,7 +419,7 @@ func (q *queue) block(order int64, failed, held int32) {
 // may have more. Where the webhook has room for more than what memory has of it,
 // since that is of a few conversations only, idle says so.
 func (l *lane) wantsRead(idle bool) bool {
-	return l.overflow && l.news && !l.loading && (l.size < laneLimit/4 || idle && l.size < maxLane)
+	return l.overflow && l.news && !l.loading && (l.size < laneLimit/4 || idle && l.size < maxLane || l.resuming && l.resumed < laneLimit/4)
 }
 
 // pop gives the next runnable item of a lane.

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/outrider-relay/outrider/domain"
@@ -97,6 +98,11 @@ func (d *dispatcher) configure(hook domain.Webhook) {
 	q.hook, q.disabling = &hook, false
 	d.regulate(q, before)
 	d.mark(q)
+	if hook.State != domain.WebhookEnabled {
+		for l := range lanes {
+			d.resumed(q, l) // no more: what waits is held or cancelled
+		}
+	}
 	switch {
 	case hook.State == domain.WebhookDeleted && before.State != hook.State, before.DisabledVersion < hook.DisabledVersion:
 		d.hurry(q, true) // it is cancelled, also where the webhook is enabled again already
@@ -108,15 +114,44 @@ func (d *dispatcher) configure(hook domain.Webhook) {
 // hurry brings back what waits of a webhook: all, or what its pause held.
 func (d *dispatcher) hurry(q *queue, all bool) {
 	id, now := q.hook.ID, d.now()
+	q.hurrying++
+	if q.hook.State == domain.WebhookEnabled {
+		q.resume()
+	}
 	d.later("waiting", func(ctx context.Context) (func(), error) {
 		err := d.store.Hurry(ctx, id, all, now)
 		return func() {
+			q.hurrying--
 			for l := range lanes {
+				q.lanes[l].hurried++
 				d.overflow(q, l)
 				q.lanes[l].cursor = Cursor{}
 			}
 		}, err
-	}, func() { d.hurry(q, all) })
+	}, func() { q.hurrying--; d.hurry(q, all) })
+}
+
+// resumed lets all go on: what a pause held is in memory.
+func (d *dispatcher) resumed(q *queue, l int) {
+	if !q.lanes[l].resuming {
+		return
+	}
+	q.lanes[l].resuming = false
+	for _, c := range q.conversations {
+		d.nextOf(q, c)
+	}
+}
+
+// pausing tells whether a pause's hold that is over is on its way into the table:
+// once it is there, it is hurried.
+func (d *dispatcher) pausing(q *queue, l int) bool {
+	for s := range d.due.unsaved {
+		key := s.Waits.Key
+		if s.Waits.Kind == DuePaused && key.WebhookID == q.hook.ID && (key.ReplayID != 0) == (l == replayLane) && d.replays[key.ReplayID] != ReplayPaused {
+			return true
+		}
+	}
+	return false
 }
 
 // later begins a read at the end of this round.
@@ -169,6 +204,10 @@ func (d *dispatcher) bringBack(found []Delivery, release domain.ReleaseReason, t
 		d.parked[f.Key] = struct{}{}
 		it.back = len(it.Body)
 		d.returned += it.back
+		if f.Due.Kind == DuePaused {
+			it.resumed = true
+			q.lanes[it.lane()].resumed++
+		}
 		if f.Due.Kind == DueHold {
 			q.block(it.order, 0, -1)
 			it.release = release
@@ -296,7 +335,7 @@ func (d *dispatcher) readLane(q *queue, l int) {
 	if l == replayLane {
 		d.replayReads.reading = true
 	}
-	id, cursor, asked, unsaved := q.hook.ID, lane.cursor, lane.asked, len(lane.unsaved)
+	id, cursor, asked, unsaved, hurried := q.hook.ID, lane.cursor, lane.asked, len(lane.unsaved), lane.hurried
 	room := d.reserve(laneBytes)
 	d.later("overflow", func(ctx context.Context) (func(), error) {
 		found, err := d.store.DueOf(ctx, id, l == replayLane, cursor, now, laneLimit, room)
@@ -304,20 +343,30 @@ func (d *dispatcher) readLane(q *queue, l int) {
 			lane.loading = false
 			d.nextRead(l)
 			d.free(room)
-			if n := len(found); n > 0 && lane.cursor == cursor {
+			n := len(found)
+			// What a pause held is due before all else.
+			back := lane.resuming && lane.hurried == hurried && q.hurrying == 0 && lane.cursor == cursor &&
+				(n < laneLimit || found[n-1].Due.Kind != DuePaused) && !d.pausing(q, l)
+			if n > 0 && lane.cursor == cursor {
 				lane.cursor = Cursor{At: found[n-1].Due.At, Pos: found[n-1].Due.Pos}
 			}
-			if len(found) == laneLimit {
+			if back && len(d.unknown(found)) > 0 {
+				back, lane.cursor, lane.news = false, Cursor{}, true // they come later
+			}
+			if n == laneLimit {
 				lane.news = true
 			}
 			// Drained, unless something was added that the read did not see.
-			if len(found) < laneLimit && unsaved == 0 && lane.asked == asked {
+			if n < laneLimit && unsaved == 0 && lane.asked == asked {
 				if lane.overflow && l == freshLane {
 					d.overflowing--
 				}
 				lane.overflow = false
 			}
 			d.comeBack(found, domain.ReleaseElapsed, false)
+			if back {
+				d.resumed(q, l)
+			}
 			d.mark(q)
 		}, err
 	}, func() {
@@ -339,19 +388,32 @@ func later(a, b time.Time) time.Time {
 // are finished.
 func (d *dispatcher) readHeld(q *queue, c *conversation) {
 	c.loading = true
+	if d.holding(q.hook.ID, c.order) {
+		// Some are on their way into the table. Those that were there before, as
+		// overflow, would be taken for out of date, and the others overtake them.
+		time.AfterFunc(5*time.Millisecond, func() {
+			d.inbox.call(func() {
+				c.loading = false
+				d.nextOf(q, c)
+			})
+		})
+		return
+	}
 	id, room := q.hook.ID, d.reserve(laneBytes)
 	d.later("held", func(ctx context.Context) (func(), error) {
 		found, err := d.store.Held(ctx, id, c.order, laneLimit, room)
 		return func() {
 			c.loading = false
 			d.free(room)
+			switch n := len(found); {
+			case len(d.unknown(found)) > 0: // they come later
+			case n < laneLimit:
+				c.upTo = math.MaxInt64
+			default:
+				c.upTo = found[n-1].Pos
+			}
 			found = d.readable(found)
 			if len(found) == 0 {
-				if d.holding(id, c.order) {
-					// They are on their way into the table: look again shortly.
-					time.AfterFunc(5*time.Millisecond, func() { d.inbox.call(func() { d.nextOf(q, q.conversation(c.order)) }) })
-					return
-				}
 				q.block(c.order, 0, -q.blocked[c.order].held) // none is held, whatever was counted
 			}
 			d.comeBack(found, domain.ReleaseTurn, false)

@@ -35,6 +35,7 @@ func (d *dispatcher) hold(q *queue, it *item, reason domain.HoldReason) {
 	d.leave(q, it)
 	if kind == DueHold {
 		q.block(it.order, 0, 1)
+		q.conversation(it.order).upTo = 0
 	}
 	d.wait(s, it, kind, until)
 	d.out = append(d.out, s)
@@ -49,6 +50,7 @@ func (d *dispatcher) putBack(q *queue, it *item) {
 	d.leave(q, it)
 	delete(d.parked, it.Key)
 	q.block(it.order, 0, 1)
+	q.conversation(it.order).upTo = 0
 }
 
 // spill sends an item to the due table for lack of room.

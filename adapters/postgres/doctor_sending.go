@@ -129,6 +129,8 @@ func lookAtAttempts(ctx context.Context, p *patient) error {
 	return nil
 }
 
+// dueQuery takes nothing for late that a pause held: it is due long ago once that
+// is over.
 const dueQuery = `
 SELECT (SELECT count(*) FROM (SELECT FROM relay.due LIMIT $1) x),
        (SELECT string_agg(k.n || ' ' || k.name, ', ' ORDER BY k.n DESC) FROM (

@@ -26,9 +26,10 @@ type Facts struct {
 }
 
 // oldestDue is when the oldest retry or hold was due, of as many rows as the
-// limit $1 says. What waits for a receiver that is down is not late.
+// limit $1 says. What waits for a receiver that is down is not late, nor is what
+// a pause held: it is due long ago once that is over.
 const oldestDue = `(
-SELECT n.at FROM (SELECT o.at, o.webhook_id FROM relay.due o WHERE o.kind <> 'o' ORDER BY o.at LIMIT $1) n
+SELECT n.at FROM (SELECT o.at, o.webhook_id FROM relay.due o WHERE o.kind <> 'o' AND o.kind <> 'p' ORDER BY o.at LIMIT $1) n
  WHERE (SELECT w.breaker_opened_at FROM relay.webhooks w WHERE w.id = n.webhook_id) IS NULL ORDER BY n.at LIMIT 1)`
 
 // watchedDueQuery counts what waits, of as many rows as the limit says.
