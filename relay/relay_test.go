@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -166,6 +167,8 @@ func scan[T any](b *bench, query string, args ...any) T {
 type running struct {
 	relay *relay.Relay
 	stop  func()
+	// cut says that it may be cut off from the database: then it may end anyhow.
+	cut atomic.Bool
 }
 
 // quick is a retry policy for tests.
@@ -200,9 +203,10 @@ func (b *bench) start(change func(*relay.Config)) *running {
 		b.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(b.t.Context()))
+	started := &running{relay: r}
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := r.Run(ctx); err != nil {
+		if err := r.Run(ctx); err != nil && !started.cut.Load() {
 			b.t.Errorf("run the relay: %v", err)
 		}
 	})
@@ -211,7 +215,7 @@ func (b *bench) start(change func(*relay.Config)) *running {
 			b.t.Errorf("listen: %v", err)
 		}
 	})
-	stop := sync.OnceFunc(func() {
+	started.stop = sync.OnceFunc(func() {
 		cancel()
 		wg.Wait()
 		sender.CloseIdle()
@@ -219,8 +223,8 @@ func (b *bench) start(change func(*relay.Config)) *running {
 			b.t.Errorf("close the pool: %v", err)
 		}
 	})
-	b.t.Cleanup(stop)
-	return &running{r, stop}
+	b.t.Cleanup(started.stop)
+	return started
 }
 
 // eventually waits until the condition holds.
