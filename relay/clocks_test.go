@@ -292,7 +292,7 @@ func TestAStepEndsNoAttemptThatMayBeUnderWay(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	const timeout = 3 * time.Second
-	b.webhook(1, "/hanging", func(s *domain.Settings) { s.Timeout = timeout })
+	b.webhook(1, "/hanging", func(s *domain.Settings) { s.Timeout, s.OrderHold = timeout, domain.HoldForever })
 	var once atomic.Bool
 	hung := make(chan struct{})
 	b.receiver.on("/hanging", func(w http.ResponseWriter, req *http.Request) {

@@ -206,6 +206,7 @@ type chaosReceiver struct {
 	rand  *rand.Rand
 	posts []chaosPost
 	calm  bool
+	held  chan struct{} // until it is closed no POST is answered
 }
 
 func newChaosReceiver(t *testing.T, seed uint64) *chaosReceiver {
@@ -220,6 +221,20 @@ func (r *chaosReceiver) behave() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.calm = true
+}
+
+// hold lets no POST that comes be answered until release.
+func (r *chaosReceiver) hold() (release func()) {
+	held := make(chan struct{})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.held = held
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.held = nil
+		close(held)
+	}
 }
 
 func (r *chaosReceiver) serve(w http.ResponseWriter, req *http.Request) {
@@ -250,7 +265,15 @@ func (r *chaosReceiver) serve(w http.ResponseWriter, req *http.Request) {
 			pause = time.Minute
 		}
 	}
+	held := r.held
 	r.mu.Unlock()
+	if held != nil {
+		select {
+		case <-held:
+		case <-req.Context().Done():
+			return
+		}
+	}
 	select {
 	case <-time.After(pause):
 	case <-req.Context().Done():

@@ -200,9 +200,12 @@ func TestTheLogIsLocked(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = tx.Rollback() }()
+		release := c.hold() // so that some outcome is to be recorded
+		c.goesOn(1)
 		if _, err := tx.ExecContext(t.Context(), `LOCK TABLE relay.log IN ACCESS EXCLUSIVE MODE`); err != nil {
 			t.Fatal(err)
 		}
+		release()
 		c.inserts(50)
 		p.says(t, "recording failed, trying again", "another transaction holds a lock for too long", "pg_stat_activity shows who holds it")
 		p.says(t, "tailing failed, trying again", "another transaction holds a lock for too long")

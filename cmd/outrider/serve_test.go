@@ -58,6 +58,15 @@ func (p *process) awaitShare(t *testing.T, shards int, tails bool) {
 	})
 }
 
+// awaitShards waits until the process has so many shards, whether it tails or not.
+func (p *process) awaitShards(t *testing.T, shards int) {
+	t.Helper()
+	until(t, fmt.Sprintf("a relay with %d shards", shards), func() (bool, string) {
+		answer, _, ok := p.ready(t)
+		return ok && answer.Ready && answer.Shards == shards, fmt.Sprintf("%+v\n%s", answer, p.log)
+	})
+}
+
 // awaitProblem waits until the process says why it is not ready, also in its log.
 func (p *process) awaitProblem(t *testing.T, want string) {
 	t.Helper()
