@@ -42,9 +42,14 @@ demo: deps build ## run everything on this machine, with sample traffic
 test: deps runtimes ## run the tests, on a PostgreSQL of their own
 	@go test -timeout 20m ./...
 
+# What the program does to databases, files and pages is tested by processes, and
+# slowly so with the detector; what these processes share in memory is in the
+# rest, the run of chaos among it.
+SLOW_RACES := ^Test(Adopt|ARebuild|ARunningRelay|AStandby|Bench|Dev|EveryConnection|KilledAtAnyMoment|MoveOver|PartitionsRunOut|Readme|StatisticsAreExact|TheDatabase|TheDisk|Uninstall)
+
 .PHONY: race
-race: deps runtimes ## run the tests with the race detector
-	@go test -race -timeout 40m ./...
+race: deps runtimes ## run the tests with the race detector, but those of the whole program that are slow
+	@go test -race -timeout 40m -skip '$(SLOW_RACES)' ./...
 
 .PHONY: chaos
 chaos: deps ## let relays, their network and the database fail at random; SEED=7 RUNS=1 TIME=1m

@@ -86,6 +86,10 @@ func (d *dispatcher) judge(q *queue, begun time.Time, o domain.Outcome) {
 	if q.dropped {
 		return
 	}
+	if !q.breaker.open && !o.Down() {
+		q.breaker.failures = 0 // as nearly always: no time is asked for
+		return
+	}
 	if !q.breaker.judge(d.breaking, o, begun, d.now(), rand.Float64()) { //nolint:gosec // spreads probes
 		return
 	}

@@ -27,11 +27,12 @@ type failing struct {
 // lasts takes the outcome of an attempt, and disables the webhook where none has
 // succeeded for too long.
 func (d *dispatcher) lasts(q *queue, o domain.Outcome) {
-	f, now := &q.failing, d.now()
+	f := &q.failing
 	if o.Kind == domain.OutcomeSucceeded {
 		*f = failing{asking: f.asking}
 		return
 	}
+	now := d.now()
 	if f.since.IsZero() || now.Sub(f.last) > d.disableAfter/2 {
 		f.since = now
 	}
