@@ -85,6 +85,7 @@ type dispatcher struct {
 	unreadable map[domain.DeliveryKey]struct{} // passed over, and told
 
 	replays     map[domain.ReplayID]ReplayState // those that are not over
+	resumes     map[domain.ReplayID][]*queue    // whose pause held something that is being made due
 	replayBegun func(domain.DeliveryKey)        // hears of their deliveries that wait no longer
 
 	endings endings // what ends although its time has not come
@@ -243,6 +244,7 @@ func newDispatcher(store Store, webhooks Webhooks, policy domain.RetryPolicy, no
 		accounts: map[domain.AccountID]*account{},
 
 		replays:     map[domain.ReplayID]ReplayState{},
+		resumes:     map[domain.ReplayID][]*queue{},
 		replayBegun: func(domain.DeliveryKey) {},
 	}
 }

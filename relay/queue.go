@@ -310,13 +310,11 @@ func (q *queue) overheld(it *item, now time.Time) bool {
 	return hold != domain.HoldForever && it.release == "" && !it.State.ScheduledAt.Add(hold).After(now)
 }
 
-// resume lets what a pause held go first. Until all of it is back in memory,
-// nothing else that keeps an order starts for the first time: what came meanwhile,
-// or had been sent to the due table for lack of room, is behind it.
-func (q *queue) resume() {
-	for l := range lanes {
-		q.lanes[l].resuming = true
-	}
+// resume lets what a pause held of a lane go first. Until all of it is back in
+// memory, nothing else that keeps an order starts for the first time: what came
+// meanwhile, or had been sent to the due table for lack of room, is behind it.
+func (q *queue) resume(l int) {
+	q.lanes[l].resuming = true
 	for _, c := range q.conversations {
 		if c.offered && q.waitsForResumed(c.waiting[0]) {
 			q.retract(c)
@@ -372,20 +370,23 @@ func (q *queue) waitsSince(late time.Time) bool {
 	return false
 }
 
-// unload gives all first deliveries that wait in memory, in routing order; none
-// of them is runnable any more.
-func (q *queue) unload() []*item {
+// unload gives those that wait in memory, in routing order; none of them is
+// runnable any more.
+func (q *queue) unload(l int, which func(*item) bool) []*item {
 	var all []*item
-	l := &q.lanes[freshLane]
-	l.runnable = slices.DeleteFunc(l.runnable, func(it *item) bool {
-		if it.spillable() && it.order == 0 {
+	lane := &q.lanes[l]
+	lane.runnable = slices.DeleteFunc(lane.runnable, func(it *item) bool {
+		if !which(it) {
+			return false
+		}
+		if it.order == 0 {
 			all = append(all, it)
 		}
-		return it.spillable()
+		return true
 	})
 	for _, c := range q.conversations {
 		for _, it := range c.waiting {
-			if it.spillable() {
+			if it.lane() == l && which(it) {
 				all = append(all, it)
 			}
 		}

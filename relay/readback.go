@@ -116,7 +116,9 @@ func (d *dispatcher) hurry(q *queue, all bool) {
 	id, now := q.hook.ID, d.now()
 	q.hurrying++
 	if q.hook.State == domain.WebhookEnabled {
-		q.resume()
+		for l := range lanes {
+			q.resume(l)
+		}
 	}
 	d.later("waiting", func(ctx context.Context) (func(), error) {
 		err := d.store.Hurry(ctx, id, all, now)
@@ -321,6 +323,9 @@ func (d *dispatcher) nextRead(l int) {
 // into memory again.
 func (d *dispatcher) readLane(q *queue, l int) {
 	lane := &q.lanes[l]
+	if lane.resuming && q.hurrying > 0 {
+		return // it is looked at again when what is to go first is due
+	}
 	now := d.now().Truncate(time.Microsecond)
 	if len(lane.unsaved) > 0 {
 		// The cursor may not pass rows on their way into the table.
@@ -343,9 +348,14 @@ func (d *dispatcher) readLane(q *queue, l int) {
 			lane.loading = false
 			d.nextRead(l)
 			d.free(room)
+			if lane.resuming && (lane.hurried != hurried || q.hurrying > 0) {
+				lane.news = true // what is to go first may not be in it
+				d.mark(q)
+				return
+			}
 			n := len(found)
 			// What a pause held is due before all else.
-			back := lane.resuming && lane.hurried == hurried && q.hurrying == 0 && lane.cursor == cursor &&
+			back := lane.resuming && lane.cursor == cursor &&
 				(n < laneLimit || found[n-1].Due.Kind != DuePaused) && !d.pausing(q, l)
 			if n > 0 && lane.cursor == cursor {
 				lane.cursor = Cursor{At: found[n-1].Due.At, Pos: found[n-1].Due.Pos}

@@ -262,11 +262,11 @@ func (r *replayer) lookUp(ctx context.Context) error {
 		o := r.open[f.ID]
 		if o == nil || o.State != f.State {
 			// Before anything of it is brought back.
-			if err := r.dispatcher.inbox.within(ctx, func() { r.dispatcher.replays[f.ID] = f.State }); err != nil {
-				return err
-			}
 			if o == nil {
 				o = r.begin(f)
+			}
+			if err := r.dispatcher.inbox.within(ctx, func() { r.dispatcher.setReplay(f.ID, f.State, webhooksOf(o.streams)) }); err != nil {
+				return err
 			}
 			o.State, o.hurry, o.pause, o.count = f.State, 2, countSoon, time.Time{}
 		}
@@ -425,10 +425,13 @@ func (r *replayer) bringBack(ctx context.Context, o *openReplay) error {
 	}
 	o.hurry = max(0, o.hurry-1)
 	webhooks, err := r.replays.Hurry(ctx, o.ID, webhooksOf(o.streams), o.State == ReplayCancelling, r.now())
-	if err != nil || len(webhooks) == 0 {
+	if err != nil {
 		return err
 	}
-	return r.dispatcher.inbox.within(ctx, func() { r.dispatcher.lookAgain(webhooks) })
+	return r.dispatcher.inbox.within(ctx, func() {
+		r.dispatcher.endResume(o.ID)
+		r.dispatcher.lookAgain(webhooks)
+	})
 }
 
 // drop forgets a replay that is over.
@@ -436,7 +439,10 @@ func (r *replayer) drop(id domain.ReplayID) {
 	r.mu.Lock()
 	delete(r.open, id)
 	r.mu.Unlock()
-	r.dispatcher.inbox.call(func() { delete(r.dispatcher.replays, id) })
+	r.dispatcher.inbox.call(func() {
+		r.dispatcher.endResume(id)
+		delete(r.dispatcher.replays, id)
+	})
 }
 
 // step schedules a chunk of each replay, and counts. It says how long there is
@@ -721,11 +727,53 @@ func (r *replayer) tellStates(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	webhooks := map[domain.ReplayID][]domain.WebhookID{}
+	for id, o := range r.open {
+		webhooks[id] = webhooksOf(o.streams)
+	}
 	return r.dispatcher.inbox.within(ctx, func() {
 		for _, f := range found {
-			r.dispatcher.replays[f.ID] = f.State
+			r.dispatcher.setReplay(f.ID, f.State, webhooks[f.ID])
 		}
 	})
+}
+
+// setReplay takes what a replay may do now. Where its pause is over, what that
+// held of its webhooks goes first, also before what of it has come no further
+// than the due table: see resume.
+func (d *dispatcher) setReplay(id domain.ReplayID, state ReplayState, webhooks []domain.WebhookID) {
+	before := d.replays[id]
+	d.replays[id] = state
+	switch {
+	case before == state:
+	case before == ReplayPaused && state == ReplayRunning:
+		for _, webhook := range webhooks {
+			if q := d.queues[webhook]; q != nil {
+				q.hurrying++
+				q.resume(replayLane)
+				// It may be of a later page than what was held again.
+				for _, it := range q.unload(replayLane, func(it *item) bool { return it.Key.ReplayID == id && !it.fetching }) {
+					d.putAway(q, it)
+				}
+				d.resumes[id] = append(d.resumes[id], q)
+			}
+		}
+	default:
+		d.endResume(id)
+	}
+}
+
+// endResume reads what waits of a replay's webhooks from its beginning: what the
+// replay's pause held is due before all else by now.
+func (d *dispatcher) endResume(id domain.ReplayID) {
+	for _, q := range d.resumes[id] {
+		q.hurrying--
+		lane := &q.lanes[replayLane]
+		lane.hurried++
+		lane.cursor = Cursor{}
+		d.overflow(q, replayLane)
+	}
+	delete(d.resumes, id)
 }
 
 // beginReplay schedules new deliveries; done hears when they are on record.

@@ -53,6 +53,16 @@ func (d *dispatcher) putBack(q *queue, it *item) {
 	q.conversation(it.order).upTo = 0
 }
 
+// putAway forgets an item that came back from the due table: it is read again.
+func (d *dispatcher) putAway(q *queue, it *item) {
+	if it.Due.Kind == DueHold {
+		d.putBack(q, it)
+		return
+	}
+	d.leave(q, it)
+	delete(d.parked, it.Key)
+}
+
 // spill sends an item to the due table for lack of room.
 func (d *dispatcher) spill(q *queue, it *item) {
 	s := d.step(stepWait, it, nil)
@@ -134,7 +144,7 @@ func (d *dispatcher) clear(q *queue) {
 }
 
 func (d *dispatcher) spillAll(q *queue) {
-	for _, it := range q.unload() {
+	for _, it := range q.unload(freshLane, (*item).spillable) {
 		q.take(it)
 		d.spill(q, it)
 	}

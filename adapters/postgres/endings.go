@@ -35,7 +35,7 @@ func (s *Store) endings(ctx context.Context, most int) (relay.Endings, error) {
 }
 
 // hurryBelow and hurryEvents change some rows that are due later. Those that the
-// recorder has locked are on their way out: SKIP LOCKED, as in hurryQuery.
+// recorder has locked are on their way out: SKIP LOCKED, as in hurryAllQuery.
 var hurryBelow = `
 WITH next AS MATERIALIZED (
   SELECT event_seq, webhook_id, replay_id, version FROM relay.due

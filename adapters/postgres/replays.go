@@ -158,7 +158,7 @@ func (r *Replays) Count(ctx context.Context, relayID int64, replay domain.Replay
 	return relay.ReplayState(state.String), err
 }
 
-// hurryReplayQuery does for a replay what hurryQuery does for a webhook.
+// hurryReplayQuery does for a replay what hurryAllQuery does for a webhook.
 var hurryReplayQuery = `
 WITH next AS MATERIALIZED (
   SELECT d.event_seq, d.webhook_id, d.version
@@ -168,7 +168,7 @@ WITH next AS MATERIALIZED (
           WHERE u.webhook_id = w.id AND ` + laneOf("u") + ` = 1 AND u.at > $3::timestamptz AND u.replay_id = $1 AND (u.kind = 'p' OR $4)
           ORDER BY u.at, u.pos LIMIT $5 FOR UPDATE SKIP LOCKED) d
    LIMIT $5)
-UPDATE relay.due d SET at = $3::timestamptz FROM next n
+UPDATE relay.due d SET at = CASE d.kind WHEN 'p' THEN $6::timestamptz ELSE $3::timestamptz END FROM next n
  WHERE d.event_seq = n.event_seq AND d.webhook_id = n.webhook_id AND d.replay_id = $1 AND d.version = n.version`
 
 var waitingOfReplayQuery = `
@@ -180,7 +180,7 @@ SELECT w.id FROM unnest($2::bigint[]) AS w (id)
 func (r *Replays) Hurry(ctx context.Context, replay domain.ReplayID, webhooks []domain.WebhookID, all bool, now time.Time) ([]domain.WebhookID, error) {
 	at := now.UTC().Truncate(time.Microsecond)
 	for {
-		result, err := r.db.ExecContext(ctx, hurryReplayQuery, int64(replay), pq.Array(webhooks), at, all, hurryLimit)
+		result, err := r.db.ExecContext(ctx, hurryReplayQuery, int64(replay), pq.Array(webhooks), at, all, hurryLimit, at.Add(-longAgo))
 		if err != nil {
 			return nil, err
 		}
