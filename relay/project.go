@@ -143,6 +143,7 @@ type projector struct {
 	// lost. It lies before the next one that has: until then nothing is added.
 	unsure bool
 	head   int64 // the newest batch heard of
+	placed int64 // the batch up to which what was added last went
 
 	// behind says that dead relays may have left something, hand asks to add all
 	// now.
@@ -150,7 +151,6 @@ type projector struct {
 	hand   chan chan error
 
 	unsent  *addition // whose answer was lost
-	placed  int64     // the batch up to which the last one went
 	added   time.Time
 	merged  time.Time
 	touched map[domain.WebhookID]struct{} // since rows were merged
@@ -407,7 +407,9 @@ func (p *projector) add(ctx context.Context, now bool) error {
 	for id := range p.unsent.tally {
 		p.touched[id] = struct{}{}
 	}
+	p.mu.Lock()
 	p.placed, p.added = p.unsent.to.Batch, time.Now()
+	p.mu.Unlock()
 	p.unsent = nil
 	return nil
 }
