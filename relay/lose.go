@@ -13,8 +13,10 @@ func (d *dispatcher) lose(ctx context.Context, shards Shards) ([]Place, error) {
 	d.recorder.hasten()
 	defer d.recorder.relax()
 	var places []Place
-	err := d.recordedAfter(ctx, func() { places = d.giveUp(shards) })
-	return places, err
+	if err := d.recordedAfter(ctx, func() { places = d.giveUp(shards) }); err != nil {
+		return nil, err // it may be given up all the same, and write places
+	}
+	return places, nil
 }
 
 // giveUp forgets all that memory has of shards, but for attempts under way.
