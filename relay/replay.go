@@ -265,7 +265,8 @@ func (r *replayer) lookUp(ctx context.Context) error {
 			if o == nil {
 				o = r.begin(f)
 			}
-			if err := r.dispatcher.inbox.within(ctx, func() { r.dispatcher.setReplay(f.ID, f.State, webhooksOf(o.streams)) }); err != nil {
+			webhooks := webhooksOf(o.streams)
+			if err := r.dispatcher.inbox.within(ctx, func() { r.dispatcher.setReplay(f.ID, f.State, webhooks) }); err != nil {
 				return err
 			}
 			o.State, o.hurry, o.pause, o.count = f.State, 2, countSoon, time.Time{}
