@@ -24,9 +24,10 @@
 //	share.go     keeps this relay's share of the webhooks fair beside others'
 //	  lease.go     gives signs of life, and sends nothing without a lease
 //	  gain.go      takes up shards of webhooks where another relay left them
-//	  counting.go  learns which conversations it left with something to wait for
+//	  counting.go  learns which of their conversations wait for something
 //	  lose.go      gives shards up, once all of them is on record (barrier.go)
 //	tailing.go   is what the one relay does that tails
+//	clock.go     tells a time that never goes back
 //	relay.go     joins the stages
 //
 // No stage calls an earlier one: a retry is a row of the due table, which the

@@ -101,7 +101,7 @@ func newMeter(registry prometheus.Registerer) *meter {
 		m.failed[class] = attempts.WithLabelValues(string(domain.OutcomeFailed), class)
 	}
 	m.attemptDuration = histogram("outrider_attempt_duration_seconds", "Seconds from before the dial to the end of the response, of attempts that succeeded or failed.", latencies)
-	m.arrival = histogram("outrider_arrival_seconds", "Seconds from an event's inserted_at, by the database's clock, to the end of the attempt that succeeded, by the relay's. Replays do not count. The time of the commit is not known to the relay.", arrivals)
+	m.arrival = histogram("outrider_arrival_seconds", "Seconds from an event's inserted_at to the end of the attempt that succeeded, by the database's clock. Replays do not count. The time of the commit is not known to the relay.", arrivals)
 	m.ended = counters("outrider_deliveries_ended_total", "Deliveries that are finished, by their last status.", "status", statuses)
 
 	m.inFlight = gauge("outrider_attempts_in_flight", "Attempts under way.")

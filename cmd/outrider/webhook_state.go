@@ -140,7 +140,7 @@ func (a *app) webhookPause() *cobra.Command {
 		Use:   "pause",
 		Short: "Keep what is routed to it, and send nothing",
 		Long: `Stop sending to a webhook. Events are still routed to it: its deliveries are held, and
-go out when it is enabled again, unless their deadline of 7 days passes.`,
+go out when it is enabled again, unless their deadline passes.`,
 	}, &stateChange{done: "paused", command: func() domain.WebhookCommand { return domain.PauseWebhook{} }})
 }
 
