@@ -262,12 +262,15 @@ func (r *replayer) lookUp(ctx context.Context) error {
 		o := r.open[f.ID]
 		if o == nil || o.State != f.State {
 			// Before anything of it is brought back.
-			if o == nil {
-				o = r.begin(f)
+			var webhooks []domain.WebhookID
+			if o != nil {
+				webhooks = webhooksOf(o.streams)
 			}
-			webhooks := webhooksOf(o.streams)
 			if err := r.dispatcher.inbox.within(ctx, func() { r.dispatcher.setReplay(f.ID, f.State, webhooks) }); err != nil {
 				return err
+			}
+			if o == nil {
+				o = r.begin(f)
 			}
 			o.State, o.hurry, o.pause, o.count = f.State, 2, countSoon, time.Time{}
 		}
