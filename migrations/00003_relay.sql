@@ -185,11 +185,13 @@ CREATE TABLE relay.webhooks (
     previous_secret text    NOT NULL,
     previous_until  timestamptz,
     headers         text    NOT NULL DEFAULT '', -- a line for each, values included
+    breaker_opened_at timestamptz, -- since when its circuit breaker is open: a fold over webhook_log, as all here
     xid             xid8    NOT NULL DEFAULT pg_current_xact_id() -- of the last change: finds what changed since a snapshot
 );
 CREATE UNIQUE INDEX webhooks_account_url ON relay.webhooks (account_id, url) WHERE state <> 'deleted';
 CREATE INDEX webhooks_account ON relay.webhooks (account_id);
 CREATE INDEX webhooks_xid ON relay.webhooks (xid);
+CREATE INDEX webhooks_breaker ON relay.webhooks (breaker_opened_at) WHERE breaker_opened_at IS NOT NULL;
 
 -- The webhooks' stream: every change with who and when. before and after hold
 -- no secret, no userinfo and no header's value.

@@ -115,6 +115,6 @@ COMMENT ON COLUMN audit.webhook_changes.account_id IS 'The account.';
 COMMENT ON COLUMN audit.webhook_changes.webhook_id IS 'The webhook.';
 COMMENT ON COLUMN audit.webhook_changes.webhook_version IS 'The version that the change made.';
 COMMENT ON COLUMN audit.webhook_changes.actor IS 'Who: the database role, or what the caller named.';
-COMMENT ON COLUMN audit.webhook_changes.change IS 'registered, updated, secret_rotated, paused, enabled, disabled or deleted.';
+COMMENT ON COLUMN audit.webhook_changes.change IS 'registered, updated, secret_rotated, paused, enabled, disabled, deleted, breaker_opened or breaker_closed.';
 COMMENT ON COLUMN audit.webhook_changes.before IS 'Settings and state before, without secrets; NULL for a new webhook.';
 COMMENT ON COLUMN audit.webhook_changes.after IS 'Settings and state after, without secrets.';

@@ -36,7 +36,8 @@ CREATE TABLE relay.webhook_standings (
     last_success_at timestamptz,
     last_failure_at timestamptz,
     failures        bigint NOT NULL, -- attempts that did not succeed, behind the last one that did
-    pending         bigint NOT NULL  -- deliveries scheduled, less those ended
+    pending         bigint NOT NULL, -- deliveries scheduled, less those ended
+    failing_since   timestamptz      -- when the first of the failures ended
 );
 CREATE INDEX webhook_standings_webhook ON relay.webhook_standings (webhook_id);
 ALTER TABLE relay.webhook_standings SET (autovacuum_vacuum_scale_factor = 0.05);
@@ -96,11 +97,15 @@ SELECT w.account_id,
        round(c.succeeded / nullif(c.attempts, 0), 4)   AS success_rate_1h,
        q.p50                                           AS p50_ms_1h,
        q.p99                                           AS p99_ms_1h,
-       greatest(0, coalesce(s.pending, 0))             AS pending
+       greatest(0, coalesce(s.pending, 0))             AS pending,
+       s.failing_since,
+       CASE WHEN w.breaker_opened_at IS NULL THEN 'closed' ELSE 'open' END AS breaker,
+       w.breaker_opened_at
   FROM relay.webhooks w
   LEFT JOIN LATERAL (
        SELECT max(x.last_success_at) AS last_success_at, max(x.last_failure_at) AS last_failure_at,
-              sum(x.failures) FILTER (WHERE x.commit >= coalesce(x.success, 0))::bigint AS failures, sum(x.pending)::bigint AS pending
+              sum(x.failures) FILTER (WHERE x.commit >= coalesce(x.success, 0))::bigint AS failures, sum(x.pending)::bigint AS pending,
+              min(x.failing_since) FILTER (WHERE x.commit >= coalesce(x.success, 0)) AS failing_since
          FROM (SELECT t.*, max(t.commit) FILTER (WHERE t.last_success_at IS NOT NULL) OVER () AS success
                  FROM relay.webhook_standings t WHERE t.webhook_id = w.id AND t.epoch >= 0) x) s ON true
   LEFT JOIN LATERAL (
@@ -164,6 +169,9 @@ COMMENT ON COLUMN audit.webhook_health.success_rate_1h IS 'The share of the atte
 COMMENT ON COLUMN audit.webhook_health.p50_ms_1h IS 'The median duration of the attempts that succeeded or failed in the same time, in milliseconds, at most 3.2 % off. NULL where none has a duration.';
 COMMENT ON COLUMN audit.webhook_health.p99_ms_1h IS 'The same for 99 of 100 attempts.';
 COMMENT ON COLUMN audit.webhook_health.pending IS 'Deliveries that were scheduled, by routing or by a replay, and have not ended: those that wait for a retry, for their turn or for a paused webhook, those in the memory of the relay, and those under way. Events that are not routed yet are not in it.';
+COMMENT ON COLUMN audit.webhook_health.failing_since IS 'When the first of the consecutive failures ended; NULL where the last attempt succeeded.';
+COMMENT ON COLUMN audit.webhook_health.breaker IS 'The circuit breaker: open while the receiver is down and gets probes only, else closed.';
+COMMENT ON COLUMN audit.webhook_health.breaker_opened_at IS 'Since when it is open; NULL while it is closed.';
 
 COMMENT ON VIEW audit.webhook_stats IS 'What became of attempts and deliveries, by webhook and hour in which they ended. The relay adds what happened every 2 to 10 seconds. It stays when the log is gone.';
 COMMENT ON COLUMN audit.webhook_stats.account_id IS 'The account.';

@@ -175,7 +175,7 @@ SELECT relay.guard('relay.webhook_standings');
 SELECT relay.guard('relay.webhooks');
 -- Of these no view shows a secret, and none can.
 REVOKE SELECT ON relay.webhooks FROM outrider_views;
-GRANT SELECT (id, account_id, state) ON relay.webhooks TO outrider_views;
+GRANT SELECT (id, account_id, state, breaker_opened_at) ON relay.webhooks TO outrider_views;
 
 -- webhook_id is 0 in a quarter of the log: that one value has to be known.
 ALTER TABLE relay.log ALTER COLUMN webhook_id SET STATISTICS 1;
