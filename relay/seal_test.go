@@ -25,15 +25,15 @@ import (
 // wrong. heads may be nil.
 func (b *bench) verify(heads *domain.Heads) (found postgres.Verification, inGo []postgres.Flaw, inSQL []string) {
 	b.t.Helper()
-	audit := postgres.NewAudit(b.db)
-	found, err := audit.Verify(b.t.Context(), postgres.VerifyRange{}, nil)
+	history := postgres.NewAudit(b.db)
+	found, err := history.Verify(b.t.Context(), postgres.VerifyRange{}, nil)
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	inGo = found.Flaws
 	var exported any
 	if heads != nil {
-		missing, err := audit.CompareHeads(b.t.Context(), heads.Heads)
+		missing, err := history.CompareHeads(b.t.Context(), heads.Heads)
 		if err != nil {
 			b.t.Fatal(err)
 		}

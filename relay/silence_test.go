@@ -7,6 +7,7 @@ import (
 
 	"github.com/outrider-relay/outrider/adapters/postgres"
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 	"github.com/outrider-relay/outrider/relay"
 )
 
@@ -72,7 +73,7 @@ func TestWhoErasesFencesASilentRelay(t *testing.T) {
 			if n := scan[int](b, `SELECT count(*) FROM relay.relays r WHERE fenced_by = 0 AND NOT EXISTS (SELECT FROM relay.slots s WHERE s.relay_id = r.relay_id)`); n != 1 {
 				t.Errorf("%d relays are fenced and own nothing", n)
 			}
-			if list, err := postgres.ListRelays(t.Context(), b.db, true); err != nil || len(list) != 2 || list[0].State != postgres.RelayFenced || list[0].EndedBy != 0 || list[1].Shards != relay.AllShards {
+			if list, err := postgres.ListRelays(t.Context(), b.db, true); err != nil || len(list) != 2 || list[0].State != audit.RelayFenced || list[0].EndedBy != 0 || relay.Shards(list[1].Shards) != relay.AllShards {
 				t.Errorf("the relays are %+v, %v", list, err)
 			}
 			leases.silent.Store(false)

@@ -4,36 +4,10 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"time"
-
-	"github.com/google/uuid"
 
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
-
-// AttemptRecord is a row of audit.attempts.
-type AttemptRecord struct {
-	DeliveryID      domain.DeliveryID
-	NotificationID  domain.NotificationID
-	Attempt         int
-	EventID         uuid.UUID
-	AccountID       domain.AccountID
-	WebhookID       domain.WebhookID
-	WebhookVersion  int64
-	URL             string
-	StartedAt       time.Time
-	FinishedAt      time.Time
-	Outcome         domain.OutcomeKind
-	PreviousOutcome domain.OutcomeKind
-	StatusCode      int
-	ErrorClass      domain.ErrorClass
-	ErrorDetail     string
-	// DurationMS is NULL where the attempt has no outcome with a duration.
-	DurationMS      sql.NullFloat64
-	RemoteIP        string
-	ResponseExcerpt sql.NullString
-	RelayID         int64
-}
 
 const attemptColumns = `a.delivery_id::text, a.notification_id::text, a.attempt, a.event_id::text, a.account_id, a.webhook_id, coalesce(a.webhook_version, 0),
        coalesce(a.url, ''), a.started_at, a.finished_at, a.outcome, coalesce(a.previous_outcome, ''), coalesce(a.status_code, 0),
@@ -53,8 +27,8 @@ var rareOutcome = map[domain.OutcomeKind]string{
 // deliveryAttempt is an attempt with its place, and what its delivery says of
 // the chat event. A delivery without attempts gives one with Attempt 0.
 type deliveryAttempt struct {
-	AttemptRecord
-	at          AuditCursor
+	audit.Attempt
+	at          audit.Cursor
 	delivery    domain.DeliveryID
 	event       string
 	orderingKey string
@@ -72,8 +46,8 @@ func (a *Audit) attemptsOf(ctx context.Context, deliveries string, args ...any) 
 	return list(ctx, a.db, scanDeliveryAttempt, fmt.Sprintf(attemptsQuery, nullableAttemptColumns, deliveries), args...)
 }
 
-func (f *AuditFilter) keepsAttempt(r *deliveryAttempt) bool {
-	return r.Attempt > 0 && f.of(r.AccountID, r.EventID) && f.named(r.event) && f.ordered(r.orderingKey) && f.during(r.StartedAt) &&
+func keepsAttempt(f *audit.Filter, r *deliveryAttempt) bool {
+	return r.Number > 0 && f.Of(r.AccountID, r.EventID) && f.Named(r.event) && f.Ordered(r.orderingKey) && f.During(r.StartedAt) &&
 		(f.WebhookID == 0 || f.WebhookID == r.WebhookID) && (f.ReplayID == 0 || f.ReplayID == r.at.ReplayID) &&
 		(f.Status == "" || string(r.Outcome) == f.Status)
 }
@@ -84,17 +58,17 @@ var longestLife = domain.Deadline("")
 // Attempts reads attempts behind a cursor: by delivery, and within one from the
 // last to the first. Of a range of time it looks at all deliveries that may
 // have started one in it.
-func (a *Audit) Attempts(ctx context.Context, f AuditFilter, after *AuditCursor) (Page[AttemptRecord], error) {
+func (a *Audit) Attempts(ctx context.Context, f audit.Filter, after *audit.Cursor) (audit.Page[audit.Attempt], error) {
 	scheduled := f.Since
 	if !scheduled.IsZero() {
 		scheduled = scheduled.Add(-longestLife)
 	}
 	places, err := a.places(ctx, scheduled, f.Until)
 	if err != nil {
-		return Page[AttemptRecord]{}, err
+		return audit.Page[audit.Attempt]{}, err
 	}
-	walk := deliveryWalk{audit: a, filter: &f, places: places, list: AttemptList, entry: rareOutcome[domain.OutcomeKind(f.Status)]}
-	read := func(after *AuditCursor, n int) (found chunk[deliveryAttempt], err error) {
+	walk := deliveryWalk{audit: a, filter: &f, places: places, list: audit.AttemptList, entry: rareOutcome[domain.OutcomeKind(f.Status)]}
+	read := func(after *audit.Cursor, n int) (found chunk[deliveryAttempt], err error) {
 		stretch, err := walk.next(ctx, after, n)
 		if err != nil {
 			return found, err
@@ -118,34 +92,34 @@ func (a *Audit) Attempts(ctx context.Context, f AuditFilter, after *AuditCursor)
 		return found, nil
 	}
 	keep := func(r *deliveryAttempt) bool {
-		listed := after != nil && after.Attempt > 0 && r.Attempt >= after.Attempt &&
+		listed := after != nil && after.Attempt > 0 && r.Number >= after.Attempt &&
 			r.at.Seq == after.Seq && r.WebhookID == after.WebhookID && r.at.ReplayID == after.ReplayID
-		return !listed && f.keepsAttempt(r)
+		return !listed && keepsAttempt(&f, r)
 	}
-	found, err := search(f.Limit, after, read, keep, func(r *deliveryAttempt) AuditCursor { return r.at })
-	page := Page[AttemptRecord]{Next: found.Next, Searched: found.Searched}
+	found, err := search(f.Limit, after, read, keep, func(r *deliveryAttempt) audit.Cursor { return r.at })
+	page := audit.Page[audit.Attempt]{Next: found.Next, Searched: found.Searched}
 	for i := range found.Records {
-		page.Records = append(page.Records, found.Records[i].AttemptRecord)
+		page.Records = append(page.Records, found.Records[i].Attempt)
 	}
 	return page, err
 }
 
 func scanDeliveryAttempt(row scanner) (r deliveryAttempt, err error) {
 	var found bool
-	r.AttemptRecord, err = scanAttemptRecord(prefixed{row, []any{&r.at.Seq, &r.at.WebhookID, &r.at.ReplayID, &r.delivery, &r.event, &r.orderingKey, &found}})
-	r.at.List = AttemptList
+	r.Attempt, err = scanAttemptRecord(prefixed{row, []any{&r.at.Seq, &r.at.WebhookID, &r.at.ReplayID, &r.delivery, &r.event, &r.orderingKey, &found}})
+	r.at.List = audit.AttemptList
 	if found {
-		r.at.Attempt = r.Attempt
+		r.at.Attempt = r.Number
 	} else {
-		r.AttemptRecord = AttemptRecord{}
+		r.Attempt = audit.Attempt{}
 	}
 	return r, err
 }
 
-func scanAttemptRecord(row scanner) (AttemptRecord, error) {
-	var r AttemptRecord
+func scanAttemptRecord(row scanner) (audit.Attempt, error) {
+	var r audit.Attempt
 	var finished sql.NullTime
-	err := row.Scan(&r.DeliveryID, &r.NotificationID, &r.Attempt, &r.EventID, &r.AccountID, &r.WebhookID, &r.WebhookVersion,
+	err := row.Scan(&r.DeliveryID, &r.NotificationID, &r.Number, &r.EventID, &r.AccountID, &r.WebhookID, &r.WebhookVersion,
 		&r.URL, &r.StartedAt, &finished, &r.Outcome, &r.PreviousOutcome, &r.StatusCode,
 		&r.ErrorClass, &r.ErrorDetail, &r.DurationMS, &r.RemoteIP, &r.ResponseExcerpt, &r.RelayID)
 	r.StartedAt, r.FinishedAt = r.StartedAt.UTC(), finished.Time.UTC()

@@ -10,19 +10,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
-
-// ChangeRecord is a row of audit.webhook_changes.
-type ChangeRecord struct {
-	At             time.Time
-	AccountID      domain.AccountID
-	WebhookID      domain.WebhookID
-	WebhookVersion int64
-	Actor          string
-	Change         string
-	// Before is nil for a new webhook.
-	Before, After json.RawMessage
-}
 
 // ChangeNames are the kinds of changes.
 var ChangeNames = []string{
@@ -33,7 +22,7 @@ var ChangeNames = []string{
 
 const changeColumns = `at, account_id, webhook_id, webhook_version, actor, change, before::text, after::text`
 
-func (c *conditions) change(f *AuditFilter) {
+func (c *conditions) change(f *audit.Filter) {
 	if f.AccountID != 0 {
 		c.add("account_id = ?", int64(f.AccountID))
 	}
@@ -46,11 +35,11 @@ func (c *conditions) change(f *AuditFilter) {
 }
 
 // Changes reads changes of webhooks behind a cursor, by their time.
-func (a *Audit) Changes(ctx context.Context, f AuditFilter, after *AuditCursor) (Page[ChangeRecord], error) {
-	at := func(r *ChangeRecord) AuditCursor {
-		return AuditCursor{List: ChangeList, Seq: r.At.UnixMicro(), AccountID: r.AccountID, Version: r.WebhookVersion}
+func (a *Audit) Changes(ctx context.Context, f audit.Filter, after *audit.Cursor) (audit.Page[audit.Change], error) {
+	at := func(r *audit.Change) audit.Cursor {
+		return audit.Cursor{List: audit.ChangeList, Seq: r.At.UnixMicro(), AccountID: r.AccountID, Version: r.WebhookVersion}
 	}
-	read := func(after *AuditCursor, n int) (found chunk[ChangeRecord], err error) {
+	read := func(after *audit.Cursor, n int) (found chunk[audit.Change], err error) {
 		var c conditions
 		c.change(&f)
 		if !f.Since.IsZero() {
@@ -67,12 +56,12 @@ func (a *Audit) Changes(ctx context.Context, f AuditFilter, after *AuditCursor) 
 		found.looked, found.end = len(found.records), endOf(found.records, n, at)
 		return found, err
 	}
-	keep := func(r *ChangeRecord) bool { return f.of(r.AccountID, uuid.Nil) }
+	keep := func(r *audit.Change) bool { return f.Of(r.AccountID, uuid.Nil) }
 	return search(f.Limit, after, read, keep, at)
 }
 
-func scanChangeRecord(row scanner) (ChangeRecord, error) {
-	var r ChangeRecord
+func scanChangeRecord(row scanner) (audit.Change, error) {
+	var r audit.Change
 	var before, after sql.NullString
 	err := row.Scan(&r.At, &r.AccountID, &r.WebhookID, &r.WebhookVersion, &r.Actor, &r.Change, &before, &after)
 	r.At = r.At.UTC()

@@ -5,60 +5,35 @@ import (
 	"database/sql"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/lib/pq"
 
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
-
-// DeliveryRecord is a row of audit.deliveries.
-type DeliveryRecord struct {
-	DeliveryID     domain.DeliveryID
-	NotificationID domain.NotificationID
-	EventID        uuid.UUID
-	EventSeq       int64
-	AccountID      domain.AccountID
-	Event          string
-	OrderingKey    string
-	WebhookID      domain.WebhookID
-	WebhookVersion int64
-	URL            string
-	Status         domain.DeliveryStatus
-	Reason         string
-	AttemptCount   int
-	ScheduledAt    time.Time
-	FirstAttemptAt time.Time
-	LastAttemptAt  time.Time
-	NextAttemptAt  time.Time
-	CompletedAt    time.Time
-	LastOutcome    domain.OutcomeKind
-	LastStatusCode int
-	ReplayID       domain.ReplayID
-}
 
 const deliveryColumns = `delivery_id::text, notification_id::text, event_id::text, event_seq, account_id, coalesce(event, ''), coalesce(ordering_key, ''),
        webhook_id, coalesce(webhook_version, 0), coalesce(url, ''), status, coalesce(reason, ''), attempt_count, scheduled_at, first_attempt_at,
        last_attempt_at, next_attempt_at, completed_at, coalesce(last_outcome, ''), coalesce(last_status_code, 0), replay_id`
 
-func (f *AuditFilter) keepsDelivery(d *DeliveryRecord) bool {
-	return f.of(d.AccountID, d.EventID) && f.named(d.Event) && f.ordered(d.OrderingKey) && f.during(d.ScheduledAt) &&
+func keepsDelivery(f *audit.Filter, d *audit.Delivery) bool {
+	return f.Of(d.AccountID, d.EventID) && f.Named(d.Event) && f.Ordered(d.OrderingKey) && f.During(d.ScheduledAt) &&
 		(f.WebhookID == 0 || f.WebhookID == d.WebhookID) && (f.ReplayID == 0 || f.ReplayID == d.ReplayID) &&
 		(f.Status == "" || string(d.Status) == f.Status)
 }
 
 // Deliveries reads deliveries behind a cursor.
-func (a *Audit) Deliveries(ctx context.Context, f AuditFilter, after *AuditCursor) (Page[DeliveryRecord], error) {
+func (a *Audit) Deliveries(ctx context.Context, f audit.Filter, after *audit.Cursor) (audit.Page[audit.Delivery], error) {
 	places, err := a.places(ctx, f.Since, f.Until)
 	if err != nil {
-		return Page[DeliveryRecord]{}, err
+		return audit.Page[audit.Delivery]{}, err
 	}
-	at := func(d *DeliveryRecord) AuditCursor {
-		return AuditCursor{List: DeliveryList, Seq: d.EventSeq, WebhookID: d.WebhookID, ReplayID: d.ReplayID}
+	at := func(d *audit.Delivery) audit.Cursor {
+		return audit.Cursor{List: audit.DeliveryList, Seq: d.EventSeq, WebhookID: d.WebhookID, ReplayID: d.ReplayID}
 	}
-	walk := deliveryWalk{audit: a, filter: &f, places: places, list: DeliveryList, entry: rareStatus[domain.DeliveryStatus(f.Status)]}
-	read := func(after *AuditCursor, n int) (found chunk[DeliveryRecord], err error) {
+	walk := deliveryWalk{audit: a, filter: &f, places: places, list: audit.DeliveryList, entry: rareStatus[domain.DeliveryStatus(f.Status)]}
+	read := func(after *audit.Cursor, n int) (found chunk[audit.Delivery], err error) {
 		stretch, err := walk.next(ctx, after, n)
 		if err != nil {
 			return found, err
@@ -69,7 +44,7 @@ func (a *Audit) Deliveries(ctx context.Context, f AuditFilter, after *AuditCurso
 		stretch.close(&found.looked, &found.end)
 		return found, err
 	}
-	return search(f.Limit, after, read, f.keepsDelivery, at)
+	return search(f.Limit, after, read, func(d *audit.Delivery) bool { return keepsDelivery(&f, d) }, at)
 }
 
 // rareStatus gives the log entry that a delivery with the status has, and few
@@ -87,9 +62,9 @@ var rareStatus = map[domain.DeliveryStatus]string{
 // them, through what replays scheduled in it: those are found by their replays.
 type deliveryWalk struct {
 	audit  *Audit
-	filter *AuditFilter
+	filter *audit.Filter
 	places places
-	list   AuditList
+	list   audit.List
 	// entry is a rare entry that what is wanted has, "" for none.
 	entry string
 }
@@ -103,15 +78,15 @@ type stretch struct {
 	n     int
 	// below is where the walk goes on behind the places of the range, nil
 	// where it ends there.
-	below *AuditCursor
-	list  AuditList
+	below *audit.Cursor
+	list  audit.List
 }
 
 const newestDeliveries = ` ORDER BY event_seq DESC, webhook_id DESC, replay_id DESC`
 
 // next gives the stretch behind a cursor, of n deliveries, or of those of n
 // rare entries or of n chat events.
-func (w *deliveryWalk) next(ctx context.Context, after *AuditCursor, n int) (stretch, error) {
+func (w *deliveryWalk) next(ctx context.Context, after *audit.Cursor, n int) (stretch, error) {
 	s := stretch{n: n, list: w.list}
 	var c conditions
 	f := w.filter
@@ -125,9 +100,9 @@ func (w *deliveryWalk) next(ctx context.Context, after *AuditCursor, n int) (str
 		c.add("replay_id > 0") // says the index
 	}
 	within, byReplay := w.places, false
-	if below := (AuditCursor{List: w.list, Seq: within.above + 1}); len(within.replays) > 0 {
+	if below := (audit.Cursor{List: w.list, Seq: within.above + 1}); len(within.replays) > 0 {
 		switch {
-		case after == nil || after.beyond(below):
+		case after == nil || after.Beyond(below):
 			s.below = &below
 		default:
 			c.add("replay_id = ANY (?::bigint[])", pq.Array(within.replays))
@@ -140,7 +115,7 @@ func (w *deliveryWalk) next(ctx context.Context, after *AuditCursor, n int) (str
 		if after.Attempt > 0 {
 			operator = "<=" // some attempts of it are still to come
 		}
-		within.upTo = min(within.upTo, after.lastSeq()) // follows from the next one, but only this prunes partitions
+		within.upTo = min(within.upTo, after.LastSeq()) // follows from the next one, but only this prunes partitions
 		c.add("(event_seq, webhook_id, replay_id) "+operator+" (?, ?, ?)", after.Seq, int64(after.WebhookID), int64(after.ReplayID))
 	}
 	var seqs func() ([]int64, error)
@@ -178,11 +153,11 @@ func (a *Audit) eventsOfAccount(ctx context.Context, account domain.AccountID, w
 }
 
 // close corrects what was looked at and where the stretch ends.
-func (s *stretch) close(looked *int, end **AuditCursor) {
+func (s *stretch) close(looked *int, end **audit.Cursor) {
 	if s.found != nil {
 		*looked, *end = len(s.found), nil
 		if len(s.found) == s.n {
-			*end = &AuditCursor{List: s.list, Seq: s.found[s.n-1]}
+			*end = &audit.Cursor{List: s.list, Seq: s.found[s.n-1]}
 		}
 	}
 	if *end == nil {
@@ -190,8 +165,8 @@ func (s *stretch) close(looked *int, end **AuditCursor) {
 	}
 }
 
-func scanDeliveryRecord(row scanner) (DeliveryRecord, error) {
-	var d DeliveryRecord
+func scanDeliveryRecord(row scanner) (audit.Delivery, error) {
+	var d audit.Delivery
 	var first, last, next, completed sql.NullTime
 	err := row.Scan(&d.DeliveryID, &d.NotificationID, &d.EventID, &d.EventSeq, &d.AccountID, &d.Event, &d.OrderingKey,
 		&d.WebhookID, &d.WebhookVersion, &d.URL, &d.Status, &d.Reason, &d.AttemptCount, &d.ScheduledAt, &first,

@@ -7,54 +7,33 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/lib/pq"
 
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
-
-// EventRecord is a row of audit.events. Zero times, and numbers and texts that
-// cannot be empty or zero, are NULL there.
-type EventRecord struct {
-	EventID       uuid.UUID
-	Seq           int64
-	AccountID     domain.AccountID
-	Event         string
-	OrderingKey   string
-	OccurredAt    time.Time
-	InsertedAt    time.Time
-	RoutedAt      time.Time
-	Routing       domain.RoutingKind
-	Reason        string
-	ConfigVersion int64
-	BodyBytes     int
-	DeliveryCount int
-	Metadata      json.RawMessage
-	// keyless says that the ordering key is not known yet.
-	keyless bool
-}
 
 const eventColumns = `coalesce(event_id, '00000000-0000-0000-0000-000000000000')::text, seq, account_id, coalesce(event, ''), coalesce(ordering_key, ''), ordering_key IS NULL,
        occurred_at::text, inserted_at, routed_at, routing, coalesce(reason, ''), coalesce(config_version, 0), coalesce(body_bytes, 0), delivery_count, metadata::text`
 
-func (f *AuditFilter) keepsEvent(e *EventRecord) bool {
-	at := f.during(e.RoutedAt)
+func keepsEvent(f *audit.Filter, e *audit.Event) bool {
+	at := f.During(e.RoutedAt)
 	if e.RoutedAt.IsZero() {
 		at = f.Until.IsZero()
 	}
-	return at && f.of(e.AccountID, e.EventID) && f.named(e.Event) && f.ordered(e.OrderingKey) && (f.OrderingKey == nil || !e.keyless) &&
+	return at && f.Of(e.AccountID, e.EventID) && f.Named(e.Event) && f.Ordered(e.OrderingKey) && (f.OrderingKey == nil || !e.Keyless) &&
 		(f.Status == "" || string(e.Routing) == f.Status)
 }
 
 // Events reads chat events behind a cursor. A WebhookID selects those with a
 // delivery to it.
-func (a *Audit) Events(ctx context.Context, f AuditFilter, after *AuditCursor) (Page[EventRecord], error) {
+func (a *Audit) Events(ctx context.Context, f audit.Filter, after *audit.Cursor) (audit.Page[audit.Event], error) {
 	places, err := a.places(ctx, f.Since, f.Until)
 	if err != nil {
-		return Page[EventRecord]{}, err
+		return audit.Page[audit.Event]{}, err
 	}
-	at := func(e *EventRecord) AuditCursor { return AuditCursor{List: EventList, Seq: e.Seq} }
-	read := func(after *AuditCursor, n int) (chunk[EventRecord], error) {
+	at := func(e *audit.Event) audit.Cursor { return audit.Cursor{List: audit.EventList, Seq: e.Seq} }
+	read := func(after *audit.Cursor, n int) (chunk[audit.Event], error) {
 		var c conditions
 		c.common(&f)
 		places.bound(&c, "seq")
@@ -70,7 +49,7 @@ func (a *Audit) Events(ctx context.Context, f AuditFilter, after *AuditCursor) (
 		default:
 			c.add("routing = ?", f.Status)
 		}
-		var found chunk[EventRecord]
+		var found chunk[audit.Event]
 		if f.WebhookID != 0 {
 			seqs, err := a.eventsOf(ctx, &f, places, after, n)
 			if err != nil {
@@ -78,7 +57,7 @@ func (a *Audit) Events(ctx context.Context, f AuditFilter, after *AuditCursor) (
 			}
 			c.add("seq = ANY (?::bigint[])", pq.Array(seqs))
 			found.looked = len(seqs)
-			found.end = endOf(seqs, n, func(seq *int64) AuditCursor { return AuditCursor{List: EventList, Seq: *seq} })
+			found.end = endOf(seqs, n, func(seq *int64) audit.Cursor { return audit.Cursor{List: audit.EventList, Seq: *seq} })
 		}
 		var err error
 		found.records, err = list(ctx, a.db, scanEventRecord,
@@ -88,13 +67,13 @@ func (a *Audit) Events(ctx context.Context, f AuditFilter, after *AuditCursor) (
 		}
 		return found, err
 	}
-	return search(f.Limit, after, read, f.keepsEvent, at)
+	return search(f.Limit, after, read, func(e *audit.Event) bool { return keepsEvent(&f, e) }, at)
 }
 
 // eventsOf lists the places of the newest events with a delivery to a webhook.
 // They go into the next query as a list: the planner follows a list into the
 // view, a subquery it does not.
-func (a *Audit) eventsOf(ctx context.Context, f *AuditFilter, places places, after *AuditCursor, n int) ([]int64, error) {
+func (a *Audit) eventsOf(ctx context.Context, f *audit.Filter, places places, after *audit.Cursor, n int) ([]int64, error) {
 	var c conditions
 	c.ofWebhook(f)
 	places.bound(&c, "event_seq")
@@ -110,11 +89,11 @@ func scanPlace(row scanner) (seq int64, err error) {
 	return seq, err
 }
 
-func scanEventRecord(row scanner) (EventRecord, error) {
-	var e EventRecord
+func scanEventRecord(row scanner) (audit.Event, error) {
+	var e audit.Event
 	var occurred, metadata sql.NullString
 	var inserted, routed sql.NullTime
-	err := row.Scan(&e.EventID, &e.Seq, &e.AccountID, &e.Event, &e.OrderingKey, &e.keyless, &occurred, &inserted, &routed,
+	err := row.Scan(&e.EventID, &e.Seq, &e.AccountID, &e.Event, &e.OrderingKey, &e.Keyless, &occurred, &inserted, &routed,
 		&e.Routing, &e.Reason, &e.ConfigVersion, &e.BodyBytes, &e.DeliveryCount, &metadata)
 	e.InsertedAt, e.RoutedAt = inserted.Time.UTC(), routed.Time.UTC()
 	e.OccurredAt = producersTime(occurred.String)

@@ -16,6 +16,7 @@ import (
 	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
 	"github.com/outrider-relay/outrider/adapters/postgres"
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 // life is a history as relays may leave one: events that were routed late,
@@ -240,7 +241,7 @@ func (l *life) replays(account func(int64) int64) {
 
 // wish is a filter, and the same as a condition for the view.
 type wish struct {
-	postgres.AuditFilter
+	audit.Filter
 	text []string
 	args []any
 }
@@ -330,10 +331,10 @@ func (l *life) expect(query string, args []any) []string {
 }
 
 // pages reads all pages of a list, each from the text of the cursor before.
-func pages[T any](t *testing.T, list postgres.AuditList, read func(after *postgres.AuditCursor) (postgres.Page[T], error), key func(*T) string, between func()) []string {
+func pages[T any](t *testing.T, list audit.List, read func(after *audit.Cursor) (audit.Page[T], error), key func(*T) string, between func()) []string {
 	t.Helper()
 	var found []string
-	var after *postgres.AuditCursor
+	var after *audit.Cursor
 	for {
 		page, err := read(after)
 		if err != nil {
@@ -345,7 +346,7 @@ func pages[T any](t *testing.T, list postgres.AuditList, read func(after *postgr
 		if page.Next == nil {
 			return found
 		}
-		next, err := postgres.ParseAuditCursor(list, page.Next.String())
+		next, err := audit.ParseCursor(list, page.Next.String())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -354,12 +355,12 @@ func pages[T any](t *testing.T, list postgres.AuditList, read func(after *postgr
 	}
 }
 
-func eventKey(e *postgres.EventRecord) string { return fmt.Sprint(e.Seq) }
+func eventKey(e *audit.Event) string { return fmt.Sprint(e.Seq) }
 
-func deliveryKey(d *postgres.DeliveryRecord) string { return d.DeliveryID.String() }
+func deliveryKey(d *audit.Delivery) string { return d.DeliveryID.String() }
 
-func attemptKey(r *postgres.AttemptRecord) string {
-	return fmt.Sprintf("%s/%d", r.DeliveryID, r.Attempt)
+func attemptKey(r *audit.Attempt) string {
+	return fmt.Sprintf("%s/%d", r.DeliveryID, r.Number)
 }
 
 // TestFiltersSelectWhatTheViewsSay: each filter, and each combination, gives
@@ -369,7 +370,7 @@ func TestFiltersSelectWhatTheViewsSay(t *testing.T) {
 	db := pgtest.New(t)
 	l := newLife(t, db.SQL)
 	l.write()
-	audit := postgres.NewAudit(db.SQL)
+	history := postgres.NewAudit(db.SQL)
 	compare := func(list string, w *wish, got, want []string) {
 		t.Helper()
 		if !slices.Equal(got, want) {
@@ -382,21 +383,21 @@ func TestFiltersSelectWhatTheViewsSay(t *testing.T) {
 		for range times {
 			w := l.pick([]string{"waiting", "routed", "no_subscriber", "skipped", "quarantined"}, "routing",
 				"seq IN (SELECT event_seq FROM audit.deliveries WHERE webhook_id = ?)", "routed_at", "event = ?", "ordering_key = ?", "")
-			compare("events", w, pages(t, postgres.EventList, func(after *postgres.AuditCursor) (postgres.Page[postgres.EventRecord], error) {
-				return audit.Events(t.Context(), w.AuditFilter, after)
+			compare("events", w, pages(t, audit.EventList, func(after *audit.Cursor) (audit.Page[audit.Event], error) {
+				return history.Events(t.Context(), w.Filter, after)
 			}, eventKey, nothing), l.expect(`SELECT seq FROM audit.events`+w.where()+` ORDER BY seq DESC`, w.args))
 
 			w = l.pick([]string{"pending", "held", "succeeded", "dead", "cancelled", "expired"}, "status",
 				"webhook_id = ?", "scheduled_at", "event = ?", "ordering_key = ?", "replay_id = ?")
-			compare("deliveries", w, pages(t, postgres.DeliveryList, func(after *postgres.AuditCursor) (postgres.Page[postgres.DeliveryRecord], error) {
-				return audit.Deliveries(t.Context(), w.AuditFilter, after)
+			compare("deliveries", w, pages(t, audit.DeliveryList, func(after *audit.Cursor) (audit.Page[audit.Delivery], error) {
+				return history.Deliveries(t.Context(), w.Filter, after)
 			}, deliveryKey, nothing), l.expect(`SELECT delivery_id FROM audit.deliveries`+w.where()+` ORDER BY event_seq DESC, webhook_id DESC, replay_id DESC`, w.args))
 
 			const of = "delivery_id IN (SELECT delivery_id FROM audit.deliveries WHERE "
 			w = l.pick([]string{"started", "succeeded", "failed", "unknown"}, "outcome",
 				"webhook_id = ?", "started_at", of+"event = ?)", of+"ordering_key = ?)", of+"replay_id = ?)")
-			compare("attempts", w, pages(t, postgres.AttemptList, func(after *postgres.AuditCursor) (postgres.Page[postgres.AttemptRecord], error) {
-				return audit.Attempts(t.Context(), w.AuditFilter, after)
+			compare("attempts", w, pages(t, audit.AttemptList, func(after *audit.Cursor) (audit.Page[audit.Attempt], error) {
+				return history.Attempts(t.Context(), w.Filter, after)
 			}, attemptKey, nothing), l.expect(`
 SELECT delivery_id || '/' || attempt FROM (
 SELECT a.*, d.replay_id FROM (SELECT * FROM audit.attempts`+w.where()+`) a JOIN audit.deliveries d USING (delivery_id)) a
@@ -416,7 +417,7 @@ func TestPagesWhileRowsArrive(t *testing.T) {
 	db := pgtest.New(t)
 	l := newLife(t, db.SQL)
 	l.write()
-	audit := postgres.NewAudit(db.SQL)
+	history := postgres.NewAudit(db.SQL)
 	no := int64(lifeBatches)
 	arrive := func() {
 		no++
@@ -452,17 +453,17 @@ func TestPagesWhileRowsArrive(t *testing.T) {
 		}
 		no += 1000
 	}
-	filter := postgres.AuditFilter{Limit: 17}
+	filter := audit.Filter{Limit: 17}
 	before := l.expect(`SELECT seq FROM audit.events`, nil)
-	check("events", pages(t, postgres.EventList, func(after *postgres.AuditCursor) (postgres.Page[postgres.EventRecord], error) {
-		return audit.Events(t.Context(), filter, after)
+	check("events", pages(t, audit.EventList, func(after *audit.Cursor) (audit.Page[audit.Event], error) {
+		return history.Events(t.Context(), filter, after)
 	}, eventKey, arrive), before)
 	before = l.expect(`SELECT delivery_id FROM audit.deliveries`, nil)
-	check("deliveries", pages(t, postgres.DeliveryList, func(after *postgres.AuditCursor) (postgres.Page[postgres.DeliveryRecord], error) {
-		return audit.Deliveries(t.Context(), filter, after)
+	check("deliveries", pages(t, audit.DeliveryList, func(after *audit.Cursor) (audit.Page[audit.Delivery], error) {
+		return history.Deliveries(t.Context(), filter, after)
 	}, deliveryKey, arrive), before)
 	before = l.expect(`SELECT delivery_id || '/' || attempt FROM audit.attempts`, nil)
-	check("attempts", pages(t, postgres.AttemptList, func(after *postgres.AuditCursor) (postgres.Page[postgres.AttemptRecord], error) {
-		return audit.Attempts(t.Context(), filter, after)
+	check("attempts", pages(t, audit.AttemptList, func(after *audit.Cursor) (audit.Page[audit.Attempt], error) {
+		return history.Attempts(t.Context(), filter, after)
 	}, attemptKey, arrive), before)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 // Following gives what is new in a list at each call, oldest first: nothing
@@ -25,17 +26,17 @@ const (
 
 // FollowEvents gives chat events as they are routed. The chain tells them: its
 // links have no gaps and become visible in their order.
-func (a *Audit) FollowEvents(ctx context.Context, f AuditFilter) (Following[EventRecord], error) {
+func (a *Audit) FollowEvents(ctx context.Context, f audit.Filter) (Following[audit.Event], error) {
 	head, err := a.head(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context) ([]EventRecord, error) {
+	return func(ctx context.Context) ([]audit.Event, error) {
 		seqs, last, err := a.routedAfter(ctx, head)
 		if err != nil {
 			return nil, err
 		}
-		var found []EventRecord
+		var found []audit.Event
 		for some := range slices.Chunk(seqs, followIDs) {
 			var wanted map[int64]bool
 			if f.WebhookID != 0 {
@@ -47,9 +48,9 @@ func (a *Audit) FollowEvents(ctx context.Context, f AuditFilter) (Following[Even
 			if err != nil {
 				return nil, err
 			}
-			inOrderOf(some, events, func(e *EventRecord) int64 { return e.Seq })
+			inOrderOf(some, events, func(e *audit.Event) int64 { return e.Seq })
 			for i := range events {
-				if f.keepsEvent(&events[i]) && (wanted == nil || wanted[events[i].Seq]) {
+				if keepsEvent(&f, &events[i]) && (wanted == nil || wanted[events[i].Seq]) {
 					found = append(found, events[i])
 				}
 			}
@@ -102,7 +103,7 @@ func inOrderOf[T any, K comparable](keys []K, records []T, key func(*T) K) {
 
 // FollowDeliveries gives deliveries as they are scheduled: first ones by the
 // chain, those of replays by the log.
-func (a *Audit) FollowDeliveries(ctx context.Context, f AuditFilter) (Following[DeliveryRecord], error) {
+func (a *Audit) FollowDeliveries(ctx context.Context, f audit.Filter) (Following[audit.Delivery], error) {
 	head, err := a.head(ctx)
 	if err != nil {
 		return nil, err
@@ -116,19 +117,19 @@ func (a *Audit) FollowDeliveries(ctx context.Context, f AuditFilter) (Following[
 	if err := replays.begin(ctx); err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context) ([]DeliveryRecord, error) {
+	return func(ctx context.Context) ([]audit.Delivery, error) {
 		seqs, last, err := a.routedAfter(ctx, head)
 		if err != nil {
 			return nil, err
 		}
-		var found []DeliveryRecord
+		var found []audit.Delivery
 		for some := range slices.Chunk(seqs, followIDs) {
 			deliveries, err := list(ctx, a.db, scanDeliveryRecord,
 				`SELECT `+deliveryColumns+` FROM audit.deliveries WHERE event_seq = ANY ($1::bigint[]) AND replay_id = 0 ORDER BY webhook_id`, pq.Array(some))
 			if err != nil {
 				return nil, err
 			}
-			inOrderOf(some, deliveries, func(d *DeliveryRecord) int64 { return d.EventSeq })
+			inOrderOf(some, deliveries, func(d *audit.Delivery) int64 { return d.EventSeq })
 			found = append(found, deliveries...)
 		}
 		again, _, err := replays.next(ctx)
@@ -146,16 +147,16 @@ func (a *Audit) FollowDeliveries(ctx context.Context, f AuditFilter) (Following[
 			if err != nil {
 				return nil, err
 			}
-			inOrderOf(ids, deliveries, func(d *DeliveryRecord) string { return d.DeliveryID.String() })
+			inOrderOf(ids, deliveries, func(d *audit.Delivery) string { return d.DeliveryID.String() })
 			found = append(found, deliveries...)
 		}
-		return slices.DeleteFunc(found, func(d DeliveryRecord) bool { return !f.keepsDelivery(&d) }), nil
+		return slices.DeleteFunc(found, func(d audit.Delivery) bool { return !keepsDelivery(&f, &d) }), nil
 	}, nil
 }
 
 // FollowAttempts gives attempts that start from now on, each once it has its
 // outcome.
-func (a *Audit) FollowAttempts(ctx context.Context, f AuditFilter) (Following[AttemptRecord], error) {
+func (a *Audit) FollowAttempts(ctx context.Context, f audit.Filter) (Following[audit.Attempt], error) {
 	started := logReader{audit: a, read: func(ctx context.Context, above int64) ([]logEntry, error) {
 		var c conditions
 		c.add("seq > ?", above)
@@ -173,7 +174,7 @@ func (a *Audit) FollowAttempts(ctx context.Context, f AuditFilter) (Following[At
 		attempt  int
 	}
 	open := map[key]int64{}
-	return func(ctx context.Context) ([]AttemptRecord, error) {
+	return func(ctx context.Context) ([]audit.Attempt, error) {
 		entries, idle, err := started.next(ctx)
 		if err != nil || idle { // an outcome would have taken a number as well
 			return nil, err
@@ -198,7 +199,7 @@ func (a *Audit) FollowAttempts(ctx context.Context, f AuditFilter) (Following[At
 			}
 			for i := range attempts {
 				r := &attempts[i]
-				pos, is := open[key{r.delivery.String(), r.Attempt}]
+				pos, is := open[key{r.delivery.String(), r.Number}]
 				if is && r.Outcome != domain.OutcomeStarted {
 					found = append(found, finished{*r, pos})
 				}
@@ -207,12 +208,12 @@ func (a *Audit) FollowAttempts(ctx context.Context, f AuditFilter) (Following[At
 		slices.SortFunc(found, func(a, b finished) int {
 			return cmp.Or(a.FinishedAt.Compare(b.FinishedAt), cmp.Compare(a.pos, b.pos))
 		})
-		var records []AttemptRecord
+		var records []audit.Attempt
 		for i := range found {
 			r := &found[i]
-			delete(open, key{r.delivery.String(), r.Attempt})
-			if f.keepsAttempt(&r.deliveryAttempt) {
-				records = append(records, r.AttemptRecord)
+			delete(open, key{r.delivery.String(), r.Number})
+			if keepsAttempt(&f, &r.deliveryAttempt) {
+				records = append(records, r.Attempt)
 			}
 		}
 		return records, nil
@@ -229,14 +230,14 @@ const (
 
 // FollowChanges gives changes of webhooks. Their times are of the moment they
 // were made, within transactions that have locked the account before.
-func (a *Audit) FollowChanges(ctx context.Context, f AuditFilter) (Following[ChangeRecord], error) {
+func (a *Audit) FollowChanges(ctx context.Context, f audit.Filter) (Following[audit.Change], error) {
 	type key struct {
 		account domain.AccountID
 		version int64
 	}
 	known := map[key]time.Time{}
 	var h horizon
-	read := func(ctx context.Context) ([]ChangeRecord, error) {
+	read := func(ctx context.Context) ([]audit.Change, error) {
 		var l look
 		err := a.db.QueryRowContext(ctx, `SELECT pg_snapshot_xmin(pg_current_snapshot())::text::numeric, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint`).Scan(&l.xmin, &l.now)
 		if err != nil {
@@ -251,7 +252,7 @@ func (a *Audit) FollowChanges(ctx context.Context, f AuditFilter) (Following[Cha
 		if err != nil {
 			return nil, err
 		}
-		var found []ChangeRecord
+		var found []audit.Change
 		for i := range changes {
 			k := key{changes[i].AccountID, changes[i].WebhookVersion}
 			if _, is := known[k]; !is {
@@ -277,10 +278,10 @@ func (a *Audit) FollowChanges(ctx context.Context, f AuditFilter) (Following[Cha
 	if _, err := read(ctx); err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context) ([]ChangeRecord, error) {
+	return func(ctx context.Context) ([]audit.Change, error) {
 		changes, err := read(ctx)
-		return slices.DeleteFunc(changes, func(r ChangeRecord) bool {
-			return !f.of(r.AccountID, uuid.Nil) || f.WebhookID != 0 && f.WebhookID != r.WebhookID || f.Status != "" && f.Status != r.Change
+		return slices.DeleteFunc(changes, func(r audit.Change) bool {
+			return !f.Of(r.AccountID, uuid.Nil) || f.WebhookID != 0 && f.WebhookID != r.WebhookID || f.Status != "" && f.Status != r.Change
 		}), err
 	}, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
 	"github.com/outrider-relay/outrider/adapters/postgres"
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 // writers are transactions that are open at once, and end in any order.
@@ -174,16 +175,16 @@ func TestFollowReplaysAndAttempts(t *testing.T) {
 				}
 				return keys
 			}
-			audit := postgres.NewAudit(db.SQL)
+			history := postgres.NewAudit(db.SQL)
 			if what == "deliveries" {
-				next, err := audit.FollowDeliveries(t.Context(), postgres.AuditFilter{AccountID: 1, ReplayID: 5})
+				next, err := history.FollowDeliveries(t.Context(), audit.Filter{AccountID: 1, ReplayID: 5})
 				if err != nil {
 					t.Fatal(err)
 				}
 				follow(t, db, next, deliveryKey, write)
 				return
 			}
-			next, err := audit.FollowAttempts(t.Context(), postgres.AuditFilter{AccountID: 1, WebhookID: 1, Status: "succeeded"})
+			next, err := history.FollowAttempts(t.Context(), audit.Filter{AccountID: 1, WebhookID: 1, Status: "succeeded"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -199,8 +200,8 @@ func TestFollowAttemptsUntilTheirOutcome(t *testing.T) {
 	db := pgtest.New(t)
 	ids := routedEvents(t, db, 1)
 	delivery := domain.NewDeliveryID(domain.NewNotificationID(1, ids[0], 1), 1, 0)
-	audit := postgres.NewAudit(db.SQL)
-	next, err := audit.FollowAttempts(t.Context(), postgres.AuditFilter{})
+	history := postgres.NewAudit(db.SQL)
+	next, err := history.FollowAttempts(t.Context(), audit.Filter{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +229,7 @@ func TestFollowAttemptsUntilTheirOutcome(t *testing.T) {
 				t.Fatal(err)
 			}
 			for i := range records {
-				found = append(found, fmt.Sprintf("%d %s", records[i].Attempt, records[i].Outcome))
+				found = append(found, fmt.Sprintf("%d %s", records[i].Number, records[i].Outcome))
 			}
 		}
 	}
@@ -264,7 +265,7 @@ func TestFollowFromAMomentWhenManyRelaysWrite(t *testing.T) {
 	delivery := domain.NewDeliveryID(domain.NewNotificationID(1, ids[0], 1), 1, 5)
 	execTx(t, tx, writeEntry, 1, 5, scan1(t, tx, `SELECT nextval('relay.commits')`)<<20, 1, "scheduled", `{"webhook_version":1}`, ids[0].String(), delivery.String())
 	do(t, db.SQL, `SELECT nextval('relay.commits') FROM generate_series(1, 1900)`)
-	next, err := postgres.NewAudit(db.SQL).FollowDeliveries(t.Context(), postgres.AuditFilter{})
+	next, err := postgres.NewAudit(db.SQL).FollowDeliveries(t.Context(), audit.Filter{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,8 +291,8 @@ func TestFollowChanges(t *testing.T) {
 	w := &writers{t: t, db: db.SQL, rng: rand.New(rand.NewPCG(1, 1))} //nolint:gosec // the same each time
 	w.begin(write)
 	old := w.open[0]
-	audit := postgres.NewAudit(db.SQL)
-	next, err := audit.FollowChanges(t.Context(), postgres.AuditFilter{Status: "registered"})
+	history := postgres.NewAudit(db.SQL)
+	next, err := history.FollowChanges(t.Context(), audit.Filter{Status: "registered"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,19 +303,19 @@ func TestFollowChanges(t *testing.T) {
 	if records, err := next(t.Context()); err != nil || len(records) != 1 || records[0].AccountID != 1 {
 		t.Errorf("a change that was made before: %v, error %v", records, err)
 	}
-	follow(t, db, next, func(r *postgres.ChangeRecord) string { return fmt.Sprint(r.AccountID) }, write)
+	follow(t, db, next, func(r *audit.Change) string { return fmt.Sprint(r.AccountID) }, write)
 }
 
 // TestFollowEvents: the chain is followed, whatever the order of the places.
 func TestFollowEvents(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
-	audit := postgres.NewAudit(db.SQL)
-	events, err := audit.FollowEvents(t.Context(), postgres.AuditFilter{WebhookID: 1, Event: "message_created"})
+	history := postgres.NewAudit(db.SQL)
+	events, err := history.FollowEvents(t.Context(), audit.Filter{WebhookID: 1, Event: "message_created"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	deliveries, err := audit.FollowDeliveries(t.Context(), postgres.AuditFilter{WebhookID: 1})
+	deliveries, err := history.FollowDeliveries(t.Context(), audit.Filter{WebhookID: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

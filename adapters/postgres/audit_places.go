@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/lib/pq"
+
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 // places are bounds in the outbox: above < seq <= upTo.
@@ -44,7 +46,7 @@ func (p *places) bound(c *conditions, column string) {
 // Span gives the places in the outbox between which a list of a filter lies, as
 // far as its range of time tells: above < seq <= upTo. It is 0 and 0 where
 // there is nothing.
-func (a *Audit) Span(ctx context.Context, f AuditFilter) (above, upTo int64, err error) {
+func (a *Audit) Span(ctx context.Context, f audit.Filter) (above, upTo int64, err error) {
 	p, err := a.places(ctx, f.Since, f.Until)
 	if err != nil {
 		return 0, 0, err

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 // inTx makes an Audit work within one transaction.
@@ -71,7 +72,7 @@ SELECT i, i - 1, (1000000 + 10 * i)::text::xid8, (1000001 + 10 * i || ':' || 100
 	}
 
 	const limit, most = 20, 2200
-	filters := map[string]AuditFilter{
+	filters := map[string]audit.Filter{
 		"nothing":          {},
 		"an account":       {AccountID: 7},
 		"a webhook":        {WebhookID: 7},
@@ -90,27 +91,27 @@ SELECT i, i - 1, (1000000 + 10 * i)::text::xid8, (1000001 + 10 * i || ':' || 100
 		for name, filter := range filters {
 			filter.Limit = limit
 			for _, from := range []int64{0, 12_000} {
-				for list, read := range map[AuditList]func(*Audit, *AuditCursor) (int, error){
-					EventList: func(a *Audit, after *AuditCursor) (int, error) {
+				for list, read := range map[audit.List]func(*Audit, *audit.Cursor) (int, error){
+					audit.EventList: func(a *Audit, after *audit.Cursor) (int, error) {
 						page, err := a.Events(t.Context(), filter, after)
 						return len(page.Records), err
 					},
-					DeliveryList: func(a *Audit, after *AuditCursor) (int, error) {
+					audit.DeliveryList: func(a *Audit, after *audit.Cursor) (int, error) {
 						page, err := a.Deliveries(t.Context(), filter, after)
 						return len(page.Records), err
 					},
-					AttemptList: func(a *Audit, after *AuditCursor) (int, error) {
+					audit.AttemptList: func(a *Audit, after *audit.Cursor) (int, error) {
 						page, err := a.Attempts(t.Context(), filter, after)
 						return len(page.Records), err
 					},
 				} {
-					of := map[string]AuditList{"dead": DeliveryList, "dead for a while": DeliveryList, "failed": AttemptList, "quarantined": EventList}
-					if filter.Status != "" && of[name] != list || filter.ReplayID > 0 && list == EventList || from > 0 && !filter.Since.IsZero() {
+					of := map[string]audit.List{"dead": audit.DeliveryList, "dead for a while": audit.DeliveryList, "failed": audit.AttemptList, "quarantined": audit.EventList}
+					if filter.Status != "" && of[name] != list || filter.ReplayID > 0 && list == audit.EventList || from > 0 && !filter.Since.IsZero() {
 						continue // below the range a bounded search finds nothing
 					}
-					var after *AuditCursor
+					var after *audit.Cursor
 					if from > 0 {
-						after = &AuditCursor{List: list, Seq: from}
+						after = &audit.Cursor{List: list, Seq: from}
 					}
 					tx, err := db.BeginTx(t.Context(), nil)
 					if err != nil {
@@ -125,7 +126,7 @@ SELECT i, i - 1, (1000000 + 10 * i)::text::xid8, (1000001 + 10 * i || ':' || 100
 					if err := tx.Rollback(); err != nil {
 						t.Fatal(err)
 					}
-					if n == 0 && (list != AttemptList || filter.ReplayID == 0) { // the replay's have none yet
+					if n == 0 && (list != audit.AttemptList || filter.ReplayID == 0) { // the replay's have none yet
 						t.Errorf("%s statistics, %s with %s from %d: nothing is found", stats, list, name, from)
 					}
 					if rows > most {

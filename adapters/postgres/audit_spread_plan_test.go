@@ -9,6 +9,7 @@ import (
 
 	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 // spreadEvents are 51,000 events in three partitions, of six accounts, of which
@@ -63,49 +64,49 @@ type auditCase struct {
 }
 
 // auditCases are all lists, at their beginning and far from it.
-func auditCasesOf(audit *Audit, event uuid.UUID, far *AuditCursor, page int, account domain.AccountID, webhook domain.WebhookID) []auditCase {
-	deliveries := func(f AuditFilter, before *AuditCursor) func(context.Context) (int, error) {
+func auditCasesOf(history *Audit, event uuid.UUID, far *audit.Cursor, page int, account domain.AccountID, webhook domain.WebhookID) []auditCase {
+	deliveries := func(f audit.Filter, before *audit.Cursor) func(context.Context) (int, error) {
 		return func(ctx context.Context) (int, error) {
 			f.Limit = page
-			found, err := audit.Deliveries(ctx, f, before)
+			found, err := history.Deliveries(ctx, f, before)
 			return len(found.Records), err
 		}
 	}
-	attempts := func(f AuditFilter, before *AuditCursor) func(context.Context) (int, error) {
+	attempts := func(f audit.Filter, before *audit.Cursor) func(context.Context) (int, error) {
 		return func(ctx context.Context) (int, error) {
 			f.Limit = page
-			found, err := audit.Attempts(ctx, f, before)
+			found, err := history.Attempts(ctx, f, before)
 			return len(found.Records), err
 		}
 	}
-	events := func(f AuditFilter, before *AuditCursor) func(context.Context) (int, error) {
+	events := func(f audit.Filter, before *audit.Cursor) func(context.Context) (int, error) {
 		return func(ctx context.Context) (int, error) {
 			f.Limit = page
-			found, err := audit.Events(ctx, f, before)
+			found, err := history.Events(ctx, f, before)
 			return len(found.Records), err
 		}
 	}
 	return []auditCase{
 		{"a trace", func(ctx context.Context) (int, error) {
-			traces, err := audit.Trace(ctx, 0, event)
+			traces, err := history.Trace(ctx, 0, event)
 			return len(traces), err
 		}, 1},
-		{"events", events(AuditFilter{}, nil), page},
-		{"events, far", events(AuditFilter{}, far), page},
-		{"events of an account", events(AuditFilter{AccountID: account}, nil), page},
-		{"events of an account, far", events(AuditFilter{AccountID: account}, far), page},
-		{"events to a webhook", events(AuditFilter{WebhookID: webhook}, nil), page},
-		{"events to a webhook, far", events(AuditFilter{WebhookID: webhook}, far), page},
-		{"deliveries", deliveries(AuditFilter{}, nil), page},
-		{"deliveries, far", deliveries(AuditFilter{}, far), page},
-		{"deliveries of an account", deliveries(AuditFilter{AccountID: account}, nil), page},
-		{"deliveries of an account, far", deliveries(AuditFilter{AccountID: account}, far), page},
-		{"deliveries of a webhook", deliveries(AuditFilter{WebhookID: webhook}, nil), page},
-		{"deliveries of a webhook, far", deliveries(AuditFilter{WebhookID: webhook}, far), page},
-		{"deliveries of an account and its webhook", deliveries(AuditFilter{AccountID: account, WebhookID: webhook}, nil), page},
-		{"deliveries of an event", deliveries(AuditFilter{EventID: event}, nil), 1},
-		{"attempts", attempts(AuditFilter{}, nil), page},
-		{"attempts of a webhook, far", attempts(AuditFilter{WebhookID: webhook}, far), page},
+		{"events", events(audit.Filter{}, nil), page},
+		{"events, far", events(audit.Filter{}, far), page},
+		{"events of an account", events(audit.Filter{AccountID: account}, nil), page},
+		{"events of an account, far", events(audit.Filter{AccountID: account}, far), page},
+		{"events to a webhook", events(audit.Filter{WebhookID: webhook}, nil), page},
+		{"events to a webhook, far", events(audit.Filter{WebhookID: webhook}, far), page},
+		{"deliveries", deliveries(audit.Filter{}, nil), page},
+		{"deliveries, far", deliveries(audit.Filter{}, far), page},
+		{"deliveries of an account", deliveries(audit.Filter{AccountID: account}, nil), page},
+		{"deliveries of an account, far", deliveries(audit.Filter{AccountID: account}, far), page},
+		{"deliveries of a webhook", deliveries(audit.Filter{WebhookID: webhook}, nil), page},
+		{"deliveries of a webhook, far", deliveries(audit.Filter{WebhookID: webhook}, far), page},
+		{"deliveries of an account and its webhook", deliveries(audit.Filter{AccountID: account, WebhookID: webhook}, nil), page},
+		{"deliveries of an event", deliveries(audit.Filter{EventID: event}, nil), 1},
+		{"attempts", attempts(audit.Filter{}, nil), page},
+		{"attempts of a webhook, far", attempts(audit.Filter{WebhookID: webhook}, far), page},
 	}
 }
 
@@ -118,16 +119,16 @@ func TestAuditReadsWhatItShows(t *testing.T) {
 	db := pgtest.New(t)
 	spread(t, db.SQL)
 	pool := newExplainer(t, db.DSN, `SET statement_timeout = '15s'`)
-	audit := NewAudit(pool.DB)
+	history := NewAudit(pool.DB)
 
 	var event uuid.UUID
 	if err := db.SQL.QueryRowContext(t.Context(), `SELECT id FROM outbox.events WHERE seq = 1000106`).Scan(&event); err != nil {
 		t.Fatal(err)
 	}
-	far := &AuditCursor{Seq: 1_008_000, WebhookID: 101}
+	far := &audit.Cursor{Seq: 1_008_000, WebhookID: 101}
 	check := func(stats string) {
 		t.Helper()
-		for _, q := range auditCasesOf(audit, event, far, page, 5, 105) {
+		for _, q := range auditCasesOf(history, event, far, page, 5, 105) {
 			rows, err := q.ask(t.Context())
 			if err != nil {
 				t.Errorf("%s statistics, %s: %v", stats, q.name, err)

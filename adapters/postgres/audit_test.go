@@ -6,6 +6,7 @@ import (
 	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
 	"github.com/outrider-relay/outrider/adapters/postgres"
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 // bulk writes the given number of events, routed to webhook 1 and delivered,
@@ -41,34 +42,34 @@ func TestAuditSearchIsBounded(t *testing.T) {
 	db := pgtest.New(t)
 	const events = 21_000
 	bulk(t, db, events)
-	audit := postgres.NewAudit(db.SQL)
+	history := postgres.NewAudit(db.SQL)
 
-	first, err := audit.Deliveries(t.Context(), postgres.AuditFilter{Status: string(domain.DeliveryPending), Limit: 10}, nil)
+	first, err := history.Deliveries(t.Context(), audit.Filter{Status: string(domain.DeliveryPending), Limit: 10}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(first.Records) != 0 || first.Next == nil || first.Searched < 20_000 || first.Searched >= events {
 		t.Fatalf("the first page has %d records, %d searched, next %v", len(first.Records), first.Searched, first.Next)
 	}
-	place, err := postgres.ParseAuditCursor(postgres.DeliveryList, first.Next.String())
+	place, err := audit.ParseCursor(audit.DeliveryList, first.Next.String())
 	if err != nil || place != *first.Next {
 		t.Errorf("the place is %v, want %v, error %v", place, *first.Next, err)
 	}
-	second, err := audit.Deliveries(t.Context(), postgres.AuditFilter{Status: string(domain.DeliveryPending), Limit: 10}, &place)
+	second, err := history.Deliveries(t.Context(), audit.Filter{Status: string(domain.DeliveryPending), Limit: 10}, &place)
 	if err != nil || len(second.Records) != 1 || second.Records[0].EventSeq != 1 || second.Next != nil || second.Searched != 0 {
 		t.Errorf("the second page is %+v, error %v", second, err)
 	}
 
-	attempts, err := audit.Attempts(t.Context(), postgres.AuditFilter{Status: string(domain.OutcomeStarted), Limit: 10}, nil)
+	attempts, err := history.Attempts(t.Context(), audit.Filter{Status: string(domain.OutcomeStarted), Limit: 10}, nil)
 	if err != nil || len(attempts.Records) != 0 || attempts.Next == nil || attempts.Searched < 20_000 {
 		t.Errorf("attempts: %d records, %d searched, next %v, error %v", len(attempts.Records), attempts.Searched, attempts.Next, err)
 	}
-	none, err := audit.Events(t.Context(), postgres.AuditFilter{Status: string(domain.RoutingNoSubscriber), Limit: 10}, nil)
+	none, err := history.Events(t.Context(), audit.Filter{Status: string(domain.RoutingNoSubscriber), Limit: 10}, nil)
 	if err != nil || len(none.Records) != 0 || none.Next == nil || none.Searched < 20_000 {
 		t.Errorf("events: %d records, %d searched, next %v, error %v", len(none.Records), none.Searched, none.Next, err)
 	}
 	// What is found at once is not searched for.
-	page, err := audit.Attempts(t.Context(), postgres.AuditFilter{Status: string(domain.OutcomeSucceeded), Limit: 10}, nil)
+	page, err := history.Attempts(t.Context(), audit.Filter{Status: string(domain.OutcomeSucceeded), Limit: 10}, nil)
 	if err != nil || len(page.Records) != 10 || page.Next == nil || page.Searched != 0 {
 		t.Errorf("succeeded: %d records, %d searched, next %v, error %v", len(page.Records), page.Searched, page.Next, err)
 	}

@@ -5,27 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/lib/pq"
 
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
-
-// TimelineRecord is a row of audit.timeline about a chat event or a delivery.
-type TimelineRecord struct {
-	Seq        int64
-	At         time.Time
-	AccountID  domain.AccountID
-	Stream     string
-	StreamID   string
-	Version    int64
-	Type       string
-	EventID    uuid.UUID
-	DeliveryID uuid.NullUUID
-	Data       json.RawMessage
-}
 
 // timelineEvents is how many chat events' entries are read at once: few enough
 // for the planner to look each up.
@@ -36,18 +22,18 @@ const timelineColumns = `seq, at, account_id, stream, stream_id, version, type, 
 // Timeline reads all entries about the chat events that a filter selects, and
 // about their deliveries: the newest events first, the entries of each in
 // their order. Limit counts events.
-func (a *Audit) Timeline(ctx context.Context, f AuditFilter, after *AuditCursor) (Page[TimelineRecord], error) {
+func (a *Audit) Timeline(ctx context.Context, f audit.Filter, after *audit.Cursor) (audit.Page[audit.TimelineRecord], error) {
 	f.Limit = min(f.Limit, timelineEvents)
 	if after != nil {
-		after = &AuditCursor{List: EventList, Seq: after.Seq}
+		after = &audit.Cursor{List: audit.EventList, Seq: after.Seq}
 	}
 	events, err := a.Events(ctx, f, after)
 	if err != nil {
-		return Page[TimelineRecord]{}, err
+		return audit.Page[audit.TimelineRecord]{}, err
 	}
-	page := Page[TimelineRecord]{Searched: events.Searched}
+	page := audit.Page[audit.TimelineRecord]{Searched: events.Searched}
 	if events.Next != nil {
-		page.Next = &AuditCursor{List: TimelineList, Seq: events.Next.Seq}
+		page.Next = &audit.Cursor{List: audit.TimelineList, Seq: events.Next.Seq}
 	}
 	var seqs []int64
 	var ids []string
@@ -93,7 +79,7 @@ func (a *Audit) Timeline(ctx context.Context, f AuditFilter, after *AuditCursor)
 	}
 	for _, seq := range seqs {
 		own := bySeq[seq]
-		slices.SortStableFunc(own, func(a, b TimelineRecord) int { return cmp.Compare(a.Seq, b.Seq) })
+		slices.SortStableFunc(own, func(a, b audit.TimelineRecord) int { return cmp.Compare(a.Seq, b.Seq) })
 		page.Records = append(page.Records, own...)
 	}
 	return page, nil
@@ -102,18 +88,18 @@ func (a *Audit) Timeline(ctx context.Context, f AuditFilter, after *AuditCursor)
 // ownRouting gives each chat event the entry of its routing. An id may have come
 // more than once, and within one batch at the same time: then the entries have
 // the order of the places.
-func (a *Audit) ownRouting(ctx context.Context, events []EventRecord, routed []TimelineRecord) (map[int64][]TimelineRecord, error) {
+func (a *Audit) ownRouting(ctx context.Context, events []audit.Event, routed []audit.TimelineRecord) (map[int64][]audit.TimelineRecord, error) {
 	type key struct {
 		account domain.AccountID
 		id      uuid.UUID
 		at      int64
 	}
-	entries := map[key][]TimelineRecord{}
+	entries := map[key][]audit.TimelineRecord{}
 	for i := range routed {
 		k := key{routed[i].AccountID, routed[i].EventID, routed[i].At.UnixMicro()}
 		entries[k] = append(entries[k], routed[i])
 	}
-	bySeq := make(map[int64][]TimelineRecord, len(events))
+	bySeq := make(map[int64][]audit.TimelineRecord, len(events))
 	for i := range events {
 		e := &events[i]
 		same := entries[key{e.AccountID, e.EventID, e.RoutedAt.UnixMicro()}]
@@ -128,13 +114,13 @@ SELECT seq FROM audit.events WHERE account_id = $1 AND event_id = $2::uuid AND r
 			rank = slices.Index(seqs, e.Seq)
 		}
 		if rank >= 0 && rank < len(same) { // it waits, or was routed since
-			bySeq[e.Seq] = []TimelineRecord{same[rank]}
+			bySeq[e.Seq] = []audit.TimelineRecord{same[rank]}
 		}
 	}
 	return bySeq, nil
 }
 
-func scanTimelineRecord(row scanner) (r TimelineRecord, err error) {
+func scanTimelineRecord(row scanner) (r audit.TimelineRecord, err error) {
 	var data string
 	err = row.Scan(&r.Seq, &r.At, &r.AccountID, &r.Stream, &r.StreamID, &r.Version, &r.Type, &r.EventID, &r.DeliveryID, &data)
 	r.At, r.Data = r.At.UTC(), json.RawMessage(data)

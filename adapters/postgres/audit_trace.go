@@ -12,46 +12,13 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
-
-// Trace is all that is on record about one chat event.
-type Trace struct {
-	Event EventRecord
-	// Skips are the webhooks that were passed over.
-	Skips      []domain.Skip
-	Deliveries []DeliveryTrace
-	// PayloadErasedAt is when its payload was erased, zero where it was not;
-	// ErasureID the erasure that was asked for, 0 where it had reached its age.
-	PayloadErasedAt time.Time
-	ErasureID       int64
-}
-
-// DeliveryTrace is one delivery of a chat event.
-type DeliveryTrace struct {
-	DeliveryRecord
-	// WebhookName is what people call the webhook, at the version used.
-	WebhookName string
-	Attempts    []AttemptRecord
-	Entries     []TimelineEntry
-}
-
-// TimelineEntry is one entry of a stream.
-type TimelineEntry struct {
-	Version int
-	At      time.Time
-	Type    string
-	Data    json.RawMessage
-}
-
-// Decode gives the event of a delivery's entry.
-func (e TimelineEntry) Decode() (domain.DeliveryEvent, error) {
-	return domain.DecodeDelivery(domain.Entry{Type: e.Type, At: e.At, Data: e.Data})
-}
 
 // Trace reads the lives of the chat events with an id, oldest first: several
 // where accounts use the same ids, or where one was inserted again. account 0
 // means any. Nothing is found of an id that is not there.
-func (a *Audit) Trace(ctx context.Context, account domain.AccountID, event uuid.UUID) ([]Trace, error) {
+func (a *Audit) Trace(ctx context.Context, account domain.AccountID, event uuid.UUID) ([]audit.Trace, error) {
 	// One snapshot for all: attempts go on meanwhile.
 	tx, err := a.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
 	if err != nil {
@@ -59,7 +26,7 @@ func (a *Audit) Trace(ctx context.Context, account domain.AccountID, event uuid.
 	}
 	defer func() { _ = tx.Rollback() }()
 	var c conditions
-	c.common(&AuditFilter{AccountID: account, EventID: event})
+	c.common(&audit.Filter{AccountID: account, EventID: event})
 	events, err := list(ctx, tx, scanEventRecord, `SELECT `+eventColumns+` FROM audit.events`+c.where()+` ORDER BY seq`, c.args...)
 	if err != nil {
 		return nil, fmt.Errorf("read events: %w", err)
@@ -75,7 +42,7 @@ func (a *Audit) Trace(ctx context.Context, account domain.AccountID, event uuid.
 		return nil, fmt.Errorf("read attempts: %w", err)
 	}
 	type entry struct {
-		TimelineEntry
+		audit.TimelineEntry
 		account  domain.AccountID
 		delivery uuid.NullUUID
 	}
@@ -93,17 +60,17 @@ func (a *Audit) Trace(ctx context.Context, account domain.AccountID, event uuid.
 		return nil, fmt.Errorf("read webhooks' names: %w", err)
 	}
 
-	traces := make([]Trace, 0, len(events))
+	traces := make([]audit.Trace, 0, len(events))
 	for _, e := range events {
-		t := Trace{Event: e}
-		if err := t.erased(ctx, tx); err != nil {
+		t := audit.Trace{Event: e}
+		if err := readErased(ctx, tx, &t); err != nil {
 			return nil, fmt.Errorf("read what was erased: %w", err)
 		}
 		for _, d := range deliveries {
 			if d.EventSeq != e.Seq {
 				continue
 			}
-			delivery := DeliveryTrace{DeliveryRecord: d, WebhookName: names[domain.Target{WebhookID: d.WebhookID, Version: d.WebhookVersion}]}
+			delivery := audit.DeliveryTrace{Delivery: d, WebhookName: names[domain.Target{WebhookID: d.WebhookID, Version: d.WebhookVersion}]}
 			for i := range attempts {
 				if attempts[i].DeliveryID == d.DeliveryID {
 					delivery.Attempts = append(delivery.Attempts, attempts[i])
@@ -136,9 +103,9 @@ func (a *Audit) Trace(ctx context.Context, account domain.AccountID, event uuid.
 // mayReadRetentions: a tenant may not, since they are of all accounts.
 const mayReadRetentions = `SELECT has_table_privilege('audit.retentions', 'SELECT')`
 
-// erased reads whether the payload of the event was erased, as far as the
+// readErased reads whether the payload of the event was erased, as far as the
 // session may know.
-func (t *Trace) erased(ctx context.Context, tx *sql.Tx) error {
+func readErased(ctx context.Context, tx *sql.Tx, t *audit.Trace) error {
 	err := tx.QueryRowContext(ctx, `SELECT x.at, x.erasure_id FROM audit.erased_events x WHERE x.event_seq = $1`, t.Event.Seq).Scan(&t.PayloadErasedAt, &t.ErasureID)
 	if !errors.Is(err, sql.ErrNoRows) {
 		return err
@@ -167,7 +134,7 @@ func (a *Audit) LogErasedAt(ctx context.Context) (time.Time, error) {
 }
 
 // webhookNames reads the names that webhooks had at the versions that were used.
-func webhookNames(ctx context.Context, db querier, deliveries []DeliveryRecord) (map[domain.Target]string, error) {
+func webhookNames(ctx context.Context, db querier, deliveries []audit.Delivery) (map[domain.Target]string, error) {
 	ids, versions := make([]domain.WebhookID, len(deliveries)), make([]int64, len(deliveries))
 	for i := range deliveries {
 		ids[i], versions[i] = deliveries[i].WebhookID, deliveries[i].WebhookVersion
@@ -217,7 +184,7 @@ func withPrefixOf(id uuid.UUID, fill byte) uuid.UUID {
 	return id
 }
 
-func placesOf(events []EventRecord) []int64 {
+func placesOf(events []audit.Event) []int64 {
 	places := make([]int64, len(events))
 	for i := range events {
 		places[i] = events[i].Seq

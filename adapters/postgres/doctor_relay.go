@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/lib/pq"
+
+	"github.com/outrider-relay/outrider/relay"
 )
 
 // signOfLife is how old the last sign of life of a relay at work may be, and how
@@ -24,8 +26,8 @@ SELECT (SELECT extract(epoch FROM clock_timestamp() - max(s.since)) FROM relay.s
 
 // crew is who works on the database.
 type crew struct {
-	relays  []Relay // that nobody has fenced
-	unowned Relay
+	relays  []seenRelay // that nobody has fenced
+	unowned seenRelay
 	// changed is for how long nothing was taken or given up; never says that
 	// nothing ever was.
 	changed time.Duration
@@ -42,14 +44,14 @@ func readCrew(ctx context.Context, tx *sql.Tx) (c crew, err error) {
 	err = tx.QueryRowContext(ctx, connectedQuery).Scan(&changed, pq.Array(&c.strangers))
 	c.changed, c.never = fromSeconds(changed.Float64), !changed.Valid
 	c.strangers = slices.DeleteFunc(c.strangers, func(name string) bool {
-		return slices.ContainsFunc(c.relays, func(r Relay) bool { return r.Name == name })
+		return slices.ContainsFunc(c.relays, func(r seenRelay) bool { return r.Name == name })
 	})
 	return c, err
 }
 
 // which gives the relays of which something is so.
-func (c *crew) which(is func(*Relay) bool) []*Relay {
-	var found []*Relay
+func (c *crew) which(is func(*seenRelay) bool) []*seenRelay {
+	var found []*seenRelay
 	for i := range c.relays {
 		if is(&c.relays[i]) {
 			found = append(found, &c.relays[i])
@@ -63,10 +65,10 @@ func lookAtRelay(ctx context.Context, p *patient) error {
 	if err := p.reading(ctx, func(tx *sql.Tx) (err error) { c, err = readCrew(ctx, tx); return err }); err != nil {
 		return err
 	}
-	dead := c.which((*Relay).dead)
-	leaving := c.which(func(r *Relay) bool { return !r.dead() && r.leaving })
-	working := c.which(func(r *Relay) bool { return !r.dead() && !r.leaving })
-	senders := slices.DeleteFunc(slices.Clone(working), func(r *Relay) bool { return !r.Sends })
+	dead := c.which((*seenRelay).dead)
+	leaving := c.which(func(r *seenRelay) bool { return !r.dead() && r.leaving })
+	working := c.which(func(r *seenRelay) bool { return !r.dead() && !r.leaving })
+	senders := slices.DeleteFunc(slices.Clone(working), func(r *seenRelay) bool { return !r.Sends })
 	p.alive, p.sends = len(working) > 0, len(senders) > 0
 
 	also := ""
@@ -107,18 +109,18 @@ func lookAtRelay(ctx context.Context, p *patient) error {
 
 // lookAtUnowned tells of what belongs to nobody although a relay is there that
 // would take it.
-func (p *patient) lookAtUnowned(unowned *Relay, working, senders []*Relay) {
+func (p *patient) lookAtUnowned(unowned *seenRelay, working, senders []*seenRelay) {
 	const advice = "the relays' logs tell why they do not take that; if they say nothing, stop one of them, and start it again: outrider serve"
 	if since := untaken(unowned.tailSince, working); unowned.Tails && since > signOfLife {
 		p.add(Problem, fmt.Sprintf("nobody tails, since %s, although a relay is at work: events wait to be routed", ago(since)), advice)
 	}
 	if since := untaken(unowned.shardsSince, senders); unowned.Shards != 0 && since > signOfLife {
-		p.add(Problem, fmt.Sprintf("%s to nobody, since %s, although a relay sends: their webhooks get nothing", counted(unowned.Shards.Count(), "shard belongs", "shards belong"), ago(since)), advice)
+		p.add(Problem, fmt.Sprintf("%s to nobody, since %s, although a relay sends: their webhooks get nothing", counted(relay.Shards(unowned.Shards).Count(), "shard belongs", "shards belong"), ago(since)), advice)
 	}
 }
 
 // untaken is for how long one of some relays could have taken what nobody has.
-func untaken(since time.Duration, takers []*Relay) time.Duration {
+func untaken(since time.Duration, takers []*seenRelay) time.Duration {
 	there := time.Duration(0)
 	for _, taker := range takers {
 		there = max(there, taker.age)
@@ -127,15 +129,15 @@ func untaken(since time.Duration, takers []*Relay) time.Duration {
 }
 
 // dead says that others should have taken its work long ago.
-func (r *Relay) dead() bool { return r.silence > signOfLife }
+func (r *seenRelay) dead() bool { return r.silence > signOfLife }
 
-func (r *Relay) who() string { return fmt.Sprintf("relay %d (%s, %s)", r.ID, r.Name, r.Version) }
+func (r *seenRelay) who() string { return fmt.Sprintf("relay %d (%s, %s)", r.ID, r.Name, r.Version) }
 
 // has names a part of the work.
-func (r *Relay) has() string {
+func (r *seenRelay) has() string {
 	var parts []string
 	if r.Shards != 0 {
-		parts = append(parts, counted(r.Shards.Count(), "shard", "shards"))
+		parts = append(parts, counted(relay.Shards(r.Shards).Count(), "shard", "shards"))
 	}
 	if r.Tails {
 		parts = append(parts, "the tail")
@@ -143,7 +145,7 @@ func (r *Relay) has() string {
 	return strings.Join(parts, " and ")
 }
 
-func (r *Relay) died() string {
+func (r *seenRelay) died() string {
 	took := "no other took over"
 	if has := r.has(); has != "" {
 		took += " its " + strings.TrimPrefix(has, "the ")
@@ -155,7 +157,7 @@ func (r *Relay) died() string {
 }
 
 // atWork tells who is at work.
-func atWork(relays []*Relay) string {
+func atWork(relays []*seenRelay) string {
 	if len(relays) == 1 {
 		r := relays[0]
 		if r.Shards == 0 && !r.Tails {
@@ -174,7 +176,7 @@ func atWork(relays []*Relay) string {
 	return fmt.Sprintf("%d relays are at work: %s", len(relays), strings.Join(texts, "; "))
 }
 
-func (r *Relay) lastSign() string {
+func (r *seenRelay) lastSign() string {
 	if !r.signs {
 		return ""
 	}

@@ -10,14 +10,15 @@ import (
 	"time"
 
 	"github.com/outrider-relay/outrider/adapters/postgres"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 // FuzzAuditCursor: a cursor is one that a page of the list ended with, or is
 // refused.
 func FuzzAuditCursor(f *testing.F) {
-	lists := []postgres.AuditList{postgres.EventList, postgres.DeliveryList, postgres.AttemptList, postgres.TimelineList, postgres.ChangeList}
+	lists := []audit.List{audit.EventList, audit.DeliveryList, audit.AttemptList, audit.TimelineList, audit.ChangeList}
 	for i, list := range lists {
-		cursor := postgres.AuditCursor{List: list, Seq: 1<<63 - 1, WebhookID: 2, ReplayID: 3, Attempt: 4, AccountID: 5, Version: 6}
+		cursor := audit.Cursor{List: list, Seq: 1<<63 - 1, WebhookID: 2, ReplayID: 3, Attempt: 4, AccountID: 5, Version: 6}
 		f.Add(byte(i), cursor.String())
 	}
 	for _, text := range []string{"", "events", "events 1", "events -1", "events 01", "events 1 2", "deliveries 1 2 3", "attempts 1 2 3 99999999999999999999", " 1", "changes 1 2 3\n", "pages 1"} {
@@ -26,9 +27,9 @@ func FuzzAuditCursor(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, pick byte, text string) {
 		list := lists[int(pick)%len(lists)]
-		cursor, err := postgres.ParseAuditCursor(list, text)
+		cursor, err := audit.ParseCursor(list, text)
 		if err != nil {
-			if cursor != (postgres.AuditCursor{}) {
+			if cursor != (audit.Cursor{}) {
 				t.Fatalf("%q gives %+v beside the error %v", text, cursor, err)
 			}
 			return
@@ -36,7 +37,7 @@ func FuzzAuditCursor(f *testing.F) {
 		if cursor.List != list || cursor.Seq < 0 || cursor.WebhookID < 0 || cursor.ReplayID < 0 || cursor.AccountID < 0 || cursor.Version < 0 || cursor.Attempt < 0 {
 			t.Fatalf("%q gives %+v for %s", text, cursor, list)
 		}
-		again, err := postgres.ParseAuditCursor(list, cursor.String())
+		again, err := audit.ParseCursor(list, cursor.String())
 		if err != nil || again != cursor {
 			t.Fatalf("%q gives %+v, and that %+v: %v", text, cursor, again, err)
 		}

@@ -6,22 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/outrider-relay/outrider/relay"
-)
-
-// RelayState says how a relay is, as the database knows it.
-type RelayState string
-
-// The states of a relay.
-const (
-	RelayWorking    RelayState = "working"     // has a part of the work, and gives signs of life
-	RelayWaiting    RelayState = "waiting"     // has nothing: it has just begun, or others have all
-	RelayRoutesOnly RelayState = "routes_only" // makes no POST: it tails, or does nothing
-	RelayLeaving    RelayState = "leaving"     // stops: it takes nothing any more, and finishes its attempts
-	RelaySilent     RelayState = "silent"      // gave no sign of life for 2 s
-	RelayStopped    RelayState = "stopped"     // ended in an orderly way
-	RelayFenced     RelayState = "fenced"      // gave no sign of life: its work was taken from it
-	RelayNone       RelayState = "unowned"     // no relay: what nobody has
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 // silentAfter is how old the last sign of life of a relay may be that is not
@@ -29,29 +14,9 @@ const (
 // work.
 const silentAfter = 2 * time.Second
 
-// Relay is a start of a process that relays, and what of the work it has.
-type Relay struct {
-	// ID is 0 for what nobody has.
-	ID            int64
-	Name, Version string
-	// Sends is false for one with --no-send.
-	Sends     bool
-	State     RelayState
-	StartedAt time.Time
-	// LastSignAt is when it gave its last sign of life, by the database's clock,
-	// zero for none.
-	LastSignAt time.Time
-	Shards     relay.Shards
-	Tails      bool
-	// Position is the last batch of which each delivery to its shards is started,
-	// finished or waits for its time, Behind how many batches followed. Both are
-	// 0 without shards.
-	Position, Behind int64
-	// EndedAt is when it ended, EndedBy the relay that fenced it, 0 for none: it
-	// stopped, or retention or an erasure fenced it.
-	EndedAt time.Time
-	EndedBy int64
-
+// seenRelay is a relay with what its state is judged by.
+type seenRelay struct {
+	audit.Relay
 	leaving bool
 	age     time.Duration // since it began
 	silence time.Duration // since its last sign of life, or its beginning
@@ -61,37 +26,30 @@ type Relay struct {
 	shardsSince, tailSince time.Duration
 }
 
-// ShardNumbers are the numbers of its shards, 0 to 63.
-func (r *Relay) ShardNumbers() []int {
-	numbers := []int{}
-	for n := range relay.ShardCount {
-		if r.Shards&(1<<n) != 0 {
-			numbers = append(numbers, n)
-		}
-	}
-	return numbers
-}
-
 // ListRelays lists the relays that work on a database in the order of their ids,
 // with those that ended within a day if ended says so. What nobody has is the
 // last one, if there is such.
-func ListRelays(ctx context.Context, db *sql.DB, ended bool) ([]Relay, error) {
+func ListRelays(ctx context.Context, db *sql.DB, ended bool) ([]audit.Relay, error) {
 	tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = tx.Rollback() }()
-	relays, unowned, err := readRelays(ctx, tx)
+	working, unowned, err := readRelays(ctx, tx)
 	if err != nil {
 		return nil, err
 	}
+	relays := make([]audit.Relay, len(working), len(working)+1)
+	for i := range working {
+		relays[i] = working[i].Relay
+	}
 	if ended {
-		gone, err := list(ctx, tx, func(row scanner) (r Relay, err error) {
+		gone, err := list(ctx, tx, func(row scanner) (r audit.Relay, err error) {
 			var by sql.NullInt64
 			err = row.Scan(&r.ID, &r.Name, &r.Version, &r.Sends, &r.StartedAt, &r.EndedAt, &by)
-			r.State, r.EndedBy = RelayStopped, by.Int64
+			r.State, r.EndedBy = audit.RelayStopped, by.Int64
 			if by.Valid {
-				r.State = RelayFenced
+				r.State = audit.RelayFenced
 			}
 			return r, err
 		}, endedRelaysQuery)
@@ -99,10 +57,10 @@ func ListRelays(ctx context.Context, db *sql.DB, ended bool) ([]Relay, error) {
 			return nil, err
 		}
 		relays = append(relays, gone...)
-		slices.SortFunc(relays, func(a, b Relay) int { return int(a.ID - b.ID) })
+		slices.SortFunc(relays, func(a, b audit.Relay) int { return int(a.ID - b.ID) })
 	}
 	if unowned.Shards != 0 || unowned.Tails {
-		relays = append(relays, unowned)
+		relays = append(relays, unowned.Relay)
 	}
 	return relays, nil
 }
@@ -130,21 +88,21 @@ SELECT r.relay_id, r.name, r.version, r.sends, r.leaving, r.started_at, h.at, ex
   LEFT JOIN part w ON w.relay_id = r.relay_id
  ORDER BY r.relay_id`
 
-func readRelays(ctx context.Context, tx *sql.Tx) (relays []Relay, unowned Relay, err error) {
+func readRelays(ctx context.Context, tx *sql.Tx) (relays []seenRelay, unowned seenRelay, err error) {
 	found, err := list(ctx, tx, scanRelay, relaysInUseQuery, tailSlot)
 	if err != nil {
-		return nil, Relay{}, err
+		return nil, seenRelay{}, err
 	}
 	return found[1:], found[0], nil
 }
 
-func scanRelay(row scanner) (r Relay, err error) {
+func scanRelay(row scanner) (r seenRelay, err error) {
 	var started, sign sql.NullTime
 	var age, silence, shardsSince, tailSince sql.NullFloat64
 	var shards int64
 	err = row.Scan(&r.ID, &r.Name, &r.Version, &r.Sends, &r.leaving, &started, &sign, &age, &silence, &shards, &r.Tails, &shardsSince, &tailSince, &r.Position, &r.Behind)
 	r.StartedAt, r.LastSignAt, r.signs = started.Time, sign.Time, sign.Valid
-	r.Shards = relay.Shards(shards) //nolint:gosec // the same bits
+	r.Shards = uint64(shards) //nolint:gosec // the same bits
 	r.age, r.silence = fromSeconds(age.Float64), fromSeconds(silence.Float64)
 	r.shardsSince, r.tailSince = fromSeconds(shardsSince.Float64), fromSeconds(tailSince.Float64)
 	if !r.signs {
@@ -152,17 +110,17 @@ func scanRelay(row scanner) (r Relay, err error) {
 	}
 	switch {
 	case r.ID == 0:
-		r.State = RelayNone
+		r.State = audit.RelayNone
 	case r.silence > silentAfter:
-		r.State = RelaySilent
+		r.State = audit.RelaySilent
 	case r.leaving:
-		r.State = RelayLeaving
+		r.State = audit.RelayLeaving
 	case !r.Sends:
-		r.State = RelayRoutesOnly
+		r.State = audit.RelayRoutesOnly
 	case r.Shards == 0 && !r.Tails:
-		r.State = RelayWaiting
+		r.State = audit.RelayWaiting
 	default:
-		r.State = RelayWorking
+		r.State = audit.RelayWorking
 	}
 	return r, err
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 	"github.com/outrider-relay/outrider/relay"
 )
 
@@ -25,28 +26,13 @@ func NewWebhooks(db *sql.DB) *Webhooks { return &Webhooks{db} }
 
 var _ relay.Webhooks = (*Webhooks)(nil)
 
-// ErrURLTaken is what every URLTakenError is.
-var ErrURLTaken = errors.New("the account has a webhook with this URL already")
-
-// URLTakenError refuses a URL that another webhook of the account has. Two
-// URLs are the same if they differ only in their userinfo.
-type URLTakenError struct{ WebhookID domain.WebhookID }
-
-// Error names the other webhook.
-func (e *URLTakenError) Error() string {
-	return fmt.Sprintf("webhook %d of the account has this URL already", e.WebhookID)
-}
-
-// Is makes errors.Is(err, ErrURLTaken) true.
-func (e *URLTakenError) Is(target error) bool { return target == ErrURLTaken }
-
 // Change carries out a command on an account's webhook and tells whether it
 // changed anything. id 0 registers a webhook under a new id. actor is who asked
 // for it, for the history; empty takes the database session's user.
 //
 // The account's configuration version grows by one for each change, without
 // gaps; a command that changes nothing takes none. The error may be an
-// *domain.InvalidSettingsError, a *URLTakenError, domain.ErrWebhookGone (also
+// *domain.InvalidSettingsError, a *domain.URLTakenError, domain.ErrWebhookGone (also
 // where the webhook is another account's) or domain.ErrWebhookExists.
 func (w *Webhooks) Change(ctx context.Context, account domain.AccountID, id domain.WebhookID, actor string, command domain.WebhookCommand) (domain.Webhook, bool, error) {
 	tx, err := w.db.BeginTx(ctx, nil)
@@ -152,7 +138,7 @@ func refuseTaken(ctx context.Context, tx *sql.Tx, hook domain.Webhook) error {
 		int64(hook.AccountID), hook.Settings.URL, int64(hook.ID)).Scan(&other)
 	switch {
 	case err == nil:
-		return &URLTakenError{other}
+		return &domain.URLTakenError{WebhookID: other}
 	case errors.Is(err, sql.ErrNoRows):
 		return nil
 	}
@@ -430,16 +416,6 @@ func (w *Webhooks) RequestTest(ctx context.Context, id domain.WebhookID) (uuid.U
 // maxMissed bounds the count of missed events.
 const maxMissed = 10_000
 
-// Missed are the chat events that were passed over because a webhook was
-// disabled.
-type Missed struct {
-	// Count is 10,000 where More is set.
-	Count int64
-	More  bool
-	// Since and Until bound when they were routed: what a replay needs.
-	Since, Until time.Time
-}
-
 // missedQuery reads the account's events from the newest down, no further than
 // when the webhook was disabled: low bounds what the batches behind it may
 // have routed. Their clock is a relay's, so an hour is left for it to differ.
@@ -456,7 +432,7 @@ SELECT count(*), coalesce(min(m.at), $4), coalesce(max(m.at), $4)
 // Missed counts the events that a webhook missed between its last two changes
 // of state: hook is one that was just enabled again. since leaves out what was
 // routed before; zero for nothing.
-func (w *Webhooks) Missed(ctx context.Context, hook domain.Webhook, since time.Time) (Missed, error) {
+func (w *Webhooks) Missed(ctx context.Context, hook domain.Webhook, since time.Time) (audit.Missed, error) {
 	const disabled = `
 SELECT d.version, d.at FROM relay.webhook_log d
  WHERE d.webhook_id = $1 AND d.version < $2 AND d.type = 'disabled'
@@ -465,12 +441,12 @@ SELECT d.version, d.at FROM relay.webhook_log d
 	var at time.Time
 	err := w.db.QueryRowContext(ctx, disabled, int64(hook.ID), hook.Version).Scan(&version, &at)
 	if errors.Is(err, sql.ErrNoRows) {
-		return Missed{}, nil
+		return audit.Missed{}, nil
 	}
 	if err != nil {
-		return Missed{}, err
+		return audit.Missed{}, err
 	}
-	var m Missed
+	var m audit.Missed
 	err = w.db.QueryRowContext(ctx, missedQuery, int64(hook.AccountID), int64(hook.ID), version, at, maxMissed+1, sql.NullTime{Time: since.UTC(), Valid: !since.IsZero()}).Scan(&m.Count, &m.Since, &m.Until)
 	if m.Count > maxMissed {
 		// The oldest ones were not looked at: they are none from before it was

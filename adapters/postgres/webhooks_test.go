@@ -16,6 +16,7 @@ import (
 	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
 	"github.com/outrider-relay/outrider/adapters/postgres"
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 const (
@@ -208,7 +209,7 @@ func TestWebhooksVersionsHaveNoGaps(t *testing.T) {
 				err = again
 			}
 			if err == nil {
-				if _, _, refused := w.Change(ctx, account, 0, "", register(t, fmt.Sprintf("https://example.com/%d", i))); !errors.Is(refused, postgres.ErrURLTaken) {
+				if _, _, refused := w.Change(ctx, account, 0, "", register(t, fmt.Sprintf("https://example.com/%d", i))); !errors.Is(refused, domain.ErrURLTaken) {
 					err = fmt.Errorf("a taken URL: %w", refused)
 				}
 			}
@@ -247,8 +248,8 @@ func TestWebhooksRefuse(t *testing.T) {
 	before := version(t, db.SQL, 1)
 
 	taken := func(err error, by domain.WebhookID) bool {
-		other, ok := errors.AsType[*postgres.URLTakenError](err)
-		return ok && errors.Is(err, postgres.ErrURLTaken) && other.WebhookID == by
+		other, ok := errors.AsType[*domain.URLTakenError](err)
+		return ok && errors.Is(err, domain.ErrURLTaken) && other.WebhookID == by
 	}
 	if _, _, err := w.Change(t.Context(), 1, 0, "", register(t, "https://user:pw@example.com/a")); !taken(err, first.ID) {
 		t.Errorf("a taken URL: %v", err)
@@ -419,7 +420,7 @@ SELECT $1::bigint + n, 0, 0, 1, $1::bigint + n, 1, $2::timestamptz + ($1::bigint
 		seq += int64(n)
 	}
 	since := time.Time{}
-	missed := func(want postgres.Missed) {
+	missed := func(want audit.Missed) {
 		t.Helper()
 		hook = change(t, w, 1, hook.ID, domain.EnableWebhook{})
 		got, err := w.Missed(t.Context(), hook, since)
@@ -439,20 +440,20 @@ SELECT $1::bigint + n, 0, 0, 1, $1::bigint + n, 1, $2::timestamptz + ($1::bigint
 	routed(hook.ID, domain.SkipInbox, 1)
 	routed(other.ID, domain.SkipDisabled, 1)
 	routed(hook.ID, domain.SkipDisabled, 1)
-	missed(postgres.Missed{Count: 4, Since: start.Add(time.Second), Until: start.Add(6*time.Second + time.Microsecond)})
+	missed(audit.Missed{Count: 4, Since: start.Add(time.Second), Until: start.Add(6*time.Second + time.Microsecond)})
 	// Only since it was disabled for the last time.
 	change(t, w, 1, hook.ID, domain.DisableWebhook{})
-	missed(postgres.Missed{})
+	missed(audit.Missed{})
 	change(t, w, 1, hook.ID, domain.PauseWebhook{})
-	missed(postgres.Missed{})
+	missed(audit.Missed{})
 	change(t, w, 1, hook.ID, domain.DisableWebhook{})
 	routed(hook.ID, domain.SkipDisabled, 10_001)
-	missed(postgres.Missed{Count: 10_000, More: true})
+	missed(audit.Missed{Count: 10_000, More: true})
 	// Only since the time given.
 	change(t, w, 1, hook.ID, domain.DisableWebhook{})
 	routed(hook.ID, domain.SkipDisabled, 5)
 	since = start.Add(time.Duration(seq-1) * time.Second)
-	missed(postgres.Missed{Count: 2, Since: since, Until: since.Add(time.Second + time.Microsecond)})
+	missed(audit.Missed{Count: 2, Since: since, Until: since.Add(time.Second + time.Microsecond)})
 }
 
 // TestSettingsOfBefore: a webhook that was written when there was no deadline has

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/outrider-relay/outrider/adapters/postgres"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 func (a *app) auditCommand() *cobra.Command {
@@ -42,15 +43,15 @@ shows what is new as it comes, oldest first.`,
 
 // listing is what the lists of the audit differ in.
 type listing[T any] struct {
-	list        postgres.AuditList
+	list        audit.List
 	short, long string
 	filters     filterKinds
 	columns     []column[T]
 	// table shows records to people, where that is not a table of the columns.
 	table func(records []T) error
-	read  func(*postgres.Audit, context.Context, postgres.AuditFilter, *postgres.AuditCursor) (postgres.Page[T], error)
+	read  func(*postgres.Audit, context.Context, audit.Filter, *audit.Cursor) (audit.Page[T], error)
 
-	follow func(*postgres.Audit, context.Context, postgres.AuditFilter) (postgres.Following[T], error)
+	follow func(*postgres.Audit, context.Context, audit.Filter) (postgres.Following[T], error)
 	// followed says what --follow shows, never which statuses it never sees.
 	followed string
 	never    []string
@@ -62,8 +63,8 @@ const (
 )
 
 func auditList[T any](a *app, l listing[T]) *cobra.Command {
-	var filter postgres.AuditFilter
-	var after *postgres.AuditCursor
+	var filter audit.Filter
+	var after *audit.Cursor
 	var format string
 	var follow bool
 	cmd := &cobra.Command{Use: string(l.list), Short: l.short, Long: l.long, Args: cobra.ArbitraryArgs}
@@ -84,11 +85,11 @@ func auditList[T any](a *app, l listing[T]) *cobra.Command {
 			return err
 		}
 		return a.withDatabase(conf, func(db *sql.DB) error {
-			audit := postgres.NewAudit(db)
+			history := postgres.NewAudit(db)
 			if follow {
-				return followList(cmd.Context(), a, audit, l, filter, format)
+				return followList(cmd.Context(), a, history, l, filter, format)
 			}
-			page, err := l.read(audit, cmd.Context(), filter, after)
+			page, err := l.read(history, cmd.Context(), filter, after)
 			if err != nil {
 				return err
 			}
@@ -108,7 +109,7 @@ func auditList[T any](a *app, l listing[T]) *cobra.Command {
 }
 
 // following notes what --follow cannot be combined with.
-func (c *check) following(filter *postgres.AuditFilter, k filterKinds, never []string) {
+func (c *check) following(filter *audit.Filter, k filterKinds, never []string) {
 	for _, flag := range []string{"after", "limit", "since", "until"} {
 		if c.given(flag) {
 			c.add("--%s is for lists, and --follow shows what is new", flag)
@@ -120,7 +121,7 @@ func (c *check) following(filter *postgres.AuditFilter, k filterKinds, never []s
 }
 
 // sayMore says how to read on, beside the list.
-func (a *app) sayMore(searched int, next *postgres.AuditCursor) {
+func (a *app) sayMore(searched int, next *audit.Cursor) {
 	if next == nil {
 		return
 	}
@@ -138,9 +139,9 @@ func parseLimit(text string) (int, error) {
 	return n, nil
 }
 
-func parseCursor(list postgres.AuditList) func(string) (*postgres.AuditCursor, error) {
-	return func(text string) (*postgres.AuditCursor, error) {
-		cursor, err := postgres.ParseAuditCursor(list, text)
+func parseCursor(list audit.List) func(string) (*audit.Cursor, error) {
+	return func(text string) (*audit.Cursor, error) {
+		cursor, err := audit.ParseCursor(list, text)
 		return &cursor, err
 	}
 }

@@ -3,11 +3,12 @@ package main
 import (
 	"github.com/outrider-relay/outrider/adapters/postgres"
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
-func (a *app) attemptListing() listing[postgres.AttemptRecord] {
-	return listing[postgres.AttemptRecord]{
-		list: postgres.AttemptList, short: "List attempts: one POST each",
+func (a *app) attemptListing() listing[audit.Attempt] {
+	return listing[audit.Attempt]{
+		list: audit.AttemptList, short: "List attempts: one POST each",
 		long: `List attempts by delivery, the deliveries of the newest event first, and the last
 attempt of each first. So a retry stands beside the attempts before it.
 
@@ -22,36 +23,26 @@ looked at too, since they may be tried again in that time.`,
 	}
 }
 
-var attemptColumns = []column[postgres.AttemptRecord]{
-	{name: "started_at", value: func(r *postgres.AttemptRecord) any { return orNever(r.StartedAt) }, shown: "started"},
-	{name: "delivery_id", value: func(r *postgres.AttemptRecord) any { return idOrNil(r.DeliveryID) }},
-	{name: "notification_id", value: func(r *postgres.AttemptRecord) any { return idOrNil(r.NotificationID) }},
-	{name: "event_id", value: func(r *postgres.AttemptRecord) any { return idOrNil(r.EventID) }, shown: "event id"},
-	{name: "account_id", value: func(r *postgres.AttemptRecord) any { return r.AccountID }, shown: "account"},
-	{name: "webhook_id", value: func(r *postgres.AttemptRecord) any { return r.WebhookID }, shown: "webhook"},
-	{name: "webhook_version", value: func(r *postgres.AttemptRecord) any { return r.WebhookVersion }},
-	{name: "url", value: func(r *postgres.AttemptRecord) any { return r.URL }, shown: "url", flexible: true},
-	{name: "attempt", value: func(r *postgres.AttemptRecord) any { return r.Attempt }, shown: "attempt"},
-	{name: "outcome", value: func(r *postgres.AttemptRecord) any { return r.Outcome }, shown: "outcome", tint: outcomeTint},
-	{name: "status_code", value: func(r *postgres.AttemptRecord) any { return orNil(r.StatusCode) }, shown: "http"},
-	{name: "duration_ms", value: func(r *postgres.AttemptRecord) any {
-		if !r.DurationMS.Valid {
-			return nil
-		}
-		return r.DurationMS.Float64
-	}, shown: "ms"},
-	{name: "error_class", value: func(r *postgres.AttemptRecord) any { return orNil(r.ErrorClass) }, shown: "error"},
-	{name: "error_detail", value: func(r *postgres.AttemptRecord) any { return orNil(r.ErrorDetail) }, shown: "detail", flexible: true},
-	{name: "finished_at", value: func(r *postgres.AttemptRecord) any { return orNever(r.FinishedAt) }},
-	{name: "previous_outcome", value: func(r *postgres.AttemptRecord) any { return orNil(r.PreviousOutcome) }},
-	{name: "remote_ip", value: func(r *postgres.AttemptRecord) any { return orNil(r.RemoteIP) }},
-	{name: "response_excerpt", value: func(r *postgres.AttemptRecord) any {
-		if !r.ResponseExcerpt.Valid {
-			return nil
-		}
-		return r.ResponseExcerpt.String
-	}},
-	{name: "relay_id", value: func(r *postgres.AttemptRecord) any { return r.RelayID }},
+var attemptColumns = []column[audit.Attempt]{
+	{name: "started_at", value: func(r *audit.Attempt) any { return orNever(r.StartedAt) }, shown: "started"},
+	{name: "delivery_id", value: func(r *audit.Attempt) any { return idOrNil(r.DeliveryID) }},
+	{name: "notification_id", value: func(r *audit.Attempt) any { return idOrNil(r.NotificationID) }},
+	{name: "event_id", value: func(r *audit.Attempt) any { return idOrNil(r.EventID) }, shown: "event id"},
+	{name: "account_id", value: func(r *audit.Attempt) any { return r.AccountID }, shown: "account"},
+	{name: "webhook_id", value: func(r *audit.Attempt) any { return r.WebhookID }, shown: "webhook"},
+	{name: "webhook_version", value: func(r *audit.Attempt) any { return r.WebhookVersion }},
+	{name: "url", value: func(r *audit.Attempt) any { return r.URL }, shown: "url", flexible: true},
+	{name: "attempt", value: func(r *audit.Attempt) any { return r.Number }, shown: "attempt"},
+	{name: "outcome", value: func(r *audit.Attempt) any { return r.Outcome }, shown: "outcome", tint: outcomeTint},
+	{name: "status_code", value: func(r *audit.Attempt) any { return orNil(r.StatusCode) }, shown: "http"},
+	{name: "duration_ms", value: func(r *audit.Attempt) any { return pointed(r.DurationMS) }, shown: "ms"},
+	{name: "error_class", value: func(r *audit.Attempt) any { return orNil(r.ErrorClass) }, shown: "error"},
+	{name: "error_detail", value: func(r *audit.Attempt) any { return orNil(r.ErrorDetail) }, shown: "detail", flexible: true},
+	{name: "finished_at", value: func(r *audit.Attempt) any { return orNever(r.FinishedAt) }},
+	{name: "previous_outcome", value: func(r *audit.Attempt) any { return orNil(r.PreviousOutcome) }},
+	{name: "remote_ip", value: func(r *audit.Attempt) any { return orNil(r.RemoteIP) }},
+	{name: "response_excerpt", value: func(r *audit.Attempt) any { return pointed(r.ResponseExcerpt) }},
+	{name: "relay_id", value: func(r *audit.Attempt) any { return r.RelayID }},
 }
 
 func outcomeTint(text string) tint {

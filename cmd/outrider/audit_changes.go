@@ -9,11 +9,12 @@ import (
 	"strings"
 
 	"github.com/outrider-relay/outrider/adapters/postgres"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
-func (a *app) changeListing() listing[postgres.ChangeRecord] {
-	return listing[postgres.ChangeRecord]{
-		list: postgres.ChangeList, short: "List changes of webhooks: who, when, and what",
+func (a *app) changeListing() listing[audit.Change] {
+	return listing[audit.Change]{
+		list: audit.ChangeList, short: "List changes of webhooks: who, when, and what",
 		long: `List changes of webhooks, newest first: who made them, and what was before and after.
 Secrets are never shown.
 
@@ -24,15 +25,15 @@ Secrets are never shown.
 	}
 }
 
-var changeColumns = []column[postgres.ChangeRecord]{
-	{name: "at", value: func(r *postgres.ChangeRecord) any { return orNever(r.At) }},
-	{name: "account_id", value: func(r *postgres.ChangeRecord) any { return r.AccountID }},
-	{name: "webhook_id", value: func(r *postgres.ChangeRecord) any { return r.WebhookID }},
-	{name: "webhook_version", value: func(r *postgres.ChangeRecord) any { return r.WebhookVersion }},
-	{name: "actor", value: func(r *postgres.ChangeRecord) any { return r.Actor }},
-	{name: "change", value: func(r *postgres.ChangeRecord) any { return r.Change }},
-	{name: "before", value: func(r *postgres.ChangeRecord) any { return objectOrNil(r.Before) }},
-	{name: "after", value: func(r *postgres.ChangeRecord) any { return objectOrNil(r.After) }},
+var changeColumns = []column[audit.Change]{
+	{name: "at", value: func(r *audit.Change) any { return orNever(r.At) }},
+	{name: "account_id", value: func(r *audit.Change) any { return r.AccountID }},
+	{name: "webhook_id", value: func(r *audit.Change) any { return r.WebhookID }},
+	{name: "webhook_version", value: func(r *audit.Change) any { return r.WebhookVersion }},
+	{name: "actor", value: func(r *audit.Change) any { return r.Actor }},
+	{name: "change", value: func(r *audit.Change) any { return r.Change }},
+	{name: "before", value: func(r *audit.Change) any { return objectOrNil(r.Before) }},
+	{name: "after", value: func(r *audit.Change) any { return objectOrNil(r.After) }},
 }
 
 func objectOrNil(object json.RawMessage) any {
@@ -43,7 +44,7 @@ func objectOrNil(object json.RawMessage) any {
 }
 
 // tellChanges writes changes for people: what became different, a line each.
-func (a *app) tellChanges(changes []postgres.ChangeRecord) error {
+func (a *app) tellChanges(changes []audit.Change) error {
 	p := a.paint()
 	var out bytes.Buffer
 	for i := range changes {

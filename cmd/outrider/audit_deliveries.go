@@ -3,12 +3,13 @@ package main
 import (
 	"github.com/outrider-relay/outrider/adapters/postgres"
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
-func (a *app) deliveryListing() listing[postgres.DeliveryRecord] {
+func (a *app) deliveryListing() listing[audit.Delivery] {
 	statuses := []string{"pending", "held", "succeeded", "dead", "cancelled", "expired"}
-	return listing[postgres.DeliveryRecord]{
-		list: postgres.DeliveryList, short: "List deliveries: an event for one webhook each",
+	return listing[audit.Delivery]{
+		list: audit.DeliveryList, short: "List deliveries: an event for one webhook each",
 		long: `List deliveries, newest first: by their event's place in the outbox, so that what a
 replay scheduled stands beside the first delivery.
 
@@ -22,28 +23,28 @@ replay scheduled stands beside the first delivery.
 	}
 }
 
-var deliveryColumns = []column[postgres.DeliveryRecord]{
-	{name: "scheduled_at", value: func(d *postgres.DeliveryRecord) any { return orNever(d.ScheduledAt) }, shown: "scheduled"},
-	{name: "delivery_id", value: func(d *postgres.DeliveryRecord) any { return idOrNil(d.DeliveryID) }},
-	{name: "notification_id", value: func(d *postgres.DeliveryRecord) any { return idOrNil(d.NotificationID) }},
-	{name: "event_id", value: func(d *postgres.DeliveryRecord) any { return idOrNil(d.EventID) }, shown: "event id"},
-	{name: "event_seq", value: func(d *postgres.DeliveryRecord) any { return d.EventSeq }},
-	{name: "account_id", value: func(d *postgres.DeliveryRecord) any { return d.AccountID }, shown: "account"},
-	{name: "event", value: func(d *postgres.DeliveryRecord) any { return d.Event }, shown: "event", flexible: true},
-	{name: "ordering_key", value: func(d *postgres.DeliveryRecord) any { return d.OrderingKey }},
-	{name: "webhook_id", value: func(d *postgres.DeliveryRecord) any { return d.WebhookID }, shown: "webhook"},
-	{name: "webhook_version", value: func(d *postgres.DeliveryRecord) any { return d.WebhookVersion }},
-	{name: "url", value: func(d *postgres.DeliveryRecord) any { return d.URL }, shown: "url", flexible: true},
-	{name: "status", value: func(d *postgres.DeliveryRecord) any { return d.Status }, shown: "status", tint: statusTint},
-	{name: "attempt_count", value: func(d *postgres.DeliveryRecord) any { return d.AttemptCount }, shown: "attempts"},
-	{name: "last_outcome", value: func(d *postgres.DeliveryRecord) any { return orNil(d.LastOutcome) }, shown: "last", tint: outcomeTint},
-	{name: "last_status_code", value: func(d *postgres.DeliveryRecord) any { return orNil(d.LastStatusCode) }, shown: "http"},
-	{name: "reason", value: func(d *postgres.DeliveryRecord) any { return orNil(d.Reason) }, shown: "reason", flexible: true},
-	{name: "first_attempt_at", value: func(d *postgres.DeliveryRecord) any { return orNever(d.FirstAttemptAt) }},
-	{name: "last_attempt_at", value: func(d *postgres.DeliveryRecord) any { return orNever(d.LastAttemptAt) }},
-	{name: "next_attempt_at", value: func(d *postgres.DeliveryRecord) any { return orNever(d.NextAttemptAt) }},
-	{name: "completed_at", value: func(d *postgres.DeliveryRecord) any { return orNever(d.CompletedAt) }},
-	{name: "replay_id", value: func(d *postgres.DeliveryRecord) any { return d.ReplayID }},
+var deliveryColumns = []column[audit.Delivery]{
+	{name: "scheduled_at", value: func(d *audit.Delivery) any { return orNever(d.ScheduledAt) }, shown: "scheduled"},
+	{name: "delivery_id", value: func(d *audit.Delivery) any { return idOrNil(d.DeliveryID) }},
+	{name: "notification_id", value: func(d *audit.Delivery) any { return idOrNil(d.NotificationID) }},
+	{name: "event_id", value: func(d *audit.Delivery) any { return idOrNil(d.EventID) }, shown: "event id"},
+	{name: "event_seq", value: func(d *audit.Delivery) any { return d.EventSeq }},
+	{name: "account_id", value: func(d *audit.Delivery) any { return d.AccountID }, shown: "account"},
+	{name: "event", value: func(d *audit.Delivery) any { return d.Event }, shown: "event", flexible: true},
+	{name: "ordering_key", value: func(d *audit.Delivery) any { return d.OrderingKey }},
+	{name: "webhook_id", value: func(d *audit.Delivery) any { return d.WebhookID }, shown: "webhook"},
+	{name: "webhook_version", value: func(d *audit.Delivery) any { return d.WebhookVersion }},
+	{name: "url", value: func(d *audit.Delivery) any { return d.URL }, shown: "url", flexible: true},
+	{name: "status", value: func(d *audit.Delivery) any { return d.Status }, shown: "status", tint: statusTint},
+	{name: "attempt_count", value: func(d *audit.Delivery) any { return d.AttemptCount }, shown: "attempts"},
+	{name: "last_outcome", value: func(d *audit.Delivery) any { return orNil(d.LastOutcome) }, shown: "last", tint: outcomeTint},
+	{name: "last_status_code", value: func(d *audit.Delivery) any { return orNil(d.LastStatusCode) }, shown: "http"},
+	{name: "reason", value: func(d *audit.Delivery) any { return orNil(d.Reason) }, shown: "reason", flexible: true},
+	{name: "first_attempt_at", value: func(d *audit.Delivery) any { return orNever(d.FirstAttemptAt) }},
+	{name: "last_attempt_at", value: func(d *audit.Delivery) any { return orNever(d.LastAttemptAt) }},
+	{name: "next_attempt_at", value: func(d *audit.Delivery) any { return orNever(d.NextAttemptAt) }},
+	{name: "completed_at", value: func(d *audit.Delivery) any { return orNever(d.CompletedAt) }},
+	{name: "replay_id", value: func(d *audit.Delivery) any { return d.ReplayID }},
 }
 
 func statusTint(text string) tint {

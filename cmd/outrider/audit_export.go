@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/outrider-relay/outrider/adapters/postgres"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 func (a *app) auditExport() *cobra.Command {
@@ -35,30 +36,30 @@ export. Where it is interrupted it says with which --after it goes on.`,
 	return cmd
 }
 
-var timelineColumns = []column[postgres.TimelineRecord]{
-	{name: "seq", value: func(r *postgres.TimelineRecord) any { return r.Seq }},
-	{name: "at", value: func(r *postgres.TimelineRecord) any { return orNever(r.At) }},
-	{name: "account_id", value: func(r *postgres.TimelineRecord) any { return r.AccountID }},
-	{name: "stream", value: func(r *postgres.TimelineRecord) any { return r.Stream }},
-	{name: "stream_id", value: func(r *postgres.TimelineRecord) any { return r.StreamID }},
-	{name: "version", value: func(r *postgres.TimelineRecord) any { return r.Version }},
-	{name: "type", value: func(r *postgres.TimelineRecord) any { return r.Type }},
-	{name: "event_id", value: func(r *postgres.TimelineRecord) any { return idOrNil(r.EventID) }},
-	{name: "delivery_id", value: func(r *postgres.TimelineRecord) any {
+var timelineColumns = []column[audit.TimelineRecord]{
+	{name: "seq", value: func(r *audit.TimelineRecord) any { return r.Seq }},
+	{name: "at", value: func(r *audit.TimelineRecord) any { return orNever(r.At) }},
+	{name: "account_id", value: func(r *audit.TimelineRecord) any { return r.AccountID }},
+	{name: "stream", value: func(r *audit.TimelineRecord) any { return r.Stream }},
+	{name: "stream_id", value: func(r *audit.TimelineRecord) any { return r.StreamID }},
+	{name: "version", value: func(r *audit.TimelineRecord) any { return r.Version }},
+	{name: "type", value: func(r *audit.TimelineRecord) any { return r.Type }},
+	{name: "event_id", value: func(r *audit.TimelineRecord) any { return idOrNil(r.EventID) }},
+	{name: "delivery_id", value: func(r *audit.TimelineRecord) any {
 		if !r.DeliveryID.Valid || r.DeliveryID.UUID == uuid.Nil {
 			return nil
 		}
 		return r.DeliveryID.UUID.String()
 	}},
-	{name: "data", value: func(r *postgres.TimelineRecord) any { return r.Data }},
+	{name: "data", value: func(r *audit.TimelineRecord) any { return r.Data }},
 }
 
 // timelineListing is for the export alone: whose life one wants to see, one
 // asks audit trace.
-func (a *app) timelineListing() listing[postgres.TimelineRecord] {
+func (a *app) timelineListing() listing[audit.TimelineRecord] {
 	events := a.eventListing()
-	return listing[postgres.TimelineRecord]{
-		list: postgres.TimelineList, short: "Write all entries of the log about events and their deliveries",
+	return listing[audit.TimelineRecord]{
+		list: audit.TimelineList, short: "Write all entries of the log about events and their deliveries",
 		long: `Write all entries of the log about events and their deliveries: the newest events
 first, the entries of each in their order. The filters select events.
 
@@ -71,8 +72,8 @@ first, the entries of each in their order. The filters select events.
 const exportPage = 1000
 
 func exportList[T any](a *app, l listing[T]) *cobra.Command {
-	var filter postgres.AuditFilter
-	var after *postgres.AuditCursor
+	var filter audit.Filter
+	var after *audit.Cursor
 	var output string
 	cmd := &cobra.Command{Use: string(l.list), Short: l.short, Long: l.long, Args: cobra.ArbitraryArgs}
 	flags := cmd.Flags()
@@ -108,9 +109,9 @@ func exportList[T any](a *app, l listing[T]) *cobra.Command {
 type exporting struct {
 	app    *app
 	audit  *postgres.Audit
-	filter postgres.AuditFilter
+	filter audit.Filter
 	// last is behind what is written, nil at the beginning.
-	last *postgres.AuditCursor
+	last *audit.Cursor
 	live *liveLine
 
 	rows        int
@@ -121,7 +122,7 @@ type exporting struct {
 // exportAll writes page after page.
 func exportAll[T any](ctx context.Context, e *exporting, l listing[T], file *exportFile) error {
 	e.begun = time.Now()
-	if l.list != postgres.ChangeList {
+	if l.list != audit.ChangeList {
 		var err error
 		if e.above, e.upTo, err = e.audit.Span(ctx, e.filter); err != nil {
 			return err

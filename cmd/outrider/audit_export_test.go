@@ -11,8 +11,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
-	"github.com/outrider-relay/outrider/adapters/postgres"
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 // TestExportEqualsTheList: with each filter, on standard output and in a file,
@@ -121,7 +121,7 @@ func TestExportThatFails(t *testing.T) {
 	c := newCLI(t, db.DSN)
 	busy(t, db, 2)
 	file := filepath.Join(t.TempDir(), "events.jsonl")
-	cursor := postgres.AuditCursor{List: postgres.EventList, Seq: 2}.String()
+	cursor := audit.Cursor{List: audit.EventList, Seq: 2}.String()
 	if err := os.WriteFile(file+partial, []byte("{}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}

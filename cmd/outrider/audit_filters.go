@@ -6,8 +6,8 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/outrider-relay/outrider/adapters/postgres"
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 // filterKinds are the filters that a list has.
@@ -36,7 +36,7 @@ func (k *filterKinds) statusFlag() string {
 }
 
 // filterFlags adds the filters of a list.
-func (a *app) filterFlags(flags *pflag.FlagSet, f *postgres.AuditFilter, k filterKinds) {
+func (a *app) filterFlags(flags *pflag.FlagSet, f *audit.Filter, k filterKinds) {
 	flagOf(flags, &f.AccountID, "account", "N", "", "only of this account", parseAccount)
 	if k.webhook != "" {
 		flagOf(flags, &f.WebhookID, "webhook", "N", "", k.webhook, parseID[domain.WebhookID])
@@ -60,7 +60,7 @@ func (a *app) filterFlags(flags *pflag.FlagSet, f *postgres.AuditFilter, k filte
 }
 
 // filter notes filters that contradict each other.
-func (c *check) filter(f *postgres.AuditFilter) {
+func (c *check) filter(f *audit.Filter) {
 	if !f.Since.IsZero() && !f.Until.IsZero() && !f.Since.Before(f.Until) {
 		c.add("--since is not before --until")
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 
 	"github.com/outrider-relay/outrider/adapters/postgres"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 // The waits between two looks. A look that took long is followed by a longer
@@ -19,8 +20,8 @@ const (
 )
 
 // followList writes what is new in a list until ctx ends.
-func followList[T any](ctx context.Context, a *app, audit *postgres.Audit, l listing[T], filter postgres.AuditFilter, format string) error {
-	next, err := l.follow(audit, ctx, filter)
+func followList[T any](ctx context.Context, a *app, history *postgres.Audit, l listing[T], filter audit.Filter, format string) error {
+	next, err := l.follow(history, ctx, filter)
 	if err != nil {
 		return orStopped(ctx, err)
 	}

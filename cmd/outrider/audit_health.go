@@ -8,6 +8,7 @@ import (
 
 	"github.com/outrider-relay/outrider/adapters/postgres"
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 func (a *app) auditHealth() *cobra.Command {
@@ -49,7 +50,7 @@ It takes a user with the role outrider_auditor.`,
 const defaultStatsSince = "24h"
 
 func (a *app) auditStats() *cobra.Command {
-	var filter postgres.StatsFilter
+	var filter audit.StatsFilter
 	var format string
 	cmd := &cobra.Command{
 		Use:   "stats",
@@ -91,44 +92,37 @@ It takes a user with the role outrider_auditor.`,
 	return cmd
 }
 
-var healthColumns = []column[postgres.HealthRecord]{
-	{name: "account_id", value: func(h *postgres.HealthRecord) any { return h.AccountID }, shown: "account"},
-	{name: "webhook_id", value: func(h *postgres.HealthRecord) any { return h.WebhookID }, shown: "webhook"},
-	{name: "state", value: func(h *postgres.HealthRecord) any { return h.State }, shown: "state"},
-	{name: "last_success_at", value: func(h *postgres.HealthRecord) any { return orNever(h.LastSuccessAt) }, shown: "last success"},
-	{name: "last_failure_at", value: func(h *postgres.HealthRecord) any { return orNever(h.LastFailureAt) }, shown: "last failure"},
-	{name: "consecutive_failures", value: func(h *postgres.HealthRecord) any { return h.ConsecutiveFailures }, shown: "failed since", tint: failuresTint},
-	{name: "success_rate_1h", value: func(h *postgres.HealthRecord) any { return numberOrNil(h.SuccessRate1h) }, shown: "rate 1h"},
-	{name: "p50_ms_1h", value: func(h *postgres.HealthRecord) any { return numberOrNil(h.P50MS1h) }, shown: "p50 ms"},
-	{name: "p99_ms_1h", value: func(h *postgres.HealthRecord) any { return numberOrNil(h.P99MS1h) }, shown: "p99 ms"},
-	{name: "pending", value: func(h *postgres.HealthRecord) any { return h.Pending }, shown: "pending"},
-	{name: "failing_since", value: func(h *postgres.HealthRecord) any { return orNever(h.FailingSince) }},
-	{name: "breaker", value: func(h *postgres.HealthRecord) any { return h.Breaker }},
-	{name: "breaker_opened_at", value: func(h *postgres.HealthRecord) any { return orNever(h.BreakerOpenedAt) }, shown: "down since", tint: badTint},
+var healthColumns = []column[audit.Health]{
+	{name: "account_id", value: func(h *audit.Health) any { return h.AccountID }, shown: "account"},
+	{name: "webhook_id", value: func(h *audit.Health) any { return h.WebhookID }, shown: "webhook"},
+	{name: "state", value: func(h *audit.Health) any { return h.State }, shown: "state"},
+	{name: "last_success_at", value: func(h *audit.Health) any { return orNever(h.LastSuccessAt) }, shown: "last success"},
+	{name: "last_failure_at", value: func(h *audit.Health) any { return orNever(h.LastFailureAt) }, shown: "last failure"},
+	{name: "consecutive_failures", value: func(h *audit.Health) any { return h.ConsecutiveFailures }, shown: "failed since", tint: failuresTint},
+	{name: "success_rate_1h", value: func(h *audit.Health) any { return pointed(h.SuccessRate1h) }, shown: "rate 1h"},
+	{name: "p50_ms_1h", value: func(h *audit.Health) any { return pointed(h.P50MS1h) }, shown: "p50 ms"},
+	{name: "p99_ms_1h", value: func(h *audit.Health) any { return pointed(h.P99MS1h) }, shown: "p99 ms"},
+	{name: "pending", value: func(h *audit.Health) any { return h.Pending }, shown: "pending"},
+	{name: "failing_since", value: func(h *audit.Health) any { return orNever(h.FailingSince) }},
+	{name: "breaker", value: func(h *audit.Health) any { return h.Breaker }},
+	{name: "breaker_opened_at", value: func(h *audit.Health) any { return orNever(h.BreakerOpenedAt) }, shown: "down since", tint: badTint},
 }
 
-var statsColumns = []column[postgres.StatsRecord]{
-	{name: "hour", value: func(s *postgres.StatsRecord) any { return s.Hour }, shown: "hour"},
-	{name: "account_id", value: func(s *postgres.StatsRecord) any { return s.AccountID }, shown: "account"},
-	{name: "webhook_id", value: func(s *postgres.StatsRecord) any { return s.WebhookID }, shown: "webhook"},
-	{name: "attempts", value: func(s *postgres.StatsRecord) any { return s.Attempts }, shown: "attempts"},
-	{name: "succeeded", value: func(s *postgres.StatsRecord) any { return s.Succeeded }, shown: "succeeded"},
-	{name: "failed", value: func(s *postgres.StatsRecord) any { return s.Failed }, shown: "failed"},
-	{name: "unknown", value: func(s *postgres.StatsRecord) any { return s.Unknown }, shown: "unknown"},
-	{name: "success_rate", value: func(s *postgres.StatsRecord) any { return numberOrNil(s.SuccessRate) }, shown: "rate"},
-	{name: "p50_ms", value: func(s *postgres.StatsRecord) any { return numberOrNil(s.P50MS) }, shown: "p50 ms"},
-	{name: "p95_ms", value: func(s *postgres.StatsRecord) any { return numberOrNil(s.P95MS) }, shown: "p95 ms"},
-	{name: "p99_ms", value: func(s *postgres.StatsRecord) any { return numberOrNil(s.P99MS) }, shown: "p99 ms"},
-	{name: "dead", value: func(s *postgres.StatsRecord) any { return s.Dead }, shown: "dead"},
-	{name: "expired", value: func(s *postgres.StatsRecord) any { return s.Expired }, shown: "expired"},
-	{name: "cancelled", value: func(s *postgres.StatsRecord) any { return s.Cancelled }, shown: "cancelled"},
-}
-
-func numberOrNil(n sql.NullFloat64) any {
-	if !n.Valid {
-		return nil
-	}
-	return n.Float64
+var statsColumns = []column[audit.Stats]{
+	{name: "hour", value: func(s *audit.Stats) any { return s.Hour }, shown: "hour"},
+	{name: "account_id", value: func(s *audit.Stats) any { return s.AccountID }, shown: "account"},
+	{name: "webhook_id", value: func(s *audit.Stats) any { return s.WebhookID }, shown: "webhook"},
+	{name: "attempts", value: func(s *audit.Stats) any { return s.Attempts }, shown: "attempts"},
+	{name: "succeeded", value: func(s *audit.Stats) any { return s.Succeeded }, shown: "succeeded"},
+	{name: "failed", value: func(s *audit.Stats) any { return s.Failed }, shown: "failed"},
+	{name: "unknown", value: func(s *audit.Stats) any { return s.Unknown }, shown: "unknown"},
+	{name: "success_rate", value: func(s *audit.Stats) any { return pointed(s.SuccessRate) }, shown: "rate"},
+	{name: "p50_ms", value: func(s *audit.Stats) any { return pointed(s.P50MS) }, shown: "p50 ms"},
+	{name: "p95_ms", value: func(s *audit.Stats) any { return pointed(s.P95MS) }, shown: "p95 ms"},
+	{name: "p99_ms", value: func(s *audit.Stats) any { return pointed(s.P99MS) }, shown: "p99 ms"},
+	{name: "dead", value: func(s *audit.Stats) any { return s.Dead }, shown: "dead"},
+	{name: "expired", value: func(s *audit.Stats) any { return s.Expired }, shown: "expired"},
+	{name: "cancelled", value: func(s *audit.Stats) any { return s.Cancelled }, shown: "cancelled"},
 }
 
 func badTint(string) tint { return bad }

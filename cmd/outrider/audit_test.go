@@ -12,8 +12,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
-	"github.com/outrider-relay/outrider/adapters/postgres"
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 // busy writes n events: each goes to webhook 1, where it fails once and then
@@ -205,13 +205,13 @@ func TestAuditUsage(t *testing.T) {
 	}, "audit", "deliveries", "all", "--account", "0", "--status", "sent", "--event-id", "1", "--limit", "10001", "--after", "x", "--event", "",
 		"--replay", "x", "--since", "yesterday")
 	c.fails(exitUsage, []string{"--since is not before --until"}, "audit", "events", "--since", "1h", "--until", "2h")
-	c.fails(exitUsage, []string{"--after: it is a cursor of events, not of attempts"}, "audit", "attempts", "--after", postgres.AuditCursor{List: postgres.EventList, Seq: 7}.String())
+	c.fails(exitUsage, []string{"--after: it is a cursor of events, not of attempts"}, "audit", "attempts", "--after", audit.Cursor{List: audit.EventList, Seq: 7}.String())
 	c.fails(exitUsage, []string{`--outcome: "dead" is none of started, succeeded`}, "audit", "attempts", "--outcome", "dead")
 	c.fails(exitUsage, []string{"--outcome and --status are the same here"}, "audit", "attempts", "--outcome", "failed", "--status", "failed")
 	c.fails(exitUsage, []string{`--change: "sent" is none of registered`}, "audit", "changes", "--change", "sent")
 	c.fails(exitUsage, []string{`--rows: "-1" is neither`}, "audit", "gaps", "--rows=-1")
 	c.fails(exitUsage, []string{"--after is for lists", "--limit is for lists", "--since is for lists", "--until is for lists", "--status: waiting is none that --follow shows"},
-		"audit", "events", "--follow", "--after", postgres.AuditCursor{List: postgres.EventList, Seq: 7}.String(), "--limit", "1", "--since", "2h", "--until", "1h", "--status", "waiting")
+		"audit", "events", "--follow", "--after", audit.Cursor{List: audit.EventList, Seq: 7}.String(), "--limit", "1", "--since", "2h", "--until", "1h", "--status", "waiting")
 	c.fails(exitUsage, []string{"--outcome: started is none that --follow shows"}, "audit", "attempts", "--follow", "--outcome", "started")
 	c.fails(exitUsage, []string{"--output: the name of a file is missing"}, "audit", "export", "events", "--output", "")
 	c.fails(exitUsage, []string{`unknown command "all"`}, "audit", "export", "all")

@@ -106,12 +106,12 @@ var flawColumns = []column[postgres.Flaw]{
 	{name: "problem", value: func(f *postgres.Flaw) any { return f.Problem }, shown: "problem", flexible: true},
 }
 
-func (a *app) verifySeals(ctx context.Context, audit *postgres.Audit, selected postgres.VerifyRange, heads *domain.Heads, format string) error {
+func (a *app) verifySeals(ctx context.Context, history *postgres.Audit, selected postgres.VerifyRange, heads *domain.Heads, format string) error {
 	live := &liveLine{out: a.err, width: a.errWidth, printed: time.Now()}
 	if live.width == nil {
 		live.width = func() int { return 0 }
 	}
-	found, err := audit.Verify(ctx, selected, func(done, all int64) {
+	found, err := history.Verify(ctx, selected, func(done, all int64) {
 		live.show(fmt.Sprintf("%d %% of %s read", 100*done/max(all, 1), count(all, "entry", "entries")), 10*time.Second)
 	})
 	live.clear()
@@ -120,7 +120,7 @@ func (a *app) verifySeals(ctx context.Context, audit *postgres.Audit, selected p
 	}
 	report := sealsReport{found, heads}
 	if heads != nil {
-		missing, err := audit.CompareHeads(ctx, heads.Heads)
+		missing, err := history.CompareHeads(ctx, heads.Heads)
 		if err != nil {
 			return err
 		}

@@ -57,6 +57,23 @@ func orNil[V comparable](v V) any {
 	return v
 }
 
+// pointed is the value, or nil for none.
+func pointed[V any](p *V) any {
+	if p == nil {
+		return nil
+	}
+	return *p
+}
+
+// orZero is the value, or the zero one for none.
+func orZero[V any](p *V) V {
+	if p == nil {
+		var zero V
+		return zero
+	}
+	return *p
+}
+
 // orNever is orNil for times, whose zero value has many faces.
 func orNever(t time.Time) any {
 	if t.IsZero() {

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/outrider-relay/outrider/adapters/postgres"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 func (a *app) relaysCommand() *cobra.Command {
@@ -53,36 +54,36 @@ It takes a user with the role outrider_operator. "outrider doctor" says what is 
 }
 
 var relayTints = map[string]tint{
-	string(postgres.RelayWorking): good,
-	string(postgres.RelayWaiting): waiting, string(postgres.RelayRoutesOnly): waiting, string(postgres.RelayLeaving): waiting,
-	string(postgres.RelaySilent): bad, string(postgres.RelayNone): bad, string(postgres.RelayFenced): bad,
-	string(postgres.RelayStopped): faint,
+	string(audit.RelayWorking): good,
+	string(audit.RelayWaiting): waiting, string(audit.RelayRoutesOnly): waiting, string(audit.RelayLeaving): waiting,
+	string(audit.RelaySilent): bad, string(audit.RelayNone): bad, string(audit.RelayFenced): bad,
+	string(audit.RelayStopped): faint,
 }
 
-var relayColumns = []column[postgres.Relay]{
-	{name: "relay_id", value: func(r *postgres.Relay) any { return orNil(r.ID) }, shown: "relay"},
-	{name: "name", value: func(r *postgres.Relay) any { return orNil(r.Name) }, shown: "name", flexible: true},
-	{name: "version", value: func(r *postgres.Relay) any { return orNil(r.Version) }, shown: "version", flexible: true},
-	{name: "sends", value: func(r *postgres.Relay) any {
+var relayColumns = []column[audit.Relay]{
+	{name: "relay_id", value: func(r *audit.Relay) any { return orNil(r.ID) }, shown: "relay"},
+	{name: "name", value: func(r *audit.Relay) any { return orNil(r.Name) }, shown: "name", flexible: true},
+	{name: "version", value: func(r *audit.Relay) any { return orNil(r.Version) }, shown: "version", flexible: true},
+	{name: "sends", value: func(r *audit.Relay) any {
 		if r.ID == 0 {
 			return nil
 		}
 		return r.Sends
 	}},
-	{name: "started_at", value: func(r *postgres.Relay) any { return orNever(r.StartedAt) }, shown: "started"},
-	{name: "state", value: func(r *postgres.Relay) any { return string(r.State) }, shown: "state", tint: func(text string) tint { return relayTints[text] }},
-	{name: "last_sign_at", value: func(r *postgres.Relay) any { return orNever(r.LastSignAt) }, shown: "last sign of life"},
-	{name: "shards", value: func(r *postgres.Relay) any { return r.ShardNumbers() }},
-	{name: "shard_count", value: func(r *postgres.Relay) any { return r.Shards.Count() }, shown: "shards"},
-	{name: "tails", value: func(r *postgres.Relay) any { return r.Tails }, shown: "tails"},
-	{name: "position", value: func(r *postgres.Relay) any { return ofShards(r, r.Position) }},
-	{name: "behind", value: func(r *postgres.Relay) any { return ofShards(r, r.Behind) }, shown: "behind"},
-	{name: "ended_at", value: func(r *postgres.Relay) any { return orNever(r.EndedAt) }, shown: "ended"},
-	{name: "ended_by", value: func(r *postgres.Relay) any { return orNil(r.EndedBy) }, shown: "by"},
+	{name: "started_at", value: func(r *audit.Relay) any { return orNever(r.StartedAt) }, shown: "started"},
+	{name: "state", value: func(r *audit.Relay) any { return string(r.State) }, shown: "state", tint: func(text string) tint { return relayTints[text] }},
+	{name: "last_sign_at", value: func(r *audit.Relay) any { return orNever(r.LastSignAt) }, shown: "last sign of life"},
+	{name: "shards", value: func(r *audit.Relay) any { return r.ShardNumbers() }},
+	{name: "shard_count", value: func(r *audit.Relay) any { return len(r.ShardNumbers()) }, shown: "shards"},
+	{name: "tails", value: func(r *audit.Relay) any { return r.Tails }, shown: "tails"},
+	{name: "position", value: func(r *audit.Relay) any { return ofShards(r, r.Position) }},
+	{name: "behind", value: func(r *audit.Relay) any { return ofShards(r, r.Behind) }, shown: "behind"},
+	{name: "ended_at", value: func(r *audit.Relay) any { return orNever(r.EndedAt) }, shown: "ended"},
+	{name: "ended_by", value: func(r *audit.Relay) any { return orNil(r.EndedBy) }, shown: "by"},
 }
 
 // ofShards is nil where a relay has none.
-func ofShards(r *postgres.Relay, batches int64) any {
+func ofShards(r *audit.Relay, batches int64) any {
 	if r.Shards == 0 {
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/outrider-relay/outrider/adapters/postgres"
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 func (a *app) replayCommand() *cobra.Command {
@@ -31,10 +32,10 @@ relay.resume_replay and relay.cancel_replay.`,
 	})
 	cmd.AddCommand(
 		a.replayPlan(), a.replayRun(), a.replayList(), a.replayShow(),
-		a.replayChange("pause", "Send nothing more of a replay", `Send nothing more of a replay until it is resumed. Attempts under way are finished.`, postgres.PauseReplay),
-		a.replayChange("resume", "Go on with a paused replay", `Go on with a paused replay.`, postgres.ResumeReplay),
+		a.replayChange("pause", "Send nothing more of a replay", `Send nothing more of a replay until it is resumed. Attempts under way are finished.`, (*postgres.ReplayPlans).Pause),
+		a.replayChange("resume", "Go on with a paused replay", `Go on with a paused replay.`, (*postgres.ReplayPlans).Resume),
 		a.replayChange("cancel", "End a replay, or drop a plan", `End a replay: what is scheduled and not finished becomes cancelled, on record; what is
-not scheduled yet never is; attempts under way are finished. Or drop a plan.`, postgres.CancelReplay),
+not scheduled yet never is; attempts under way are finished. Or drop a plan.`, (*postgres.ReplayPlans).Cancel),
 	)
 	return cmd
 }
@@ -75,7 +76,7 @@ the most deliveries answered lately.`,
 			return err
 		}
 		return a.withDatabase(conf, func(db *sql.DB) error {
-			id, err := postgres.PlanReplay(cmd.Context(), db, s.ReplaySelection)
+			id, err := postgres.NewReplayPlans(db).Plan(cmd.Context(), s.ReplaySelection)
 			if err != nil {
 				return err
 			}
@@ -94,7 +95,7 @@ the most deliveries answered lately.`,
 
 func (a *app) replayRun() *cobra.Command {
 	var s replaySelection
-	var how postgres.ReplayRun
+	var how domain.ReplayRun
 	var format string
 	var wait bool
 	cmd := &cobra.Command{
@@ -138,9 +139,9 @@ where events of the plan have no payload any more.`,
 		}
 		return a.withDatabase(conf, func(db *sql.DB) (err error) {
 			if id != 0 {
-				err = postgres.RequestReplay(cmd.Context(), db, id, how)
+				err = postgres.NewReplayPlans(db).Request(cmd.Context(), id, how)
 			} else {
-				id, err = postgres.PlanAndRequestReplay(cmd.Context(), db, s.ReplaySelection, how)
+				id, err = postgres.NewReplayPlans(db).PlanAndRequest(cmd.Context(), s.ReplaySelection, how)
 			}
 			if err != nil {
 				return err
@@ -182,16 +183,16 @@ func (c *check) replayID(args []string) domain.ReplayID {
 }
 
 // readReplay reads a replay that must be there.
-func (a *app) readReplay(ctx context.Context, db *sql.DB, id domain.ReplayID) (postgres.ReplayRecord, error) {
-	replay, err := postgres.ReadReplay(ctx, db, id)
-	if errors.Is(err, postgres.ErrNoReplay) {
+func (a *app) readReplay(ctx context.Context, db *sql.DB, id domain.ReplayID) (audit.Replay, error) {
+	replay, err := postgres.NewReplayPlans(db).Read(ctx, id)
+	if errors.Is(err, domain.ErrNoReplay) {
 		return replay, &failure{fmt.Sprintf("there is no replay %d", id), "outrider replay list shows those there are"}
 	}
 	return replay, err
 }
 
 // replayChange is a command that takes a replay from one state to another.
-func (a *app) replayChange(use, short, long string, change func(context.Context, *sql.DB, domain.ReplayID) (string, error)) *cobra.Command {
+func (a *app) replayChange(use, short, long string, change func(*postgres.ReplayPlans, context.Context, domain.ReplayID) (string, error)) *cobra.Command {
 	var format string
 	cmd := &cobra.Command{Use: use + " REPLAY", Short: short, Long: long, Args: cobra.ArbitraryArgs}
 	thingFormat(cmd.Flags(), &format)
@@ -202,7 +203,7 @@ func (a *app) replayChange(use, short, long string, change func(context.Context,
 			return err
 		}
 		return a.withDatabase(conf, func(db *sql.DB) error {
-			state, err := change(cmd.Context(), db, id)
+			state, err := change(postgres.NewReplayPlans(db), cmd.Context(), id)
 			if err != nil {
 				return err
 			}
@@ -229,7 +230,7 @@ func deliveries(n int64) string {
 }
 
 // progressOf is how far a replay is, in words.
-func progressOf(r *postgres.ReplayRecord) string {
+func progressOf(r *audit.Replay) string {
 	if r.State == "planned" {
 		return deliveries(r.Total) + ", none sent"
 	}

@@ -12,13 +12,12 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
-	"github.com/outrider-relay/outrider/adapters/postgres"
 	"github.com/outrider-relay/outrider/domain"
 )
 
 // replaySelection is what the flags select.
 type replaySelection struct {
-	postgres.ReplaySelection
+	domain.ReplaySelection
 	key, file string
 }
 
@@ -39,7 +38,7 @@ func (s *replaySelection) addTo(a *app, cmd *cobra.Command) {
 	flagsOf(flags, &s.Events, "event", "NAME", "only events of this name; again for more", anyText)
 	flagOf(flags, &s.key, "ordering-key", "KEY", "", "only events of this ordering key, as audit.events shows it; empty: of none", anyText)
 	flagsOf(flags, &s.Statuses, "status", "S", "only where that became of the latest delivery to the webhook; again for more: "+
-		strings.Join(postgres.ReplayStatuses[:6], ", ")+"; or passed_over: none was made; unknown: an attempt is; undelivered: none succeeded or is under way", oneOf(postgres.ReplayStatuses...))
+		strings.Join(domain.ReplayStatuses[:6], ", ")+"; or passed_over: none was made; unknown: an attempt is; undelivered: none succeeded or is under way", oneOf(domain.ReplayStatuses...))
 }
 
 // given reports whether anything is selected.

@@ -12,26 +12,27 @@ import (
 
 	"github.com/outrider-relay/outrider/adapters/postgres"
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
-var replayColumns = []column[postgres.ReplayRecord]{
-	{name: "replay_id", value: func(r *postgres.ReplayRecord) any { return r.ID }, shown: "replay"},
-	{name: "state", value: func(r *postgres.ReplayRecord) any { return r.State }, shown: "state", tint: replayTint},
-	{name: "account_id", value: func(r *postgres.ReplayRecord) any { return orNil(r.AccountID) }, shown: "account"},
-	{name: "requested_by", value: func(r *postgres.ReplayRecord) any { return r.RequestedBy }, shown: "by", flexible: true},
-	{name: "requested_at", value: func(r *postgres.ReplayRecord) any { return orNever(r.RequestedAt) }, shown: "at"},
-	{name: "total", value: func(r *postgres.ReplayRecord) any { return r.Total }, shown: "deliveries"},
-	{name: "scheduled", value: func(r *postgres.ReplayRecord) any { return r.Scheduled }},
-	{name: "done", value: func(r *postgres.ReplayRecord) any { return r.Done() }, shown: "done"},
-	{name: "succeeded", value: func(r *postgres.ReplayRecord) any { return r.Succeeded }, shown: "succeeded"},
-	{name: "dead", value: func(r *postgres.ReplayRecord) any { return r.Dead }, shown: "dead"},
-	{name: "cancelled", value: func(r *postgres.ReplayRecord) any { return r.Cancelled }},
-	{name: "expired", value: func(r *postgres.ReplayRecord) any { return r.Expired }},
-	{name: "gone", value: func(r *postgres.ReplayRecord) any { return r.Gone }},
-	{name: "to_webhook_id", value: func(r *postgres.ReplayRecord) any { return orNil(r.ToWebhookID) }, shown: "to webhook"},
-	{name: "rate", value: func(r *postgres.ReplayRecord) any { return orNil(r.Rate) }, shown: "rate"},
-	{name: "finished_at", value: func(r *postgres.ReplayRecord) any { return orNever(r.FinishedAt) }, shown: "finished"},
-	{name: "selection", value: func(r *postgres.ReplayRecord) any { return r.Selection }, shown: "selection", flexible: true},
+var replayColumns = []column[audit.Replay]{
+	{name: "replay_id", value: func(r *audit.Replay) any { return r.ID }, shown: "replay"},
+	{name: "state", value: func(r *audit.Replay) any { return r.State }, shown: "state", tint: replayTint},
+	{name: "account_id", value: func(r *audit.Replay) any { return orNil(r.AccountID) }, shown: "account"},
+	{name: "requested_by", value: func(r *audit.Replay) any { return r.RequestedBy }, shown: "by", flexible: true},
+	{name: "requested_at", value: func(r *audit.Replay) any { return orNever(r.RequestedAt) }, shown: "at"},
+	{name: "total", value: func(r *audit.Replay) any { return r.Total }, shown: "deliveries"},
+	{name: "scheduled", value: func(r *audit.Replay) any { return r.Scheduled }},
+	{name: "done", value: func(r *audit.Replay) any { return r.Done() }, shown: "done"},
+	{name: "succeeded", value: func(r *audit.Replay) any { return r.Succeeded }, shown: "succeeded"},
+	{name: "dead", value: func(r *audit.Replay) any { return r.Dead }, shown: "dead"},
+	{name: "cancelled", value: func(r *audit.Replay) any { return r.Cancelled }},
+	{name: "expired", value: func(r *audit.Replay) any { return r.Expired }},
+	{name: "gone", value: func(r *audit.Replay) any { return r.Gone }},
+	{name: "to_webhook_id", value: func(r *audit.Replay) any { return orNil(r.ToWebhookID) }, shown: "to webhook"},
+	{name: "rate", value: func(r *audit.Replay) any { return orNil(r.Rate) }, shown: "rate"},
+	{name: "finished_at", value: func(r *audit.Replay) any { return orNever(r.FinishedAt) }, shown: "finished"},
+	{name: "selection", value: func(r *audit.Replay) any { return r.Selection }, shown: "selection", flexible: true},
 }
 
 func replayTint(state string) tint {
@@ -55,7 +56,7 @@ func (a *app) replayList() *cobra.Command {
 	cmd := &cobra.Command{Use: "list", Short: "List replays and plans, newest first", Args: cobra.ArbitraryArgs}
 	flags := cmd.Flags()
 	flagOf(flags, &account, "account", "N", "", "only of this account", parseAccount)
-	flagOf(flags, &state, "state", "S", "", "only in this state", oneOf(postgres.ReplayStates...))
+	flagOf(flags, &state, "state", "S", "", "only in this state", oneOf(domain.ReplayStates...))
 	flagOf(flags, &limit, "limit", "N", strconv.Itoa(defaultLimit), fmt.Sprintf("at most so many, up to %d", maxLimit), parseLimit)
 	flagOf(flags, &before, "before", "ID", "", "go on behind this one", parseID[domain.ReplayID])
 	listFormat(flags, &format)
@@ -66,7 +67,7 @@ func (a *app) replayList() *cobra.Command {
 			return err
 		}
 		return a.withDatabase(conf, func(db *sql.DB) error {
-			replays, err := postgres.ListReplays(cmd.Context(), db, account, state, before, limit)
+			replays, err := postgres.NewReplayPlans(db).List(cmd.Context(), account, state, before, limit)
 			if err != nil {
 				return err
 			}
@@ -108,7 +109,7 @@ until it is over; --format json then writes an object whenever something has cha
 			if format == formatJSON {
 				return writeObject(a.out, planColumns, plan)
 			}
-			writeThing(a, replayColumns, &plan.ReplayRecord)
+			writeThing(a, replayColumns, &plan.Replay)
 			fmt.Fprintln(a.out)
 			return writeTable(a, partColumns, plan.parts)
 		})
@@ -118,8 +119,8 @@ until it is over; --format json then writes an object whenever something has cha
 
 // replayPlan is a replay with what its plan has.
 type replayPlan struct {
-	postgres.ReplayRecord
-	parts    []postgres.ReplayPart
+	audit.Replay
+	parts    []audit.ReplayPart
 	estimate time.Duration // 0: not known
 }
 
@@ -127,16 +128,16 @@ type replayPlan struct {
 func readPlan(ctx context.Context, db *sql.DB, id domain.ReplayID, rate float64) (*replayPlan, error) {
 	var p replayPlan
 	var err error
-	if p.ReplayRecord, err = postgres.ReadReplay(ctx, db, id); err != nil {
+	if p.Replay, err = postgres.NewReplayPlans(db).Read(ctx, id); err != nil {
 		return nil, err
 	}
-	if p.parts, err = postgres.ReadReplayParts(ctx, db, id); err != nil {
+	if p.parts, err = postgres.NewReplayPlans(db).Parts(ctx, id); err != nil {
 		return nil, err
 	}
 	if rate == 0 {
 		rate = p.Rate
 	}
-	p.estimate, err = postgres.EstimateReplay(ctx, db, &p.ReplayRecord, rate)
+	p.estimate, err = postgres.NewReplayPlans(db).Estimate(ctx, &p.Replay, rate)
 	return &p, err
 }
 
@@ -168,7 +169,7 @@ func (p *replayPlan) gone() (n int64) {
 var planColumns = func() []column[replayPlan] {
 	columns := make([]column[replayPlan], 0, len(replayColumns)+4)
 	for _, c := range replayColumns {
-		columns = append(columns, column[replayPlan]{name: c.name, value: func(p *replayPlan) any { return c.value(&p.ReplayRecord) }})
+		columns = append(columns, column[replayPlan]{name: c.name, value: func(p *replayPlan) any { return c.value(&p.Replay) }})
 	}
 	return append(columns,
 		column[replayPlan]{name: "first_at", value: func(p *replayPlan) any { first, _ := p.span(); return orNever(first) }},
@@ -188,14 +189,14 @@ var planColumns = func() []column[replayPlan] {
 	)
 }()
 
-var partColumns = []column[postgres.ReplayPart]{
-	{name: "account_id", value: func(p *postgres.ReplayPart) any { return p.AccountID }, shown: "account"},
-	{name: "webhook_id", value: func(p *postgres.ReplayPart) any { return p.WebhookID }, shown: "webhook"},
-	{name: "deliveries", value: func(p *postgres.ReplayPart) any { return p.Deliveries }, shown: "deliveries"},
-	{name: "first_at", value: func(p *postgres.ReplayPart) any { return p.FirstAt }, shown: "first"},
-	{name: "last_at", value: func(p *postgres.ReplayPart) any { return p.LastAt }, shown: "last"},
-	{name: "gone", value: func(p *postgres.ReplayPart) any { return p.Gone }},
-	{name: "passed_over", value: func(p *postgres.ReplayPart) any { return orNil(p.PassedOver) }, shown: "left out", tint: func(string) tint { return bad }},
+var partColumns = []column[audit.ReplayPart]{
+	{name: "account_id", value: func(p *audit.ReplayPart) any { return p.AccountID }, shown: "account"},
+	{name: "webhook_id", value: func(p *audit.ReplayPart) any { return p.WebhookID }, shown: "webhook"},
+	{name: "deliveries", value: func(p *audit.ReplayPart) any { return p.Deliveries }, shown: "deliveries"},
+	{name: "first_at", value: func(p *audit.ReplayPart) any { return p.FirstAt }, shown: "first"},
+	{name: "last_at", value: func(p *audit.ReplayPart) any { return p.LastAt }, shown: "last"},
+	{name: "gone", value: func(p *audit.ReplayPart) any { return p.Gone }},
+	{name: "passed_over", value: func(p *audit.ReplayPart) any { return orNil(p.PassedOver) }, shown: "left out", tint: func(string) tint { return bad }},
 }
 
 // showPlan shows a plan that was just made.
@@ -234,7 +235,7 @@ const (
 // out is the standard output, else by the last.
 func (a *app) follow(ctx context.Context, db *sql.DB, id domain.ReplayID, out io.Writer, format string) error {
 	begun := a.now()
-	var first, last postgres.ReplayRecord
+	var first, last audit.Replay
 	var told time.Time
 	patient := true
 	ticker := time.NewTicker(replayPoll)
@@ -283,7 +284,7 @@ func (a *app) follow(ctx context.Context, db *sql.DB, id domain.ReplayID, out io
 }
 
 // over says how a replay that was followed ended.
-func (a *app) over(replay *postgres.ReplayRecord, out io.Writer, format string) error {
+func (a *app) over(replay *audit.Replay, out io.Writer, format string) error {
 	if format != formatJSON {
 		if a.width() > 0 {
 			fmt.Fprint(out, "\r\x1b[K")
@@ -300,7 +301,7 @@ func (a *app) over(replay *postgres.ReplayRecord, out io.Writer, format string) 
 const barWidth = 24
 
 // progress is one line about a replay under way.
-func (a *app) progress(first, r *postgres.ReplayRecord, took time.Duration) string {
+func (a *app) progress(first, r *audit.Replay, took time.Duration) string {
 	share := 1.0
 	if r.Total > 0 {
 		share = float64(r.Done()) / float64(r.Total)

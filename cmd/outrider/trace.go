@@ -15,6 +15,7 @@ import (
 
 	"github.com/outrider-relay/outrider/adapters/postgres"
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 func (a *app) auditTrace() *cobra.Command {
@@ -48,24 +49,24 @@ webhook-id or Outrider-Delivery.`,
 
 // trace writes the lives of the events with an id.
 func (a *app) trace(ctx context.Context, db *sql.DB, account domain.AccountID, event uuid.UUID, format string) error {
-	audit := postgres.NewAudit(db)
-	traces, err := audit.Trace(ctx, account, event)
+	history := postgres.NewAudit(db)
+	traces, err := history.Trace(ctx, account, event)
 	if err != nil {
 		return err
 	}
 	if len(traces) == 0 {
-		owner, of, found, err := audit.EventOf(ctx, event)
+		owner, of, found, err := history.EventOf(ctx, event)
 		if err != nil {
 			return err
 		}
 		if found && (account == 0 || account == owner) {
-			if traces, err = audit.Trace(ctx, owner, of); err != nil {
+			if traces, err = history.Trace(ctx, owner, of); err != nil {
 				return err
 			}
 		}
 	}
 	if len(traces) == 0 {
-		erased, err := audit.LogErasedAt(ctx)
+		erased, err := history.LogErasedAt(ctx)
 		if err != nil {
 			return err
 		}
@@ -118,7 +119,7 @@ type tracedEntry struct {
 }
 
 // traceJSON writes a trace as one object.
-func (a *app) traceJSON(t *postgres.Trace) error {
+func (a *app) traceJSON(t *audit.Trace) error {
 	event, err := rawObject(eventColumns, &t.Event)
 	if err != nil {
 		return err
@@ -127,7 +128,7 @@ func (a *app) traceJSON(t *postgres.Trace) error {
 	for i := range t.Deliveries {
 		d := &t.Deliveries[i]
 		delivery := tracedDelivery{WebhookName: d.WebhookName, Attempts: []raw{}}
-		if delivery.Delivery, err = rawObject(deliveryColumns, &d.DeliveryRecord); err != nil {
+		if delivery.Delivery, err = rawObject(deliveryColumns, &d.Delivery); err != nil {
 			return err
 		}
 		for j := range d.Attempts {
@@ -214,7 +215,7 @@ func (t *timeline) plain(line string) {
 	t.out.WriteString(strings.TrimRight(line, " ") + "\n")
 }
 
-func (t *timeline) draw(trace *postgres.Trace) {
+func (t *timeline) draw(trace *audit.Trace) {
 	e := &trace.Event
 	t.plain(t.p.as(bold, printable(e.Event)) + "  " + e.EventID.String())
 	facts := []string{fmt.Sprintf("account %d", e.AccountID)}
@@ -262,7 +263,7 @@ func orNoTime(at time.Time) *time.Time {
 }
 
 // routingText says what routing made of the event.
-func routingText(trace *postgres.Trace) string {
+func routingText(trace *audit.Trace) string {
 	e := &trace.Event
 	var b strings.Builder
 	switch e.Routing {
@@ -340,7 +341,7 @@ func webhooks(ids []string) string {
 }
 
 // delivery draws one delivery as a branch.
-func (t *timeline) delivery(d *postgres.DeliveryTrace, last bool) {
+func (t *timeline) delivery(d *audit.DeliveryTrace, last bool) {
 	stem, rest := branch, trunk
 	if last {
 		stem, rest = lastOne, blank
@@ -389,7 +390,7 @@ type step struct {
 const underText = "           "
 
 // steps tells a delivery's entries in words.
-func steps(d *postgres.DeliveryTrace, now time.Time) []step {
+func steps(d *audit.DeliveryTrace, now time.Time) []step {
 	var list []step
 	add := func(at time.Time, t tint, line string) {
 		list = append(list, step{at: &at, tint: t, text: line})
@@ -458,7 +459,7 @@ func steps(d *postgres.DeliveryTrace, now time.Time) []step {
 }
 
 // attempt tells of an attempt and its outcome on one line.
-func attempt(d *postgres.DeliveryTrace, e domain.AttemptStarted, outcome domain.DeliveryEvent, aside string, now time.Time) step {
+func attempt(d *audit.DeliveryTrace, e domain.AttemptStarted, outcome domain.DeliveryEvent, aside string, now time.Time) step {
 	at := e.At
 	s := step{at: &at, aside: aside}
 	head := fmt.Sprintf("attempt %-2d ", e.Attempt)
@@ -504,18 +505,18 @@ func failureText(o domain.Outcome) string {
 // maxExcerpt is how much of an answer the timeline quotes.
 const maxExcerpt = 60
 
-func excerptOf(d *postgres.DeliveryTrace, attempt int) string {
+func excerptOf(d *audit.DeliveryTrace, attempt int) string {
 	for i := range d.Attempts {
-		if d.Attempts[i].Attempt == attempt {
-			return text.Snip(strings.TrimSpace(printable(d.Attempts[i].ResponseExcerpt.String)), maxExcerpt, "…")
+		if d.Attempts[i].Number == attempt {
+			return text.Snip(strings.TrimSpace(printable(orZero(d.Attempts[i].ResponseExcerpt))), maxExcerpt, "…")
 		}
 	}
 	return ""
 }
 
-func relayOf(d *postgres.DeliveryTrace, attempt int) int64 {
+func relayOf(d *audit.DeliveryTrace, attempt int) int64 {
 	for i := range d.Attempts {
-		if d.Attempts[i].Attempt == attempt {
+		if d.Attempts[i].Number == attempt {
 			return d.Attempts[i].RelayID
 		}
 	}
@@ -552,7 +553,7 @@ func clock(at, now time.Time) string {
 	return at.Format("2006-01-02 15:04:05")
 }
 
-func holdReason(d *postgres.DeliveryTrace, e domain.Held) string {
+func holdReason(d *audit.DeliveryTrace, e domain.Held) string {
 	switch e.Reason {
 	case domain.HoldOrder:
 		held := "held: an earlier delivery of " + keyName(d.OrderingKey) + " has not succeeded yet"
@@ -582,7 +583,7 @@ func releaseReason(reason domain.ReleaseReason) string {
 	}
 }
 
-func deadReason(d *postgres.DeliveryTrace, reason string) string {
+func deadReason(d *audit.DeliveryTrace, reason string) string {
 	switch reason {
 	case domain.DeadAttempts:
 		return count(d.AttemptCount, "attempt is used up", "attempts are used up")

@@ -260,7 +260,7 @@ func change(ctx context.Context, db *sql.DB, hooks *postgres.Webhooks, account d
 		return domain.Webhook{}, false, err
 	}
 	hook, changed, err := hooks.Change(ctx, account, id, actor, command)
-	if taken, ok := errors.AsType[*postgres.URLTakenError](err); ok {
+	if taken, ok := errors.AsType[*domain.URLTakenError](err); ok {
 		return hook, false, &failure{fmt.Sprintf("account %d has a webhook with this URL already: %d", account, taken.WebhookID),
 			fmt.Sprintf("change that one: outrider webhook update %d", taken.WebhookID)}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/outrider-relay/outrider/adapters/postgres"
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 // testPoll is how often the outcome of a test is looked for.
@@ -22,7 +23,7 @@ type testResult struct {
 	event   uuid.UUID
 	webhook domain.WebhookID
 	// attempt is the first one, nil while there is none.
-	attempt *postgres.AttemptRecord
+	attempt *audit.Attempt
 }
 
 var testColumns = []column[testResult]{
@@ -30,22 +31,17 @@ var testColumns = []column[testResult]{
 	{name: "webhook_id", value: func(r *testResult) any { return r.webhook }},
 	{name: "outcome", value: func(r *testResult) any { return orNil(r.of().Outcome) }},
 	{name: "status_code", value: func(r *testResult) any { return orNil(r.of().StatusCode) }},
-	{name: "duration_ms", value: func(r *testResult) any {
-		if d := r.of().DurationMS; d.Valid {
-			return d.Float64
-		}
-		return nil
-	}},
+	{name: "duration_ms", value: func(r *testResult) any { return pointed(r.of().DurationMS) }},
 	{name: "remote_ip", value: func(r *testResult) any { return orNil(r.of().RemoteIP) }},
 	{name: "error_class", value: func(r *testResult) any { return orNil(r.of().ErrorClass) }},
 	{name: "error_detail", value: func(r *testResult) any { return orNil(r.of().ErrorDetail) }},
-	{name: "response_excerpt", value: func(r *testResult) any { return orNil(r.of().ResponseExcerpt.String) }},
+	{name: "response_excerpt", value: func(r *testResult) any { return orNil(orZero(r.of().ResponseExcerpt)) }},
 }
 
 // of gives the attempt, the zero value for none.
-func (r *testResult) of() postgres.AttemptRecord {
+func (r *testResult) of() audit.Attempt {
 	if r.attempt == nil {
-		return postgres.AttemptRecord{}
+		return audit.Attempt{}
 	}
 	return *r.attempt
 }
@@ -96,7 +92,7 @@ answered the first attempt with 2xx.`,
 			if at := result.of(); at.Outcome != domain.OutcomeSucceeded {
 				return testFailure(id, &at)
 			} else if format != formatJSON {
-				fmt.Fprintf(a.out, "Webhook %d answered %d in %s, from %s.\n\n  outrider audit trace %s\n", id, at.StatusCode, inMillis(at.DurationMS.Float64), at.RemoteIP, event)
+				fmt.Fprintf(a.out, "Webhook %d answered %d in %s, from %s.\n\n  outrider audit trace %s\n", id, at.StatusCode, inMillis(orZero(at.DurationMS)), at.RemoteIP, event)
 			}
 			return nil
 		})
@@ -144,7 +140,7 @@ func awaitTest(ctx context.Context, db *sql.DB, wait time.Duration, result *test
 // testOutcome reads a routed test's trace: the first attempt where it has an
 // outcome, else what is to be said if the test comes no further. final says
 // that waiting is no use.
-func testOutcome(id domain.WebhookID, trace *postgres.Trace, wait time.Duration) (attempt *postgres.AttemptRecord, problem *failure, final bool) {
+func testOutcome(id domain.WebhookID, trace *audit.Trace, wait time.Duration) (attempt *audit.Attempt, problem *failure, final bool) {
 	if len(trace.Deliveries) == 0 {
 		return nil, &failure{fmt.Sprintf("webhook %d was disabled or removed before the test was routed", id), ""}, true
 	}
@@ -167,22 +163,22 @@ func testOutcome(id domain.WebhookID, trace *postgres.Trace, wait time.Duration)
 }
 
 // testFailure says what went wrong with an attempt and what mends it.
-func testFailure(id domain.WebhookID, at *postgres.AttemptRecord) error {
+func testFailure(id domain.WebhookID, at *audit.Attempt) error {
 	if at.Outcome == domain.OutcomeUnknown {
 		return &failure{fmt.Sprintf("nobody knows whether the test reached webhook %d: %s", id, at.ErrorDetail), "it is sent again; outrider audit trace " + at.EventID.String()}
 	}
-	problem := fmt.Sprintf("webhook %d did not take the test: %s, after %s", id, at.ErrorDetail, inMillis(at.DurationMS.Float64))
+	problem := fmt.Sprintf("webhook %d did not take the test: %s, after %s", id, at.ErrorDetail, inMillis(orZero(at.DurationMS)))
 	if at.RemoteIP != "" {
 		problem += ", from " + at.RemoteIP
 	}
-	if said := at.ResponseExcerpt.String; said != "" {
+	if said := orZero(at.ResponseExcerpt); said != "" {
 		problem += "; it said: " + text.Snip(printable(said), 200, "…")
 	}
 	return &failure{problem, testAdvice(id, at)}
 }
 
 // testAdvice is what mends a failure, by its class and status.
-func testAdvice(id domain.WebhookID, at *postgres.AttemptRecord) string {
+func testAdvice(id domain.WebhookID, at *audit.Attempt) string {
 	switch at.ErrorClass {
 	case domain.ErrorRefusedAddress:
 		return "webhooks live at public addresses; allow a network of yours to the relay by OUTRIDER_ALLOW_CIDRS, or --allow-cidrs of outrider serve"

@@ -8,8 +8,8 @@ import (
 	"testing"
 
 	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
-	"github.com/outrider-relay/outrider/adapters/postgres"
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 func TestWebhookTestReachesThatWebhookAlone(t *testing.T) {
@@ -113,7 +113,7 @@ func TestTestAdvice(t *testing.T) {
 		{"gone", domain.ErrorStatus, 410, "disables"},
 		{"too much", domain.ErrorStatus, 429, "--max-concurrency"},
 	} {
-		at := postgres.AttemptRecord{ErrorClass: test.class, StatusCode: test.status}
+		at := audit.Attempt{ErrorClass: test.class, StatusCode: test.status}
 		if got := testAdvice(7, &at); !strings.Contains(got, test.want) {
 			t.Errorf("%s: %q does not say %q", test.attempt, got, test.want)
 		}

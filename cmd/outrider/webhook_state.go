@@ -11,6 +11,7 @@ import (
 
 	"github.com/outrider-relay/outrider/adapters/postgres"
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 // stateChange is a command that brings webhooks into a state: one, or those of
@@ -180,7 +181,7 @@ was skipped while it was disabled is counted, with the command that sends it.`,
 }
 
 // tellMissed says what a webhook missed while it was disabled.
-func (a *app) tellMissed(hook domain.Webhook, missed postgres.Missed, since time.Time) {
+func (a *app) tellMissed(hook domain.Webhook, missed audit.Missed, since time.Time) {
 	number := count(missed.Count, "event", "events")
 	if missed.More {
 		number = "more than " + number
