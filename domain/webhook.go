@@ -268,6 +268,8 @@ func DecideWebhook(w Webhook, command WebhookCommand) ([]WebhookEvent, error) {
 		return nil, ErrWebhookGone
 	}
 	switch c := command.(type) {
+	case ExpectVersion:
+		return c.decide(w)
 	case ImportWebhook:
 		return importAgain(w, c)
 	case UpdateWebhook:
