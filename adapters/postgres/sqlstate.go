@@ -19,6 +19,7 @@ import (
 	"github.com/lib/pq"
 	"github.com/lib/pq/pqerror"
 
+	"github.com/outrider-relay/outrider/domain"
 	"github.com/outrider-relay/outrider/migrations"
 	"github.com/outrider-relay/outrider/relay"
 )
@@ -37,6 +38,48 @@ func (e *Error) Error() string { return e.Problem }
 
 // Unwrap gives what PostgreSQL, its driver or the network said.
 func (e *Error) Unwrap() error { return e.cause }
+
+// Advise gives the advice, which may be empty.
+func (e *Error) Advise() string { return e.Advice }
+
+// Away reports that the database cannot serve now, whatever is asked of it: it
+// cannot be reached, takes no connections or no writes, or is too busy. It may
+// later.
+func (e *Error) Away() bool {
+	if pg := pq.As(e.cause); pg != nil {
+		class := pg.Code.Class()
+		return class == pqerror.ClassConnectionException || class == pqerror.ClassInsufficientResources || class == pqerror.ClassTransactionRollback ||
+			isCode(e.cause, "25006", "55P03", "57014", "57P01", "57P02", "57P03", "57P05", "25P03")
+	}
+	_, isNet := errors.AsType[net.Error](e.cause)
+	return isNet || isReadOnlySession(e.cause) || slices.ContainsFunc([]error{
+		ErrStandby, driver.ErrBadConn, io.ErrUnexpectedEOF, io.EOF, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE,
+		net.ErrClosed, os.ErrDeadlineExceeded, context.DeadlineExceeded,
+	}, func(target error) bool { return errors.Is(e.cause, target) })
+}
+
+// Refusal says whether, and why, a function of Outrider in the database refused
+// what was asked of it. The problem and the advice are its own then, and may be
+// told to whoever asked.
+func (e *Error) Refusal() domain.Refusal {
+	pg := pq.As(e.cause)
+	if pg == nil || pg.Routine != raised {
+		return domain.RefusedNot
+	}
+	switch pg.Code {
+	case pqerror.InvalidParameterValue:
+		return domain.RefusedInvalid
+	case pqerror.NoDataFound:
+		return domain.RefusedMissing
+	case pqerror.ObjectNotInPrerequisiteState:
+		return domain.RefusedState
+	default:
+		return domain.RefusedNot
+	}
+}
+
+// raised is the routine of the server that PL/pgSQL's RAISE is.
+const raised = "exec_stmt_raise"
 
 // Explain turns an error of the database into an *Error. One that is none, or
 // whose meaning is not known here, comes back as it is; so does nil.
@@ -171,11 +214,13 @@ func (p place) explainState(err *pq.Error) (problem, advice string) {
 		return "the statement was cancelled: " + err.Message, advice
 	case pqerror.DiskFull:
 		return p.explainFull(err)
+	case pqerror.TRSerializationFailure, pqerror.TRDeadlockDetected:
+		return "transactions got in each other's way: " + err.Message, "try again"
 	}
 	if strings.Contains(err.Hint, "free disk space") { // a quota, or a limit of the process
 		return p.explainFull(err)
 	}
-	if err.Hint != "" {
+	if err.Hint != "" || err.Routine == raised {
 		return err.Message, err.Hint
 	}
 	return "", ""
