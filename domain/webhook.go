@@ -125,7 +125,8 @@ type Webhook struct {
 }
 
 // WebhookEvent is a change of a webhook: registered, updated, secret_rotated,
-// paused, enabled, disabled, deleted, breaker_opened, breaker_closed.
+// paused, enabled, disabled, deleted, breaker_opened, breaker_closed,
+// secret_revealed.
 type WebhookEvent interface{ webhookEvent() }
 
 type (
@@ -163,17 +164,21 @@ type (
 	}
 	// WebhookBreakerClosed sends again: a probe was answered.
 	WebhookBreakerClosed struct{}
+	// WebhookSecretRevealed changes nothing of the webhook: it says that somebody
+	// was shown its secrets.
+	WebhookSecretRevealed struct{}
 )
 
-func (WebhookRegistered) webhookEvent()    {}
-func (WebhookUpdated) webhookEvent()       {}
-func (WebhookSecretRotated) webhookEvent() {}
-func (WebhookWasPaused) webhookEvent()     {}
-func (WebhookEnabledAgain) webhookEvent()  {}
-func (WebhookWasDisabled) webhookEvent()   {}
-func (WebhookWasDeleted) webhookEvent()    {}
-func (WebhookBreakerOpened) webhookEvent() {}
-func (WebhookBreakerClosed) webhookEvent() {}
+func (WebhookRegistered) webhookEvent()     {}
+func (WebhookUpdated) webhookEvent()        {}
+func (WebhookSecretRotated) webhookEvent()  {}
+func (WebhookWasPaused) webhookEvent()      {}
+func (WebhookEnabledAgain) webhookEvent()   {}
+func (WebhookWasDisabled) webhookEvent()    {}
+func (WebhookWasDeleted) webhookEvent()     {}
+func (WebhookBreakerOpened) webhookEvent()  {}
+func (WebhookBreakerClosed) webhookEvent()  {}
+func (WebhookSecretRevealed) webhookEvent() {}
 
 // WebhookCommand asks for a change of a webhook.
 type WebhookCommand interface{ webhookCommand() }
@@ -215,6 +220,10 @@ type (
 	}
 	// CloseBreaker says that it answers again.
 	CloseBreaker struct{}
+	// RevealSecret asks to see the secrets: those of the webhook as it is after
+	// the event, which is on record before anybody sees them. Each time is another
+	// event.
+	RevealSecret struct{}
 )
 
 func (RegisterWebhook) webhookCommand() {}
@@ -227,6 +236,7 @@ func (DisableWebhook) webhookCommand()  {}
 func (DeleteWebhook) webhookCommand()   {}
 func (OpenBreaker) webhookCommand()     {}
 func (CloseBreaker) webhookCommand()    {}
+func (RevealSecret) webhookCommand()    {}
 
 var (
 	// ErrWebhookGone refuses commands to a webhook that is deleted or never was.
@@ -309,6 +319,8 @@ func DecideWebhook(w Webhook, command WebhookCommand) ([]WebhookEvent, error) {
 		return []WebhookEvent{WebhookWasDeleted{}}, nil
 	case OpenBreaker, CloseBreaker:
 		return decideBreaker(w, c), nil
+	case RevealSecret:
+		return []WebhookEvent{WebhookSecretRevealed{}}, nil
 	case RegisterWebhook:
 	}
 	return nil, fmt.Errorf("unknown webhook command %T", command)
@@ -353,6 +365,7 @@ func EvolveWebhook(w Webhook, event WebhookEvent) Webhook {
 		w.BreakerOpenedAt = e.At
 	case WebhookBreakerClosed:
 		w.BreakerOpenedAt = time.Time{}
+	case WebhookSecretRevealed:
 	}
 	return w
 }

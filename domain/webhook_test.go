@@ -202,16 +202,17 @@ func TestDecideWebhookInEachState(t *testing.T) {
 		domain.PauseWebhook{}, domain.EnableWebhook{}, domain.DisableWebhook{}, domain.DeleteWebhook{},
 		domain.ImportWebhook{URL: settings.URL, Timeout: new(9 * time.Second)},
 		domain.OpenBreaker{At: t0, Reason: "x", URL: settings.URL}, domain.CloseBreaker{},
+		domain.RevealSecret{},
 	}
 	sentinels := map[string]error{"!gone": domain.ErrWebhookGone, "!exists": domain.ErrWebhookExists}
 	table := map[string][]string{
-		//           Register             Update            RotateSecret            Pause               Enable                 Disable               Delete               Import            Open                    Close
-		"none":     {"WebhookRegistered", "!gone", "!gone", "!gone", "!gone", "!gone", "!gone", "WebhookRegistered", "!gone", "!gone"},
-		"enabled":  {"!exists", "WebhookUpdated", "WebhookSecretRotated", "WebhookWasPaused", "-", "WebhookWasDisabled", "WebhookWasDeleted", "WebhookUpdated", "WebhookBreakerOpened", "-"},
-		"broken":   {"!exists", "WebhookUpdated", "WebhookSecretRotated", "WebhookWasPaused", "-", "WebhookWasDisabled", "WebhookWasDeleted", "WebhookUpdated", "-", "WebhookBreakerClosed"},
-		"paused":   {"!exists", "WebhookUpdated", "WebhookSecretRotated", "-", "WebhookEnabledAgain", "WebhookWasDisabled", "WebhookWasDeleted", "WebhookUpdated", "WebhookBreakerOpened", "-"},
-		"disabled": {"!exists", "WebhookUpdated", "WebhookSecretRotated", "WebhookWasPaused", "WebhookEnabledAgain", "-", "WebhookWasDeleted", "WebhookUpdated", "-", "-"},
-		"deleted":  {"!exists", "!gone", "!gone", "!gone", "!gone", "!gone", "!gone", "!gone", "!gone", "!gone"},
+		//           Register             Update            RotateSecret            Pause               Enable                 Disable               Delete               Import            Open                    Close    Reveal
+		"none":     {"WebhookRegistered", "!gone", "!gone", "!gone", "!gone", "!gone", "!gone", "WebhookRegistered", "!gone", "!gone", "!gone"},
+		"enabled":  {"!exists", "WebhookUpdated", "WebhookSecretRotated", "WebhookWasPaused", "-", "WebhookWasDisabled", "WebhookWasDeleted", "WebhookUpdated", "WebhookBreakerOpened", "-", "WebhookSecretRevealed"},
+		"broken":   {"!exists", "WebhookUpdated", "WebhookSecretRotated", "WebhookWasPaused", "-", "WebhookWasDisabled", "WebhookWasDeleted", "WebhookUpdated", "-", "WebhookBreakerClosed", "WebhookSecretRevealed"},
+		"paused":   {"!exists", "WebhookUpdated", "WebhookSecretRotated", "-", "WebhookEnabledAgain", "WebhookWasDisabled", "WebhookWasDeleted", "WebhookUpdated", "WebhookBreakerOpened", "-", "WebhookSecretRevealed"},
+		"disabled": {"!exists", "WebhookUpdated", "WebhookSecretRotated", "WebhookWasPaused", "WebhookEnabledAgain", "-", "WebhookWasDeleted", "WebhookUpdated", "-", "-", "WebhookSecretRevealed"},
+		"deleted":  {"!exists", "!gone", "!gone", "!gone", "!gone", "!gone", "!gone", "!gone", "!gone", "!gone", "!gone"},
 	}
 	covered := map[string]bool{}
 	for _, command := range commands {
@@ -271,6 +272,8 @@ func TestEvolveWebhook(t *testing.T) {
 		{domain.WebhookWasDeleted{}, full, func(w *domain.Webhook) { w.State = domain.WebhookDeleted }},
 		{domain.WebhookBreakerOpened{At: t0, Reason: "x"}, full, func(w *domain.Webhook) { w.BreakerOpenedAt = t0 }},
 		{domain.WebhookBreakerClosed{}, broken, func(w *domain.Webhook) { *w = full }},
+		{domain.WebhookSecretRevealed{}, full, func(*domain.Webhook) {}},
+		{domain.WebhookSecretRevealed{}, broken, func(*domain.Webhook) {}},
 		{domain.WebhookUpdated{Settings: other, Credential: credential}, broken, func(w *domain.Webhook) { w.Settings = other }},
 		{domain.WebhookUpdated{Settings: moved, Credential: credential}, broken, func(w *domain.Webhook) { w.Settings, w.BreakerOpenedAt = moved, time.Time{} }},
 		{domain.WebhookWasPaused{}, broken, func(w *domain.Webhook) { w.State = domain.WebhookPaused }},

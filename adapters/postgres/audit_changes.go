@@ -18,6 +18,7 @@ var ChangeNames = []string{
 	changeName(domain.WebhookRegistered{}), changeName(domain.WebhookUpdated{}), changeName(domain.WebhookSecretRotated{}),
 	changeName(domain.WebhookWasPaused{}), changeName(domain.WebhookEnabledAgain{}), changeName(domain.WebhookWasDisabled{}),
 	changeName(domain.WebhookWasDeleted{}), changeName(domain.WebhookBreakerOpened{}), changeName(domain.WebhookBreakerClosed{}),
+	changeName(domain.WebhookSecretRevealed{}),
 }
 
 const changeColumns = `at, account_id, webhook_id, webhook_version, actor, change, before::text, after::text`

@@ -81,6 +81,8 @@ func (c *webhookChange) event() (domain.WebhookEvent, error) {
 		return opened, nil
 	case "breaker_closed":
 		return domain.WebhookBreakerClosed{}, nil
+	case "secret_revealed":
+		return domain.WebhookSecretRevealed{}, nil
 	}
 	return nil, fmt.Errorf("unknown change %q: a newer outrider wrote it", c.kind)
 }

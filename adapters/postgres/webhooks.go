@@ -211,6 +211,8 @@ func changeName(event domain.WebhookEvent) string {
 		return "breaker_opened"
 	case domain.WebhookBreakerClosed:
 		return "breaker_closed"
+	case domain.WebhookSecretRevealed:
+		return "secret_revealed"
 	}
 	panic(fmt.Sprintf("no name for %T", event)) // a new event type without a case: a test over all of them fails
 }

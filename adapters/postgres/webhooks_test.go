@@ -96,6 +96,10 @@ func TestWebhooksLife(t *testing.T) {
 	equal(t, change(t, w, 7, hook.ID, domain.DisableWebhook{Reason: "too\x00 slow"}), want)
 	want.State, want.Version = domain.WebhookEnabled, 6
 	equal(t, change(t, w, 7, hook.ID, domain.EnableWebhook{}), want)
+	for range 2 { // each time is on record, and nothing else changes
+		want.Version++
+		equal(t, change(t, w, 7, hook.ID, domain.RevealSecret{}), want)
+	}
 
 	read, err := w.Get(t.Context(), hook.ID)
 	if err != nil {
@@ -109,7 +113,7 @@ func TestWebhooksLife(t *testing.T) {
 	equal(t, listed[0], want)
 
 	// Deleted: the secrets are erased, the row stays.
-	want.State, want.Version = domain.WebhookDeleted, 7
+	want.State, want.Version = domain.WebhookDeleted, 9
 	want.Secret, want.PreviousSecret, want.Credential, want.Headers = domain.Secret{}, domain.Secret{}, domain.Secret{}, domain.Headers{}
 	equal(t, change(t, w, 7, hook.ID, domain.DeleteWebhook{}), want)
 	loaded, err := w.Load(t.Context(), []domain.WebhookID{hook.ID, 999})
@@ -127,7 +131,7 @@ func TestWebhooksLife(t *testing.T) {
 	got := texts(t, db.SQL, `SELECT type || ' ' || version || ' ' || actor || ' ' || (after ->> 'state') FROM relay.webhook_log ORDER BY version`)
 	if want := []string{
 		"registered 1 test enabled", "updated 2 test enabled", "secret_rotated 3 test enabled", "paused 4 test paused",
-		"disabled 5 test disabled", "enabled 6 test enabled", "deleted 7 test deleted",
+		"disabled 5 test disabled", "enabled 6 test enabled", "secret_revealed 7 test enabled", "secret_revealed 8 test enabled", "deleted 9 test deleted",
 	}; !slices.Equal(got, want) {
 		t.Errorf("history is %q, want %q", got, want)
 	}
@@ -149,7 +153,7 @@ func TestWebhooksLife(t *testing.T) {
 	if got := texts(t, db.SQL, `SELECT (before -> 'headers')::text || ' ' || (after -> 'headers')::text FROM audit.webhook_changes WHERE webhook_version = 3`); len(got) != 1 || got[0] != `{"X-Api-Key": null} {"X-Api-Key": null}` {
 		t.Errorf("of the headers the history has %q", got)
 	}
-	if n := len(texts(t, db.SQL, `SELECT before::text || after::text FROM audit.webhook_changes WHERE before IS NOT NULL`)); n != 6 {
+	if n := len(texts(t, db.SQL, `SELECT before::text || after::text FROM audit.webhook_changes WHERE before IS NOT NULL`)); n != 8 {
 		t.Errorf("audit.webhook_changes has %d changes with a before", n)
 	}
 }

@@ -33,7 +33,7 @@ func TestCompletion(t *testing.T) {
 		"audit deliveries --status |":      {"pending held succeeded dead cancelled expired", onlyThese},
 		"audit attempts --format |":        {"table json csv", onlyThese},
 		"audit attempts --outcome |":       {"started succeeded failed unknown", onlyThese},
-		"audit changes --change |":         {"registered updated secret_rotated paused enabled disabled deleted breaker_opened breaker_closed", onlyThese},
+		"audit changes --change |":         {"registered updated secret_rotated paused enabled disabled deleted breaker_opened breaker_closed secret_revealed", onlyThese},
 		"audit export |":                   {"attempts changes deliveries events timeline", onlyThese},
 		"audit export events --output |":   {"", files},
 		"webhook show --format |":          {"table json", onlyThese},

@@ -312,7 +312,7 @@ func (a *app) webhookShow() *cobra.Command {
 	var format string
 	var reveal bool
 	cmd := &cobra.Command{Use: "show ID", Short: "Show a webhook", Args: cobra.ArbitraryArgs}
-	cmd.Flags().BoolVar(&reveal, "reveal-secret", false, "show its secrets too")
+	cmd.Flags().BoolVar(&reveal, "reveal-secret", false, "show its secrets too, which goes on record")
 	thingFormat(cmd.Flags(), &format)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		conf, c := a.check(cmd)
@@ -320,10 +320,15 @@ func (a *app) webhookShow() *cobra.Command {
 		if err := c.err(); err != nil {
 			return err
 		}
-		return a.withWebhooks(cmd.Context(), conf, func(_ *sql.DB, hooks *postgres.Webhooks) error {
+		return a.withWebhooks(cmd.Context(), conf, func(db *sql.DB, hooks *postgres.Webhooks) error {
 			hook, err := get(cmd.Context(), hooks, id)
 			if err != nil {
 				return err
+			}
+			if reveal && hook.State != domain.WebhookDeleted { // which has no secrets any more
+				if hook, _, err = change(cmd.Context(), db, hooks, hook.AccountID, id, domain.RevealSecret{}); err != nil {
+					return gone(id, err)
+				}
 			}
 			shown, columns := shownWebhook{Webhook: hook}, webhookColumns
 			if reveal {

@@ -89,8 +89,9 @@ func (a *app) webhookExport() *cobra.Command {
 		Short: "Write webhooks as JSON Lines, for import",
 		Long: `Write webhooks as JSON Lines, one object for each, as "outrider webhook import" reads
 them. Secrets, the values of headers, and user and password of a URL are left out
-unless --with-secrets asks for them: an import keeps what it already has of them, and
-draws a new secret for a webhook that is new to it.`,
+unless --with-secrets asks for them, which goes on record for each webhook: an import
+keeps what it already has of them, and draws a new secret for a webhook that is new to
+it.`,
 		Example: "  outrider webhook export --with-secrets --output webhooks.jsonl",
 		Args:    cobra.ArbitraryArgs,
 	}
@@ -103,8 +104,14 @@ draws a new secret for a webhook that is new to it.`,
 		if err := c.err(); err != nil {
 			return err
 		}
-		return a.withWebhooks(cmd.Context(), conf, func(_ *sql.DB, hooks *postgres.Webhooks) error {
-			found, err := hooks.List(cmd.Context(), account)
+		return a.withWebhooks(cmd.Context(), conf, func(db *sql.DB, hooks *postgres.Webhooks) error {
+			read := hooks.List
+			if secrets {
+				read = func(ctx context.Context, account domain.AccountID) ([]domain.Webhook, error) {
+					return revealAll(ctx, db, hooks, account)
+				}
+			}
+			found, err := read(cmd.Context(), account)
 			if err != nil {
 				return err
 			}
@@ -130,6 +137,21 @@ draws a new secret for a webhook that is new to it.`,
 		})
 	}
 	return cmd
+}
+
+// revealAll reads the webhooks of an account, 0 for all, once it is on record
+// for each that its secrets were shown.
+func revealAll(ctx context.Context, db *sql.DB, hooks *postgres.Webhooks, account domain.AccountID) ([]domain.Webhook, error) {
+	by, err := actor(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	revealed, err := hooks.ChangeAll(ctx, postgres.WebhookSelection{AccountID: account}, by, domain.RevealSecret{})
+	found := make([]domain.Webhook, len(revealed))
+	for i := range revealed {
+		found[i] = revealed[i].After
+	}
+	return found, err
 }
 
 // writeNew writes a file that must not be there yet: the mode of one that is

@@ -56,6 +56,10 @@ func TestWebhooksMoveFromOneDatabaseToAnother(t *testing.T) {
 		t.Errorf("on a terminal the export says %q", r.err)
 	}
 
+	if revealed := from.objects("audit", "changes", "--change", "secret_revealed", "--format", "json"); len(revealed) != 6 {
+		t.Errorf("three exports of two webhooks with their secrets left %d reveals on record", len(revealed))
+	}
+
 	dry := to.imported(file, "--dry-run")
 	if r := dry["1 https://example.com/hook?a=1&b=2"]; len(dry) != 2 || r["result"] != "created" || r["id"] != nil || r["state"] != "paused" {
 		t.Errorf("the dry run gives %v", dry)

@@ -100,6 +100,9 @@ func TestWebhookLife(t *testing.T) {
 	if shown := c.object("webhook", "show", "1", "--reveal-secret"); shown["state"] != "deleted" || shown["secret"] != nil {
 		t.Errorf("a removed webhook is %v", shown)
 	}
+	if revealed := c.objects("audit", "changes", "--webhook", "1", "--change", "secret_revealed", "--format", "json"); len(revealed) != 2 || fmt.Sprint(revealed[0]["before"]) != fmt.Sprint(revealed[0]["after"]) {
+		t.Errorf("of two reveals there are %d on record: %v", len(revealed), revealed)
+	}
 	c.fails(exitFailed, []string{"there is no webhook 1"}, "webhook", "pause", "1")
 	c.fails(exitFailed, []string{"there is no webhook 99", "webhook list"}, "webhook", "show", "99")
 	if out := c.ok("webhook", "list"); out != "Nothing found.\n" {
