@@ -32,7 +32,7 @@ var files embed.FS
 const table = "relay.schema_migrations"
 
 // Version is the newest migration of this binary.
-const Version int64 = 20
+const Version int64 = 21
 
 // LockTimeout is how long a migration of a schema that is in use waits for a
 // lock, and with it whoever comes behind it: an insert into outbox.events, say.

@@ -151,8 +151,69 @@ func TestWhoMayTellTheOperator(t *testing.T) {
 	db := pgtest.New(t).SQL
 	for _, role := range migrations.Roles {
 		err := as(t, db, role, `SELECT relay.tell_operator('{}', '{}', '{}', '{}', '{}')`)
-		if may := role == "outrider_relay" || role == "outrider_operator"; (err == nil) != may {
+		if may := role == "outrider_relay" || role == "outrider_operator" || role == "outrider_web"; (err == nil) != may {
 			t.Errorf("%s: %v", role, err)
+		}
+	}
+}
+
+// webQuery lists what outrider_web may, and which of it neither operators nor
+// auditors may.
+const webQuery = `
+SELECT r.line FROM (
+  SELECT format('%s of %s', p.privilege, c.oid::regclass) AS line,
+         has_table_privilege('outrider_operator', c.oid, p.privilege) OR has_table_privilege('outrider_auditor', c.oid, p.privilege) AS others
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+   CROSS JOIN (VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE'), ('TRUNCATE'), ('REFERENCES'), ('TRIGGER')) p (privilege)
+   WHERE n.nspname IN ('outbox', 'relay', 'audit') AND c.relkind IN ('r', 'p', 'v') AND has_table_privilege('outrider_web', c.oid, p.privilege)
+  UNION ALL
+  SELECT format('UPDATE of %s.%I', a.attrelid::regclass, a.attname), has_column_privilege('outrider_operator', a.attrelid, a.attnum, 'UPDATE')
+    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+   WHERE n.nspname IN ('outbox', 'relay', 'audit') AND c.relkind IN ('r', 'p', 'v') AND a.attnum > 0
+     AND has_column_privilege('outrider_web', a.attrelid, a.attnum, 'UPDATE') AND NOT has_table_privilege('outrider_web', a.attrelid, 'UPDATE')
+  UNION ALL
+  SELECT 'call of ' || p.oid::regprocedure, has_function_privilege('outrider_operator', p.oid, 'EXECUTE') OR has_function_privilege('outrider_auditor', p.oid, 'EXECUTE')
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname IN ('outbox', 'relay', 'audit') AND has_function_privilege('outrider_web', p.oid, 'EXECUTE')
+) r WHERE NOT r.others ORDER BY r.line`
+
+// TestTheWebMayNoMoreThanItNeeds: of what is not an operator's or an auditor's,
+// only what sessions take; and not all that an operator may.
+func TestTheWebMayNoMoreThanItNeeds(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t).SQL
+	want := "DELETE of relay.sessions\nINSERT of relay.sessions\nSELECT of relay.sessions\nUPDATE of relay.sessions.expires_at\nUPDATE of relay.tokens.last_used_at"
+	if got := strings.Join(column[string](t, db, webQuery), "\n"); got != want {
+		t.Errorf("besides what operators and auditors may, outrider_web has:\n%s", got)
+	}
+	for _, view := range column[string](t, db, `SELECT format('%I.%I', schemaname, viewname) FROM pg_views WHERE schemaname = 'audit'`) {
+		if err := as(t, db, "outrider_web", `SELECT * FROM `+view); err != nil {
+			t.Errorf("%s: %v", view, err)
+		}
+	}
+	const token = `INSERT INTO relay.tokens (hash, role, name) VALUES (sha256('x'), 'viewer', 'x')`
+	for _, statement := range []string{
+		token, `UPDATE relay.tokens SET revoked_at = NULL`, `UPDATE relay.tokens SET role = 'administrator'`, `DELETE FROM relay.tokens`,
+		`INSERT INTO relay.tenant_roles VALUES ('me', 1)`, `SELECT relay.retain('1 day')`, `SELECT relay.begin_erasure(1, '{}')`, `SELECT relay.adopt()`,
+		`SELECT payload FROM outbox.events`, `INSERT INTO outbox.events (account_id, event, payload) VALUES (1, 'x', '{}')`, `SELECT * FROM relay.salts`,
+	} {
+		if err := as(t, db, "outrider_web", statement); err == nil || !strings.Contains(err.Error(), "permission denied") {
+			t.Errorf("outrider_web may %s: %v", statement, err)
+		}
+	}
+	if err := as(t, db, "outrider_operator", token); err != nil {
+		t.Errorf("an operator may not make a token: %v", err)
+	}
+	for _, statement := range []string{
+		`INSERT INTO relay.tokens (hash, role, name, created_by) VALUES (sha256('x'), 'viewer', 'x', 'somebody else')`,
+		`UPDATE relay.tokens SET role = 'administrator'`, `UPDATE relay.tokens SET account_id = NULL`, `SELECT * FROM relay.sessions`,
+	} {
+		if err := as(t, db, "outrider_operator", statement); err == nil || !strings.Contains(err.Error(), "permission denied") {
+			t.Errorf("outrider_operator may %s: %v", statement, err)
+		}
+	}
+	for _, role := range []string{"outrider_producer", "outrider_relay", "outrider_auditor", "outrider_tenant", "outrider_views"} {
+		if err := as(t, db, role, `SELECT * FROM relay.tokens`); err == nil {
+			t.Errorf("%s may see tokens", role)
 		}
 	}
 }

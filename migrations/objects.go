@@ -11,7 +11,7 @@ var Schemas = []string{"outbox", "relay", "audit"}
 
 // Roles are the groups without login that the migrations make. They belong to
 // the whole cluster: databases share them.
-var Roles = []string{"outrider_producer", "outrider_relay", "outrider_operator", "outrider_auditor", "outrider_tenant", "outrider_views"}
+var Roles = []string{"outrider_producer", "outrider_relay", "outrider_operator", "outrider_auditor", "outrider_tenant", "outrider_views", "outrider_web"}
 
 // Object is a thing that a migration makes in one of the Schemas.
 type Object struct {

@@ -207,6 +207,8 @@ var (
 	ErrPooler = errors.New("the connections go through a pooler in transaction mode")
 	// ErrRights says that the role lacks the rights of a relay.
 	ErrRights = errors.New("the role lacks the rights of outrider_relay")
+	// ErrWebRights says that the role lacks the rights of the pages and APIs.
+	ErrWebRights = errors.New("the role lacks the rights of outrider_web")
 	// ErrIdentity says that the database is not the one the relay's history
 	// belongs to: a restored dump, a clone, or one behind pg_upgrade. Nothing
 	// relays on it until it is adopted: see Adoption.
@@ -368,6 +370,38 @@ SELECT has_schema_privilege('relay', 'USAGE') AND has_table_privilege('relay.log
 		return ErrRights
 	}
 	return checkSessions(ctx, db)
+}
+
+// CheckWeb tells whether the pages and APIs can work on the database: schema,
+// rights, and connections that keep their session.
+func CheckWeb(ctx context.Context, db *sql.DB) error {
+	if err := CheckWebNow(ctx, db); err != nil {
+		return err
+	}
+	return checkSessions(ctx, db)
+}
+
+// CheckWebNow is CheckWeb but for the connections, which do not change: one
+// connection is enough for it.
+func CheckWebNow(ctx context.Context, db *sql.DB) error {
+	if err := CheckSchema(ctx, db); isDenied(err) {
+		return ErrWebRights // who may not look into the schema may nothing there
+	} else if err != nil {
+		return err
+	}
+	var rights bool
+	err := db.QueryRowContext(ctx, `
+SELECT has_schema_privilege('relay', 'USAGE') AND has_schema_privilege('audit', 'USAGE')
+   AND has_table_privilege('relay.sessions', 'SELECT, INSERT') AND has_column_privilege('relay.tokens', 'hash', 'SELECT')
+   AND has_table_privilege('relay.webhooks', 'UPDATE') AND has_table_privilege('relay.webhook_log', 'INSERT') AND has_table_privilege('audit.deliveries', 'SELECT')
+   AND has_function_privilege('relay.request_webhook_test(bigint)', 'EXECUTE')`).Scan(&rights)
+	switch {
+	case err != nil:
+		return err
+	case !rights:
+		return ErrWebRights
+	}
+	return nil
 }
 
 // checkSessions finds a pooler in transaction mode: there a second connection's

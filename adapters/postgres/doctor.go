@@ -134,6 +134,7 @@ const (
 	operatorRole = "outrider_operator"
 	auditorRole  = "outrider_auditor"
 	relayRole    = "outrider_relay"
+	webRole      = "outrider_web"
 )
 
 var checks = []check{

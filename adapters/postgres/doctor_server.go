@@ -94,9 +94,11 @@ need (role, kind, name, privilege) AS (VALUES
   ('outrider_relay', 't', 'outbox.events', 'SELECT'), ('outrider_relay', 't', 'relay.log', 'INSERT'), ('outrider_relay', 't', 'relay.responses', 'INSERT'), ('outrider_relay', 't', 'relay.batches', 'INSERT'),
   ('outrider_relay', 't', 'relay.due', 'INSERT'), ('outrider_relay', 't', 'relay.due', 'DELETE'), ('outrider_relay', 't', 'relay.heartbeats', 'INSERT'),
   ('outrider_relay', 'f', 'relay.extend_partitions', 'EXECUTE'),
-  ('outrider_operator', 't', 'relay.webhooks', 'UPDATE'), ('outrider_operator', 't', 'relay.webhook_log', 'INSERT'),
+  ('outrider_operator', 't', 'relay.webhooks', 'UPDATE'), ('outrider_operator', 't', 'relay.webhook_log', 'INSERT'), ('outrider_operator', 't', 'relay.due', 'SELECT'),
   ('outrider_operator', 'f', 'relay.plan_replay', 'EXECUTE'), ('outrider_operator', 'f', 'relay.request_replay', 'EXECUTE'),
-  ('outrider_auditor', 't', 'audit.events', 'SELECT'), ('outrider_auditor', 't', 'audit.attempts', 'SELECT'))
+  ('outrider_auditor', 't', 'audit.events', 'SELECT'), ('outrider_auditor', 't', 'audit.attempts', 'SELECT'),
+  ('outrider_web', 't', 'relay.sessions', 'INSERT'), ('outrider_web', 't', 'relay.webhooks', 'UPDATE'), ('outrider_web', 't', 'audit.events', 'SELECT'),
+  ('outrider_web', 'f', 'relay.plan_replay', 'EXECUTE'), ('outrider_web', 'f', 'relay.request_webhook_test', 'EXECUTE'))
 SELECT need.role,
        bool_and(CASE need.kind WHEN 't' THEN coalesce(t.seen AND has_table_privilege(t.oid, need.privilege), false) ELSE coalesce(f.may, false) END),
        coalesce(bool_or(pg_has_role(r.oid, 'MEMBER')), false)
@@ -107,8 +109,9 @@ SELECT need.role,
 // commandsOf are what each role is enough for.
 var commandsOf = []struct{ role, commands string }{
 	{relayRole, "serve"},
-	{operatorRole, "webhook, replay and all of doctor"},
+	{operatorRole, "webhook, replay, token and all of doctor"},
 	{auditorRole, "audit"},
+	{webRole, "web"},
 }
 
 func lookAtRights(ctx context.Context, p *patient) error {
@@ -141,7 +144,7 @@ func lookAtRights(ctx context.Context, p *patient) error {
 		return err
 	}
 	for _, role := range migrations.Roles {
-		if !slices.Contains(names, role) {
+		if !slices.Contains(names, role) && !p.older { // else it comes with the schema
 			missing = append(missing, role)
 		}
 	}
@@ -152,6 +155,7 @@ func lookAtRights(ctx context.Context, p *patient) error {
 	var enough, lacking, grants []string
 	for _, c := range commandsOf {
 		switch {
+		case c.role == webRole && p.older: // as the role
 		case p.may[c.role]:
 			enough = append(enough, c.commands)
 		case member[c.role]:

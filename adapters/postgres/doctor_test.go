@@ -150,9 +150,12 @@ func TestTheDoctorKnowsWhatEachUserMay(t *testing.T) {
 	e.says("rights", postgres.Healthy, "may run: serve; webhook")
 	e.says("passed over", postgres.Healthy)
 
+	web, role := userOf(t, db, "", "outrider_web")
+	examine(t, web, doctorTimeout).says("rights", postgres.Healthy, "may run: audit; web. Not: serve; webhook", "GRANT outrider_operator TO "+role)
+
 	operator, role := userOf(t, db, "", "outrider_operator")
 	e = examine(t, operator, doctorTimeout)
-	e.says("rights", postgres.Healthy, "may run: webhook, replay and all of doctor; audit. Not: serve", "GRANT outrider_relay TO "+role)
+	e.says("rights", postgres.Healthy, "may run: webhook, replay, token and all of doctor; audit. Not: serve; web", "GRANT outrider_relay TO "+role)
 	for _, f := range e.findings {
 		if f.Health == postgres.Unseen {
 			t.Errorf("an operator does not see %s: %s", f.Check, f.Found)

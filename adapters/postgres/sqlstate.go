@@ -154,6 +154,8 @@ func (p place) explainCondition(err error) (problem, advice string) {
 		return err.Error(), "use PostgreSQL 14 or newer"
 	case errors.Is(err, ErrRights):
 		return fmt.Sprintf("user %q lacks rights: %v", p.user, err), p.grant("outrider_relay")
+	case errors.Is(err, ErrWebRights):
+		return fmt.Sprintf("user %q lacks rights: %v", p.user, err), p.grant(webRole)
 	case errors.Is(err, ErrPooler):
 		return explainPooler(err)
 	case errors.Is(err, ErrIdentity):
@@ -262,7 +264,7 @@ func (p place) explainRights(err *pq.Error) (problem, advice string) {
 		return problem, "migrate as the role that made the schema"
 	case strings.Contains(err.Message, "schema audit"), strings.Contains(err.Message, "for view"):
 		role = "outrider_auditor"
-	case strings.Contains(err.Message, "for function"):
+	case strings.Contains(err.Message, "for function"), strings.Contains(err.Message, "for table tokens"):
 		role = "outrider_operator"
 	case strings.Contains(err.Message, "schema outbox"):
 		role = "outrider_producer"

@@ -166,6 +166,7 @@ func TestExplainCodes(t *testing.T) {
 		{postgres.ErrVersion, "PostgreSQL 14", "or newer"},
 		{postgres.ErrPooler, "pooler", "session mode"},
 		{postgres.ErrRights, "lacks rights", "GRANT outrider_relay TO app"},
+		{postgres.ErrWebRights, "lacks rights", "GRANT outrider_web TO app"},
 		{migrations.ErrNewer, "newer than this binary", "newer version of outrider"},
 		{x509.UnknownAuthorityError{}, "unknown authority", "sslrootcert"},
 		{x509.HostnameError{Certificate: &x509.Certificate{}, Host: "db"}, "another host", "verify-ca"},

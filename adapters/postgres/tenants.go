@@ -33,7 +33,7 @@ const (
 // relay.may_see_all() of whoever logs in.
 const sightQuery = `
 SELECT CASE WHEN r.oid IS NULL THEN 1
-            WHEN pg_has_role(r.oid, 'outrider_auditor', 'MEMBER') OR pg_has_role(r.oid, 'outrider_operator', 'MEMBER') OR pg_has_role(r.oid, 'outrider_relay', 'MEMBER')
+            WHEN pg_has_role(r.oid, 'outrider_auditor', 'MEMBER') OR pg_has_role(r.oid, 'outrider_operator', 'MEMBER') OR pg_has_role(r.oid, 'outrider_relay', 'MEMBER') OR pg_has_role(r.oid, 'outrider_web', 'MEMBER')
               OR pg_has_role(r.oid, (SELECT c.relowner FROM pg_class c WHERE c.oid = 'relay.log'::regclass), 'MEMBER') THEN 3
             WHEN NOT pg_has_role(r.oid, 'outrider_tenant', 'MEMBER') THEN 2
             ELSE 0 END
