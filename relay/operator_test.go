@@ -230,7 +230,7 @@ func TestOnlyTheRelayWritesEventsOfTheOperatorsAccount(t *testing.T) {
 	b.exec(`SELECT relay.tell_operator(ARRAY[$2::uuid], '{delivery_dead}', '{""}', ARRAY[$1::json], ARRAY[now()])`, payload, id)
 	b.awaitStatus("succeeded", 1)
 	// A test of such a webhook is its own.
-	if _, err := b.webhooks.RequestTest(t.Context(), ops.ID); err != nil {
+	if _, err := b.webhooks.RequestTest(t.Context(), ops.ID, ""); err != nil {
 		t.Fatal(err)
 	}
 	b.awaitStatus("succeeded", 2)

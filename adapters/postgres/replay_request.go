@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strconv"
 	"time"
 
 	"github.com/lib/pq"
@@ -14,6 +15,10 @@ import (
 
 // ReplayPlans are replays as those who ask for them see them: they plan them,
 // have them run, and look at how far they are.
+//
+// The history has who asked: the database session's user and, where an actor is
+// given, for whom, as in "web for token 3 (CRM sync)". An empty actor asks for
+// nobody else.
 type ReplayPlans struct{ db *sql.DB }
 
 // NewReplayPlans gives the replays of a database.
@@ -43,42 +48,54 @@ func runArgs(r domain.ReplayRun) []any {
 
 func numberOrNull[N ~int64](n N) sql.NullInt64 { return sql.NullInt64{Int64: int64(n), Valid: n != 0} }
 
+// asFor makes a statement of a call that is made in the name of an actor, the
+// parameter behind those of the call: the setting ends with the transaction,
+// which is the statement.
+func asFor(call string, parameters int) string {
+	return `WITH actor AS MATERIALIZED (SELECT set_config('outrider.actor', $` + strconv.Itoa(parameters+1) + `, true)) SELECT ` + call + ` FROM actor`
+}
+
 // Plan records a plan, with the deliveries that it has. What is wrong
 // with the selection is judged by the database, and told by ExplainAt.
-func (p *ReplayPlans) Plan(ctx context.Context, s domain.ReplaySelection) (id domain.ReplayID, err error) {
-	err = p.db.QueryRowContext(ctx, `SELECT `+planReplay, selectionArgs(s)...).Scan(&id)
+func (p *ReplayPlans) Plan(ctx context.Context, actor string, s domain.ReplaySelection) (id domain.ReplayID, err error) {
+	args := append(selectionArgs(s), keepable(actor))
+	err = p.db.QueryRowContext(ctx, asFor(planReplay, len(args)-1), args...).Scan(&id)
 	return id, err
 }
 
 // Request asks for a plan to be run, which the relay then does. What is
 // wrong with it is judged by the database, and told by ExplainAt.
-func (p *ReplayPlans) Request(ctx context.Context, id domain.ReplayID, run domain.ReplayRun) error {
-	_, err := p.db.ExecContext(ctx, `SELECT relay.request_replay($1, $2, $3)`, append([]any{int64(id)}, runArgs(run)...)...)
+func (p *ReplayPlans) Request(ctx context.Context, actor string, id domain.ReplayID, run domain.ReplayRun) error {
+	args := append(append([]any{int64(id)}, runArgs(run)...), keepable(actor))
+	_, err := p.db.ExecContext(ctx, asFor(`relay.request_replay($1, $2, $3)`, len(args)-1), args...)
 	return err
 }
 
 // PlanAndRequest does both, or neither.
-func (p *ReplayPlans) PlanAndRequest(ctx context.Context, s domain.ReplaySelection, run domain.ReplayRun) (id domain.ReplayID, err error) {
-	err = p.db.QueryRowContext(ctx, `SELECT relay.request_replay(`+planReplay+`, $9, $10)`, append(selectionArgs(s), runArgs(run)...)...).Scan(&id)
+func (p *ReplayPlans) PlanAndRequest(ctx context.Context, actor string, s domain.ReplaySelection, run domain.ReplayRun) (id domain.ReplayID, err error) {
+	args := append(append(selectionArgs(s), runArgs(run)...), keepable(actor))
+	err = p.db.QueryRowContext(ctx, asFor(`relay.request_replay(`+planReplay+`, $9, $10)`, len(args)-1), args...).Scan(&id)
 	return id, err
 }
 
 // Pause lets nothing more of a replay be sent. It gives the state that
 // follows, as Resume and Cancel do.
-func (p *ReplayPlans) Pause(ctx context.Context, id domain.ReplayID) (state string, err error) {
-	err = p.db.QueryRowContext(ctx, `SELECT relay.pause_replay($1)`, int64(id)).Scan(&state)
-	return state, err
+func (p *ReplayPlans) Pause(ctx context.Context, actor string, id domain.ReplayID) (state string, err error) {
+	return p.move(ctx, actor, id, `relay.pause_replay($1)`)
 }
 
 // Resume goes on with a paused replay.
-func (p *ReplayPlans) Resume(ctx context.Context, id domain.ReplayID) (state string, err error) {
-	err = p.db.QueryRowContext(ctx, `SELECT relay.resume_replay($1)`, int64(id)).Scan(&state)
-	return state, err
+func (p *ReplayPlans) Resume(ctx context.Context, actor string, id domain.ReplayID) (state string, err error) {
+	return p.move(ctx, actor, id, `relay.resume_replay($1)`)
 }
 
 // Cancel ends a replay, or drops a plan.
-func (p *ReplayPlans) Cancel(ctx context.Context, id domain.ReplayID) (state string, err error) {
-	err = p.db.QueryRowContext(ctx, `SELECT relay.cancel_replay($1)`, int64(id)).Scan(&state)
+func (p *ReplayPlans) Cancel(ctx context.Context, actor string, id domain.ReplayID) (state string, err error) {
+	return p.move(ctx, actor, id, `relay.cancel_replay($1)`)
+}
+
+func (p *ReplayPlans) move(ctx context.Context, actor string, id domain.ReplayID, call string) (state string, err error) {
+	err = p.db.QueryRowContext(ctx, asFor(call, 1), int64(id), keepable(actor)).Scan(&state)
 	return state, err
 }
 

@@ -407,11 +407,12 @@ func (w *Webhooks) Tested(ctx context.Context, tx *sql.Tx, eventSeq int64) (doma
 }
 
 // RequestTest inserts an event that is routed to this webhook alone, and gives
-// its id. A webhook that is not enabled is refused by the database, in words
-// that Explain keeps.
-func (w *Webhooks) RequestTest(ctx context.Context, id domain.WebhookID) (uuid.UUID, error) {
+// its id. The event's metadata has who asked: the database session's user and,
+// where an actor is given, for whom. A webhook that is not enabled is refused by
+// the database, in words that Explain keeps.
+func (w *Webhooks) RequestTest(ctx context.Context, id domain.WebhookID, actor string) (uuid.UUID, error) {
 	var event uuid.UUID
-	err := w.db.QueryRowContext(ctx, `SELECT relay.request_webhook_test($1)`, int64(id)).Scan(&event)
+	err := w.db.QueryRowContext(ctx, asFor(`relay.request_webhook_test($1)`, 1), int64(id), keepable(actor)).Scan(&event)
 	return event, err
 }
 

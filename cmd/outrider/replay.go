@@ -76,7 +76,7 @@ the most deliveries answered lately.`,
 			return err
 		}
 		return a.withDatabase(conf, func(db *sql.DB) error {
-			id, err := postgres.NewReplayPlans(db).Plan(cmd.Context(), s.ReplaySelection)
+			id, err := postgres.NewReplayPlans(db).Plan(cmd.Context(), "", s.ReplaySelection)
 			if err != nil {
 				return err
 			}
@@ -139,9 +139,9 @@ where events of the plan have no payload any more.`,
 		}
 		return a.withDatabase(conf, func(db *sql.DB) (err error) {
 			if id != 0 {
-				err = postgres.NewReplayPlans(db).Request(cmd.Context(), id, how)
+				err = postgres.NewReplayPlans(db).Request(cmd.Context(), "", id, how)
 			} else {
-				id, err = postgres.NewReplayPlans(db).PlanAndRequest(cmd.Context(), s.ReplaySelection, how)
+				id, err = postgres.NewReplayPlans(db).PlanAndRequest(cmd.Context(), "", s.ReplaySelection, how)
 			}
 			if err != nil {
 				return err
@@ -192,7 +192,7 @@ func (a *app) readReplay(ctx context.Context, db *sql.DB, id domain.ReplayID) (a
 }
 
 // replayChange is a command that takes a replay from one state to another.
-func (a *app) replayChange(use, short, long string, change func(*postgres.ReplayPlans, context.Context, domain.ReplayID) (string, error)) *cobra.Command {
+func (a *app) replayChange(use, short, long string, change func(plans *postgres.ReplayPlans, ctx context.Context, actor string, id domain.ReplayID) (string, error)) *cobra.Command {
 	var format string
 	cmd := &cobra.Command{Use: use + " REPLAY", Short: short, Long: long, Args: cobra.ArbitraryArgs}
 	thingFormat(cmd.Flags(), &format)
@@ -203,7 +203,7 @@ func (a *app) replayChange(use, short, long string, change func(*postgres.Replay
 			return err
 		}
 		return a.withDatabase(conf, func(db *sql.DB) error {
-			state, err := change(postgres.NewReplayPlans(db), cmd.Context(), id)
+			state, err := change(postgres.NewReplayPlans(db), cmd.Context(), "", id)
 			if err != nil {
 				return err
 			}

@@ -69,7 +69,7 @@ answered the first attempt with 2xx.`,
 			return err
 		}
 		return a.withWebhooks(cmd.Context(), conf, func(db *sql.DB, hooks *postgres.Webhooks) error {
-			event, err := hooks.RequestTest(cmd.Context(), id)
+			event, err := hooks.RequestTest(cmd.Context(), id, "")
 			if err != nil {
 				return err
 			}
