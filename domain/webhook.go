@@ -382,10 +382,10 @@ func (s Settings) normalize(account AccountID, addresses AddressPolicy) (Setting
 	if !keepable(s.Name) {
 		problems = append(problems, "name: is not valid UTF-8 without NUL")
 	}
-	s.Subscriptions = slices.Clone(s.Subscriptions)
 	if s.Subscriptions == nil {
 		s.Subscriptions = defaultSubscriptions(account)
 	}
+	s.Subscriptions = once(s.Subscriptions)
 	if len(s.Subscriptions) == 0 {
 		problems = append(problems, "subscriptions: name at least one event")
 	}
@@ -394,8 +394,6 @@ func (s Settings) normalize(account AccountID, addresses AddressPolicy) (Setting
 			problems = append(problems, fmt.Sprintf("subscriptions: %q is not an event name (a lower-case letter, then letters, digits, _ or .)", name))
 		}
 	}
-	slices.Sort(s.Subscriptions)
-	s.Subscriptions = slices.Compact(s.Subscriptions)
 	if s.Timeout == 0 {
 		s.Timeout = DefaultTimeout
 	}
@@ -437,6 +435,20 @@ func (s Settings) normalize(account AccountID, addresses AddressPolicy) (Setting
 		return Settings{}, Secret{}, &InvalidSettingsError{problems}
 	}
 	return s, credential, nil
+}
+
+// once gives each name where it stands first: lists are shown as their owners
+// wrote them, and compared by programs.
+func once(names []string) []string {
+	seen := make(map[string]bool, len(names))
+	kept := make([]string, 0, len(names))
+	for _, name := range names {
+		if !seen[name] {
+			kept = append(kept, name)
+		}
+		seen[name] = true
+	}
+	return kept
 }
 
 // keepable reports whether PostgreSQL's text can hold s.

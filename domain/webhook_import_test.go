@@ -3,7 +3,6 @@ package domain_test
 import (
 	"errors"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,7 +25,7 @@ func TestImportWebhook(t *testing.T) {
 		return c
 	}
 	defaults := domain.Settings{
-		URL: "https://new.example/hook", Subscriptions: slices.Sorted(slices.Values(domain.DefaultSubscriptions)), Timeout: domain.DefaultTimeout,
+		URL: "https://new.example/hook", Subscriptions: domain.DefaultSubscriptions, Timeout: domain.DefaultTimeout,
 		MaxConcurrency: domain.DefaultMaxConcurrency, OrderHold: domain.DefaultOrderHold, Deadline: domain.DefaultDeadline,
 	}
 	later := t0.Add(time.Hour)

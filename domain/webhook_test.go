@@ -71,8 +71,8 @@ func TestDecideWebhook(t *testing.T) {
 				Settings: domain.Settings{
 					URL: "https://example.com/hook",
 					Subscriptions: []string{
-						"contact_created", "contact_updated", "conversation_created", "conversation_status_changed",
-						"conversation_updated", "message_created", "message_updated", "webwidget_triggered",
+						"conversation_status_changed", "conversation_updated", "conversation_created", "contact_created",
+						"contact_updated", "message_created", "message_updated", "webwidget_triggered",
 					},
 					Timeout: domain.DefaultTimeout, MaxConcurrency: domain.DefaultMaxConcurrency, Deadline: domain.DefaultDeadline,
 				},
@@ -85,11 +85,13 @@ func TestDecideWebhook(t *testing.T) {
 			then: changes(registered),
 		},
 		{
-			name: "SubscriptionsAreSortedAndOnce",
+			name: "SubscriptionsStandAsGivenAndOnce",
 			when: domain.RegisterWebhook{Settings: with(func(s *domain.Settings) {
 				s.Subscriptions = []string{"message_created", "contact_created", "message_created"}
 			}), Secret: secretA},
-			then: changes(domain.WebhookRegistered{Settings: settings, Secret: secretA}),
+			then: changes(domain.WebhookRegistered{Settings: with(func(s *domain.Settings) {
+				s.Subscriptions = []string{"message_created", "contact_created"}
+			}), Secret: secretA}),
 		},
 		{
 			name:  "NotRegisteredTwice",
@@ -119,7 +121,7 @@ func TestDecideWebhook(t *testing.T) {
 			given: changes(registered),
 			when: domain.UpdateWebhook{Settings: with(func(s *domain.Settings) {
 				s.URL = " https://user:" + password + "@example.com/hook#top"
-				s.Subscriptions = []string{"message_created", "contact_created", "contact_created"}
+				s.Subscriptions = []string{"contact_created", "message_created", "contact_created"}
 			})},
 		},
 		{

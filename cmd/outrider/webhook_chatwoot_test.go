@@ -58,7 +58,7 @@ func TestImportFromChatwootsAPI(t *testing.T) {
 	}
 	exported := c.objects("webhook", "export", "--account", "7", "--with-secrets")
 	want := []string{
-		"map[account_id:7 deadline:168h0m0s headers:map[] inbox_id:<nil> max_concurrency:16 name:CRM sync order_hold:30s rate_limit:<nil> retries:<nil> secret:hV3kQ9tZrB2mXw7cNf5pLd8s state:disabled subscriptions:[inbox_updated message_created] timeout:5s url:https://hooks.crm.example/chatwoot]",
+		"map[account_id:7 deadline:168h0m0s headers:map[] inbox_id:<nil> max_concurrency:16 name:CRM sync order_hold:30s rate_limit:<nil> retries:<nil> secret:hV3kQ9tZrB2mXw7cNf5pLd8s state:disabled subscriptions:[message_created inbox_updated] timeout:5s url:https://hooks.crm.example/chatwoot]",
 		"map[account_id:7 deadline:168h0m0s headers:map[] inbox_id:<nil> max_concurrency:16 name: order_hold:30s rate_limit:<nil> retries:<nil> secret:q2W8eR4tY6uI1oP9aS3dF7gH state:disabled subscriptions:[message_created] timeout:5s url:https://n8n.meadow.example/webhook/abc]",
 	}
 	for i, hook := range exported {

@@ -33,7 +33,7 @@ func TestWebhookLife(t *testing.T) {
 			t.Errorf("%s is %v, want %v", name, added[name], want)
 		}
 	}
-	if got := fmt.Sprint(added["subscriptions"]); got != "[contact_created message_created message_updated]" {
+	if got := fmt.Sprint(added["subscriptions"]); got != "[message_created contact_created message_updated]" {
 		t.Errorf("subscriptions are %s", got)
 	}
 	if got := fmt.Sprint(added["retries"]); got != "[1s 5m0s 48h0m0s]" {
