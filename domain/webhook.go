@@ -464,8 +464,9 @@ func (s Settings) equal(o Settings) bool {
 // sameRetries tells no schedule from an empty one.
 func sameRetries(a, b []time.Duration) bool { return (a == nil) == (b == nil) && slices.Equal(a, b) }
 
-// maxURL is longer than any browser or proxy accepts.
-const maxURL = 8192
+// maxURL is what an index of PostgreSQL takes beside an account, however little
+// it can be compressed: a third of a page of 8 kB, less what else is in an entry.
+const maxURL = 2500
 
 // errUnreadableURL says less than url.Parse does, whose errors quote the URL.
 var errUnreadableURL = errors.New("url: cannot be parsed; write it like https://example.com/hook")
