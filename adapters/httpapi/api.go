@@ -6,12 +6,21 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/outrider-relay/outrider/domain"
 )
 
 // Config says what the APIs work with.
 type Config struct {
 	// Tokens tells whose token one is.
 	Tokens Tokens
+	// Webhooks keeps the webhooks.
+	Webhooks Webhooks
+	// Addresses judges an IP address written in a URL.
+	Addresses domain.AddressPolicy
+	// MaskSecrets makes Chatwoot's API show a secret once, in the answer to the
+	// request that creates its webhook, and else a mask.
+	MaskSecrets bool
 	// TrustedProxies are the networks of the proxies before this server. Behind
 	// one of them the client is who X-Forwarded-For names; from anywhere else
 	// that header is not looked at.
@@ -45,6 +54,7 @@ func New(config Config) *API {
 		config.Clock = time.Now
 	}
 	a := &API{config: config, gate: newGate(&config)}
+	a.addChatwoot()
 	return a
 }
 

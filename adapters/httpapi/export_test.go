@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"errors"
 	"net/http"
 	"net/netip"
 
@@ -45,3 +46,21 @@ func AccessWithoutGate(r *http.Request) domain.Access { return accessOf(r.Contex
 
 // ClientAddr is whom a request is from.
 func ClientAddr(r *http.Request, trusted ...netip.Prefix) netip.Addr { return clientAddr(r, trusted) }
+
+// Parameters are what Chatwoot's API takes of a request.
+type Parameters struct {
+	URL, Name, Inbox *string
+	Subscriptions    *[]string
+}
+
+// ReadParameters reads them. refused says that the error is one for the client.
+func ReadParameters(r *http.Request) (p Parameters, refused bool, err error) {
+	given, err := readParameters(r)
+	var read parameters
+	if err == nil {
+		read, err = given.permit()
+	}
+	_, bad := errors.AsType[*badRequestError](err)
+	_, large := errors.AsType[*http.MaxBytesError](err)
+	return Parameters{read.url, read.name, read.inbox, read.subscriptions}, bad || large || errors.Is(err, errParamMissing), err
+}
