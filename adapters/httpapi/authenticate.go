@@ -81,7 +81,7 @@ func (g *gate) authenticate(r *http.Request, token string) (domain.Access, error
 	if wait > 0 {
 		return domain.Access{}, &tooManyError{"requests with this token", wait}
 	}
-	client := clientAddr(r, g.trusted)
+	client := ClientAddr(r, g.trusted)
 	end := func(bool) {}
 	if !known {
 		if end, wait = g.failures.begin(client, now); wait > 0 {

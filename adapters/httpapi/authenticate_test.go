@@ -365,7 +365,7 @@ func TestClientAddress(t *testing.T) {
 	} {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", http.NoBody)
 		r.RemoteAddr, r.Header["X-Forwarded-For"] = c.remote, c.forwarded
-		if got := httpapi.ClientAddr(r, trusted...).String(); got != c.want {
+		if got := httpapi.ClientAddr(r, trusted).String(); got != c.want {
 			t.Errorf("%s: got %s, want %s", c.name, got, c.want)
 		}
 	}

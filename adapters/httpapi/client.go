@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// clientAddr gives the address of who sent a request: the connection's, or
+// ClientAddr gives the address of who sent a request: the connection's, or
 // behind a trusted proxy the last in X-Forwarded-For that is no trusted proxy's.
 // What stands before that in the header is the client's own word. The zero value
 // where there is none.
-func clientAddr(r *http.Request, trusted []netip.Prefix) netip.Addr {
+func ClientAddr(r *http.Request, trusted []netip.Prefix) netip.Addr {
 	addr, ok := parseAddr(r.RemoteAddr)
 	if !ok || !contains(trusted, addr) {
 		return addr

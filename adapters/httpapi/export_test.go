@@ -3,7 +3,6 @@ package httpapi
 import (
 	"errors"
 	"net/http"
-	"net/netip"
 
 	"github.com/outrider-relay/outrider/domain"
 )
@@ -43,9 +42,6 @@ func Gate(c Config, bearer bool) (handler http.Handler, remembered func() (addre
 
 // AccessWithoutGate is what a handler behind no gate sees.
 func AccessWithoutGate(r *http.Request) domain.Access { return accessOf(r.Context()) }
-
-// ClientAddr is whom a request is from.
-func ClientAddr(r *http.Request, trusted ...netip.Prefix) netip.Addr { return clientAddr(r, trusted) }
 
 // Parameters are what Chatwoot's API takes of a request.
 type Parameters struct {
