@@ -81,6 +81,19 @@ SELECT min(extract(epoch FROM a.started_at - o.finished_at)) FROM audit.attempts
 		t.Errorf("on record is %s", got)
 	}
 
+	// Whoever looks at the secret disturbs nothing of it: probes go on as they did.
+	revealed, changed, err := b.webhooks.Change(t.Context(), 1, down.ID, "test", domain.RevealSecret{})
+	if err != nil || !changed || revealed.Breaker() != domain.BreakerOpen {
+		t.Fatalf("revealed: %v, %v", changed, err)
+	}
+	b.eventually("a probe after that", func() (bool, string) {
+		n := scan[int](b, `SELECT count(*) FROM audit.attempts a WHERE webhook_id = $1 AND webhook_version >= $2`, int64(down.ID), revealed.Version)
+		return n > 0, fmt.Sprint(n)
+	})
+	if n := b.overlapping(down, at); n != 0 {
+		t.Errorf("after the reveal %d probes began beside another one", n)
+	}
+
 	// Another relay takes it up, and begins with a probe.
 	first.stop()
 	second := scan[time.Time](b, `SELECT clock_timestamp()`)
@@ -95,7 +108,7 @@ SELECT min(extract(epoch FROM a.started_at - o.finished_at)) FROM audit.attempts
 
 	status.Store(http.StatusNoContent)
 	b.awaitStatus("succeeded", 2*conversations*each)
-	if got := b.changes(down); got != "test registered, relay breaker_opened, relay breaker_closed" {
+	if got := b.changes(down); got != "test registered, relay breaker_opened, test secret_revealed, relay breaker_closed" {
 		t.Errorf("on record is %s", got)
 	}
 	if got := scan[string](b, `SELECT after ->> 'reason' FROM audit.webhook_changes WHERE change = 'breaker_opened'`); got != "5 attempts in a row failed, the last one with: status 503" {

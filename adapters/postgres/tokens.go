@@ -71,7 +71,7 @@ func (t *Token) State(now time.Time) string {
 	return TokenStates[0]
 }
 
-const createToken = `INSERT INTO relay.tokens (hash, account_id, role, name, expires_at) VALUES ($1, $2, $3, $4, $5) RETURNING token_id`
+const newAccessQuery = `INSERT INTO relay.tokens (hash, account_id, role, name, expires_at) VALUES ($1, $2, $3, $4, $5) RETURNING token_id`
 
 // Create makes a token with a role in an account, or with account 0 in all of
 // them, and gives its text: nobody can see that again. expires is zero for
@@ -85,7 +85,7 @@ func (t *Tokens) Create(ctx context.Context, access domain.Access, expires time.
 	}
 	token := tokenPrefix + randomText()
 	var id domain.TokenID
-	err := t.db.QueryRowContext(ctx, createToken, digest(token), numberOrNull(access.AccountID), string(access.Role), access.Name, nullTime(expires)).Scan(&id)
+	err := t.db.QueryRowContext(ctx, newAccessQuery, digest(token), numberOrNull(access.AccountID), string(access.Role), access.Name, nullTime(expires)).Scan(&id)
 	return id, token, err
 }
 
@@ -101,7 +101,7 @@ func digest(text string) []byte {
 	return sum[:]
 }
 
-const listTokens = `
+const accessesQuery = `
 SELECT token_id, name, coalesce(account_id, 0), role, created_by, created_at, expires_at, revoked_at, last_used_at
   FROM relay.tokens WHERE $1::bigint IN (0, account_id) ORDER BY token_id`
 
@@ -114,7 +114,7 @@ func (t *Tokens) List(ctx context.Context, account domain.AccountID) ([]Token, e
 		token.CreatedAt = token.CreatedAt.UTC()
 		token.ExpiresAt, token.RevokedAt, token.LastUsedAt = utcOf(expires), utcOf(revoked), utcOf(used)
 		return token, err
-	}, listTokens, int64(account))
+	}, accessesQuery, int64(account))
 }
 
 // utcOf is the zero time for NULL.
@@ -125,7 +125,7 @@ func utcOf(t sql.NullTime) time.Time {
 	return t.Time.UTC()
 }
 
-const revokeToken = `
+const revokeQuery = `
 WITH revoked AS (UPDATE relay.tokens SET revoked_at = clock_timestamp() WHERE token_id = $1 AND revoked_at IS NULL RETURNING token_id)
 SELECT EXISTS (SELECT FROM revoked) FROM relay.tokens WHERE token_id = $1`
 
@@ -134,7 +134,7 @@ SELECT EXISTS (SELECT FROM revoked) FROM relay.tokens WHERE token_id = $1`
 // where there is no such token.
 func (t *Tokens) Revoke(ctx context.Context, id domain.TokenID) (bool, error) {
 	var revoked bool
-	err := t.db.QueryRowContext(ctx, revokeToken, int64(id)).Scan(&revoked)
+	err := t.db.QueryRowContext(ctx, revokeQuery, int64(id)).Scan(&revoked)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = domain.ErrNoToken
 	}
@@ -143,10 +143,10 @@ func (t *Tokens) Revoke(ctx context.Context, id domain.TokenID) (bool, error) {
 
 const (
 	accessColumns = `t.token_id, t.name, coalesce(t.account_id, 0), t.role, t.last_used_at IS NULL OR t.last_used_at < clock_timestamp() - interval '1 minute'`
-	tokenLetsIn   = `t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp())`
+	letsIn        = `t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp())`
 )
 
-const authenticate = `SELECT ` + accessColumns + ` FROM relay.tokens t WHERE t.hash = $1 AND ` + tokenLetsIn
+const authenticate = `SELECT ` + accessColumns + ` FROM relay.tokens t WHERE t.hash = $1 AND ` + letsIn
 
 // Authenticate tells what a token lets its holder do. The error is
 // domain.ErrNoToken where it lets in nobody.
@@ -214,7 +214,7 @@ WITH over AS (
   DELETE FROM relay.sessions s WHERE s.hash IN (
     SELECT o.hash FROM relay.sessions o WHERE o.expires_at <= clock_timestamp() ORDER BY o.expires_at LIMIT 100 FOR UPDATE SKIP LOCKED))
 INSERT INTO relay.sessions (hash, token_id, expires_at)
-SELECT $2, t.token_id, least(clock_timestamp() + $3 * interval '1 second', t.expires_at) FROM relay.tokens t WHERE t.hash = $1 AND ` + tokenLetsIn
+SELECT $2, t.token_id, least(clock_timestamp() + $3 * interval '1 second', t.expires_at) FROM relay.tokens t WHERE t.hash = $1 AND ` + letsIn
 
 // OpenSession gives a session in place of a token: text that lets in for
 // SessionLength, and no longer than the token. The error is domain.ErrNoToken
@@ -237,7 +237,7 @@ func (t *Tokens) OpenSession(ctx context.Context, token string) (string, error) 
 
 const readSession = `
 SELECT ` + accessColumns + ` FROM relay.sessions s JOIN relay.tokens t ON t.token_id = s.token_id
- WHERE s.hash = $1 AND s.expires_at > clock_timestamp() AND ` + tokenLetsIn
+ WHERE s.hash = $1 AND s.expires_at > clock_timestamp() AND ` + letsIn
 
 // Session tells what a session lets its holder do: what its token does. The
 // error is domain.ErrNoToken where it lets in nobody.
