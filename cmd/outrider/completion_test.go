@@ -45,6 +45,7 @@ func TestCompletion(t *testing.T) {
 		"dev --dir |":                      {"", folders},
 		"serve |":                          {"", onlyThese},
 		"webhook pa|":                      {"pause", onlyThese},
+		"token create --role |":            {"viewer operator administrator", onlyThese},
 		"replay |":                         {"cancel list pause plan resume run show", onlyThese},
 		"serve --allow|":                   {"--allow-cidrs", onlyThese},
 	} {

@@ -18,8 +18,8 @@ func (a *app) migrateCommand() *cobra.Command {
 		GroupID: groupRun,
 		Long: `Bring the database to the schema that this version needs: the schemas outbox,
 relay and audit, and the roles outrider_producer, outrider_relay,
-outrider_operator, outrider_auditor and outrider_tenant, which are groups without
-login, and outrider_views, which the views of the history belong to.
+outrider_operator, outrider_auditor, outrider_tenant and outrider_web, which are groups
+without login, and outrider_views, which the views of the history belong to.
 
 It takes a user that may create schemas in the database and roles, or finds the
 roles made and is a member of outrider_views; no superuser. Running it again, or

@@ -57,7 +57,7 @@ must be a member of outrider_tenant, and of no group that sees all accounts.`,
 				return &failure{fmt.Sprintf("role %q is not a member of outrider_tenant, so it could read nothing", role),
 					"as an administrator: GRANT outrider_tenant TO " + quoted}
 			case sight == postgres.SeesAllAnyway:
-				return &failure{fmt.Sprintf("role %q sees all accounts: it is a superuser, the owner of the schema, or a member of outrider_auditor, outrider_operator or outrider_relay", role),
+				return &failure{fmt.Sprintf("role %q sees all accounts: it is a superuser, the owner of the schema, or a member of outrider_auditor, outrider_operator, outrider_relay or outrider_web", role),
 					"bind a role that is none of these"}
 			}
 			bound, err := postgres.BindTenant(cmd.Context(), db, role, account)
