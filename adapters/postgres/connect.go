@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -32,7 +33,27 @@ func Open(dsn, application string) (*sql.DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database URL: %w", err)
 	}
-	return sql.OpenDB(plainConnector{connector}), nil
+	return sql.OpenDB(plainConnector{connector, ""}), nil
+}
+
+// OpenWeb makes the pool of the pages and APIs, of so many connections at most:
+// who asks for more of them waits. A statement, or a wait for a lock in it, ends
+// by itself after longest, also where nobody waits for it any more.
+func OpenWeb(dsn, application string, connections int, longest time.Duration) (*sql.DB, error) {
+	config, err := parseDSN(dsn, application)
+	if err != nil {
+		return nil, err
+	}
+	connector, err := pq.NewConnectorConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("database URL: %w", err)
+	}
+	ms := strconv.FormatInt(longest.Milliseconds(), 10)
+	db := sql.OpenDB(plainConnector{connector, "SET statement_timeout = " + ms + "; SET idle_in_transaction_session_timeout = " + ms + ";"})
+	db.SetMaxOpenConns(connections)
+	db.SetMaxIdleConns(connections)
+	db.SetConnMaxIdleTime(time.Minute)
+	return db, nil
 }
 
 // OpenRelay makes the pool of a running relay. Each connection, when it is
@@ -109,7 +130,11 @@ SET datestyle = 'ISO'`
 // plainConnector makes connections for commands. What they ask reads little, and
 // the planner, who knows nothing of a partitioned table as a whole, takes it for
 // much: compiling it would take longer than the answer.
-type plainConnector struct{ driver.Connector }
+type plainConnector struct {
+	driver.Connector
+	// settings are statements that each connection begins with.
+	settings string
+}
 
 // Connect implements driver.Connector.
 func (c plainConnector) Connect(ctx context.Context) (driver.Conn, error) {
@@ -121,7 +146,7 @@ func (c plainConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	if !ok {
 		return nil, errors.Join(fmt.Errorf("%T runs no statement", conn), conn.Close())
 	}
-	if _, err := execer.ExecContext(ctx, `SET jit = off`, nil); err != nil {
+	if _, err := execer.ExecContext(ctx, c.settings+`SET jit = off`, nil); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return conn, nil

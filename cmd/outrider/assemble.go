@@ -191,12 +191,7 @@ func (a *assembly) await(ctx context.Context, health *health) error {
 }
 
 // explain says what is wrong with the database and what to do.
-func (a *assembly) explain(err error) string {
-	if e, ok := errors.AsType[*postgres.Error](postgres.ExplainAt(a.options.dsn, err)); ok && e.Advice != "" {
-		return e.Problem + "; " + e.Advice
-	}
-	return err.Error()
-}
+func (a *assembly) explain(err error) string { return explainAt(a.options.dsn, err) }
 
 // check tells whether the relay can work on the database.
 func (a *assembly) check(ctx context.Context) error {

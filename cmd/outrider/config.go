@@ -36,16 +36,23 @@ type config struct {
 	disableAfter time.Duration
 	// How long content is kept.
 	retainPayloads, retainResponses, retainLog keep
+	// web is what outrider web is told.
+	web webConfig
 }
 
 // setting is one value of the configuration. Flag, variable and key of the
 // file have one name: --allow-cidrs, OUTRIDER_ALLOW_CIDRS, allow_cidrs. The
 // flag counts before the variable, the variable before the file.
 type setting struct {
-	key      string
+	key string
+	// short is the flag's name where a command has no other of its kind: serve
+	// and web both listen, and may be given one file.
+	short    string
 	usage    string
 	required bool
-	set      func(c *config, text string) error
+	// yes says that the flag alone, without a value, is true.
+	yes bool
+	set func(c *config, text string) error
 }
 
 var (
@@ -62,32 +69,61 @@ var (
 	}
 	allowCIDRs = &setting{
 		key: "allow_cidrs", usage: "networks that webhooks may live in although they are not public, comma-separated",
-		set: func(c *config, text string) error {
-			for part := range strings.SplitSeq(text, ",") {
-				if part = strings.TrimSpace(part); part == "" {
-					continue
-				}
-				prefix, err := parsePrefix(part)
-				if err != nil {
-					return err
-				}
-				c.allow = append(c.allow, prefix)
-			}
-			return nil
+		set: func(c *config, text string) (err error) {
+			c.allow, err = parsePrefixes(text)
+			return err
 		},
 	}
 )
 
 // settings are all there are: the file may have any of them, whatever the
 // command.
-var settings = []*setting{databaseURL, allowCIDRs, listenOn, relayNamed, maxInFlight, disableAfter, pprofOn, retainPayloads, retainResponses, retainLog}
+var settings = []*setting{databaseURL, allowCIDRs, listenOn, relayNamed, maxInFlight, disableAfter, pprofOn, retainPayloads, retainResponses, retainLog, webListenOn, publicURL, maskSecrets, trustedProxies}
 
-func (s *setting) flag() string     { return strings.ReplaceAll(s.key, "_", "-") }
+func (s *setting) flag() string {
+	if s.short != "" {
+		return s.short
+	}
+	return strings.ReplaceAll(s.key, "_", "-")
+}
+
 func (s *setting) variable() string { return "OUTRIDER_" + strings.ToUpper(s.key) }
 
 // addTo adds the setting's flag to a command.
 func (s *setting) addTo(flags *pflag.FlagSet) {
 	flags.String(s.flag(), "", s.usage+" ["+s.variable()+"]")
+	flag := flags.Lookup(s.flag())
+	flag.Annotations = map[string][]string{settingAnnotation: {s.key}}
+	if s.yes {
+		flag.NoOptDefVal = "true"
+	}
+}
+
+// settingAnnotation says which setting a flag is of.
+const settingAnnotation = "outrider/setting"
+
+// given is the setting's flag where the command line has it, else nil.
+func (s *setting) given(flags *pflag.FlagSet) *pflag.Flag {
+	flag := flags.Lookup(s.flag())
+	if flag == nil || !flag.Changed || !slices.Contains(flag.Annotations[settingAnnotation], s.key) {
+		return nil
+	}
+	return flag
+}
+
+// parsePrefixes reads networks, comma-separated.
+func parsePrefixes(text string) (prefixes []netip.Prefix, err error) {
+	for part := range strings.SplitSeq(text, ",") {
+		if part = strings.TrimSpace(part); part == "" {
+			continue
+		}
+		prefix, err := parsePrefix(part)
+		if err != nil {
+			return nil, err
+		}
+		prefixes = append(prefixes, prefix)
+	}
+	return prefixes, nil
 }
 
 // parsePrefix reads a network. One address stands for itself; bits behind the
@@ -121,9 +157,9 @@ func (a *app) configure(cmd *cobra.Command) (config, []string) {
 	file, problems := a.readFile(cmd)
 	for _, s := range settings {
 		text, source := "", ""
-		flag := cmd.Flags().Lookup(s.flag())
+		flag := s.given(cmd.Flags())
 		switch fromFile, inFile := file[s.key]; {
-		case flag != nil && flag.Changed:
+		case flag != nil:
 			text, source = flag.Value.String(), "--"+s.flag()
 		case a.env(s.variable()) != "":
 			text, source = a.env(s.variable()), s.variable()

@@ -91,6 +91,7 @@ type composeFile struct {
 		Command     []string
 		Environment map[string]string
 		Volumes     []string
+		Ports       []string
 		DependsOn   map[string]struct{ Condition string } `yaml:"depends_on"`
 		Deploy      struct{ Replicas int }
 		StopGrace   string   `yaml:"stop_grace_period"`
@@ -111,7 +112,7 @@ func readCompose(t *testing.T) composeFile {
 func TestCompose(t *testing.T) {
 	t.Parallel()
 	file := readCompose(t)
-	for _, name := range []string{"migrate", "relay"} {
+	for _, name := range []string{"migrate", "relay", "web"} {
 		service := file.Services[name]
 		if err := parses(service.Command); err != nil || len(service.Command) == 0 {
 			t.Errorf("%s runs %v: %v", name, service.Command, err)
@@ -142,13 +143,20 @@ func TestCompose(t *testing.T) {
 	if one.Deploy.Replicas != 2 || !one.ReadOnly || !slices.Equal(one.CapDrop, []string{"ALL"}) {
 		t.Errorf("the relay has %d replicas, read-only %t, without capabilities %v", one.Deploy.Replicas, one.ReadOnly, one.CapDrop)
 	}
+	web := file.Services["web"]
+	if _, port, err := net.SplitHostPort(web.Environment[webListenOn.variable()]); err != nil || !slices.Equal(web.Ports, []string{"127.0.0.1:" + port + ":" + port}) {
+		t.Errorf("the pages listen on port %s and are at %v: %v", port, web.Ports, err)
+	}
+	if web.DependsOn["migrate"].Condition != "service_completed_successfully" || !web.ReadOnly || !slices.Equal(web.CapDrop, []string{"ALL"}) {
+		t.Errorf("the pages wait for %v, read-only %t, without capabilities %v", web.DependsOn, web.ReadOnly, web.CapDrop)
+	}
 	if script, _, _ := strings.Cut(file.Services["postgres"].Volumes[1], ":"); script != "./compose.sql" {
 		t.Errorf("the server is made with %s", script)
 	}
 }
 
 // TestComposeRuns does what compose.yaml does, on a server of its own: the
-// administrator's script, the migration, and both relays, each as the user and
+// administrator's script, the migration, both relays and the pages, each as the user and
 // with the command that the file gives it.
 func TestComposeRuns(t *testing.T) {
 	t.Parallel()
@@ -203,10 +211,12 @@ func TestComposeRuns(t *testing.T) {
 	t.Cleanup(func() { _ = producer.Close() })
 	run(t, producer, insertOne)
 	awaitSucceeded(t, db, 1)
-	for _, p := range relays {
+	web := startWeb(t, dsn("web"), file.Services["web"].Command[1:]...)
+	web.awaitReady(t)
+	for _, p := range append(relays, web) {
 		p.signal(syscall.SIGTERM)
 		if code := p.ProcessState.ExitCode(); code != exitDone {
-			t.Errorf("a relay stopped with exit code %d", code)
+			t.Errorf("%v stopped with exit code %d", p.Args[1:], code)
 		}
 	}
 }

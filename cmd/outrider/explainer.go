@@ -2,10 +2,21 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/outrider-relay/outrider/adapters/postgres"
 )
+
+// explainAt says what is wrong with the database at a URL and what to do.
+func explainAt(dsn string, err error) string {
+	if e, ok := errors.AsType[*postgres.Error](postgres.ExplainAt(dsn, err)); ok && e.Advice != "" {
+		return e.Problem + "; " + e.Advice
+	}
+	return err.Error()
+}
 
 // explainer is a log that says of errors of the database what they mean, and
 // what to do. What fails is tried again by each part of a relay, some times a

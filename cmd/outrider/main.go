@@ -98,6 +98,7 @@ of the account, and keeps every decision and every attempt on record.`,
 	databaseURL.addTo(root.PersistentFlags())
 	root.AddCommand(
 		a.serveCommand(),
+		a.webCommand(),
 		a.devCommand(),
 		a.benchCommand(),
 		a.migrateCommand(),

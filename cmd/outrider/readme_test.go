@@ -10,6 +10,7 @@ import (
 	"os"
 	osexec "os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -18,8 +19,10 @@ import (
 
 	"github.com/outrider-relay/outrider/adapters/devpg"
 	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
+	"github.com/outrider-relay/outrider/adapters/postgres"
 	"github.com/outrider-relay/outrider/cmd/outrider/testdata/readme/chat"
 	"github.com/outrider-relay/outrider/cmd/outrider/testdata/receivers/receive"
+	"github.com/outrider-relay/outrider/domain"
 )
 
 // readmeStory runs the README's examples on one database, each as the user who
@@ -58,6 +61,7 @@ func TestReadmeExamples(t *testing.T) {
 	relay := s.killInMidPOST()
 	s.lookBack()
 	s.doctor()
+	s.tokens()
 	s.rebuild()
 	s.replay()
 	s.verify()
@@ -317,6 +321,28 @@ func (s *readmeStory) insert() {
 	if err := s.open(readmeDatabase, "support").QueryRowContext(s.t.Context(), waiting.text).Scan(&n, &since); err != nil || n < 5 || since.IsZero() {
 		s.t.Errorf("%s: %d events are waiting since %s: %v", waiting.name(), n, since, err)
 	}
+}
+
+// tokens: one is left, which lets in to the pages that the README's user serves.
+func (s *readmeStory) tokens() {
+	s.t.Helper()
+	printed := s.shell(s.take("sh operator tokens", 1)[0], "ops")
+	token := regexp.MustCompile(`outrider_[A-Za-z0-9_-]{43}`)
+	first, second := token.FindString(printed[0]), token.FindString(printed[1])
+	if first == "" || second == "" || !strings.Contains(printed[2], "wall display") {
+		s.t.Fatalf("the tokens are printed as %q", printed)
+	}
+	tokens := postgres.NewTokens(s.open(readmeDatabase, "web_app"))
+	if _, err := tokens.Authenticate(s.t.Context(), first); !errors.Is(err, domain.ErrNoToken) {
+		s.t.Errorf("the first token, which is revoked: %v", err)
+	}
+	access, err := tokens.Authenticate(s.t.Context(), second)
+	if err != nil || access.Role != domain.RoleViewer || access.AccountID != 0 {
+		s.t.Errorf("the second token lets in %+v, %v", access, err)
+	}
+	web := startWeb(s.t, s.dsn(readmeDatabase, "web_app"))
+	web.awaitReady(s.t)
+	web.signal(syscall.SIGTERM)
 }
 
 // trigger: the row comes with the message's transaction, and goes with it.

@@ -10,8 +10,10 @@ CREATE ROLE outrider_relay;
 CREATE ROLE outrider_operator;
 CREATE ROLE outrider_auditor;
 CREATE ROLE outrider_tenant;
+CREATE ROLE outrider_web;
 CREATE ROLE outrider_views;
 GRANT outrider_views TO outrider_owner;
 
 CREATE ROLE relay_app LOGIN PASSWORD 'change-me' IN ROLE outrider_relay;
+CREATE ROLE web_app LOGIN PASSWORD 'change-me' IN ROLE outrider_web;
 CREATE ROLE chat_app LOGIN PASSWORD 'change-me' IN ROLE outrider_producer;
