@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 // Config says what the APIs work with.
@@ -32,6 +34,15 @@ type Config struct {
 	Log *slog.Logger
 	// Clock is time.Now where it is nil.
 	Clock func() time.Time
+
+	// History, Replays and Relays are what Outrider's own API has beside webhooks.
+	// ended asks for relays too that ended lately.
+	History History
+	Replays Replays
+	Relays  func(ctx context.Context, ended bool) ([]audit.Relay, error)
+	// Explain says what an error of the database means: what it gives may tell
+	// that the database is away, or why it refused something.
+	Explain func(error) error
 }
 
 // DefaultRequestsPerMinute is what Chatwoot lets through of one address.
@@ -55,6 +66,7 @@ func New(config Config) *API {
 	}
 	a := &API{config: config, gate: newGate(&config)}
 	a.addChatwoot()
+	a.addV1()
 	return a
 }
 

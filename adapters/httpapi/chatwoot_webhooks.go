@@ -20,6 +20,8 @@ type Webhooks interface {
 	// Change carries out a command on an account's webhook, for the history on
 	// behalf of actor. id 0 registers a new one.
 	Change(ctx context.Context, account domain.AccountID, id domain.WebhookID, actor string, command domain.WebhookCommand) (domain.Webhook, bool, error)
+
+	WebhookActions
 }
 
 // chatwootEvents are the names that Chatwoot takes as subscriptions.
