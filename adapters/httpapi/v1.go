@@ -44,7 +44,9 @@ func (a *API) addV1() {
 	v.addReplays()
 	v.addRelays()
 	v.addDocument()
-	a.routes.mux.Handle(v1Base+"/", v.guard(v.gated(http.HandlerFunc(v.noRoute)))) // no route of its own: it is where there is none
+	for _, path := range []string{v1Base, v1Base + "/"} { // no routes of their own: they are where there is none
+		a.routes.mux.Handle(path, v.guard(v.gated(http.HandlerFunc(v.noRoute))))
+	}
 }
 
 // v1Mux registers huma's routes, each behind the gate.
