@@ -1,0 +1,264 @@
+package web_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
+	"github.com/outrider-relay/outrider/adapters/postgres"
+	"github.com/outrider-relay/outrider/adapters/web"
+	"github.com/outrider-relay/outrider/domain"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// doors are sessions in memory.
+type doors struct {
+	mu     sync.Mutex
+	tokens map[string]domain.Access
+	open   map[string]string
+	err    error
+}
+
+func (d *doors) OpenSession(_ context.Context, token string) (string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, ok := d.tokens[token]; !ok || d.err != nil {
+		if d.err != nil {
+			return "", d.err
+		}
+		return "", domain.ErrNoToken
+	}
+	session := fmt.Sprintf("session-%d-%s", len(d.open), token)
+	d.open[session] = token
+	return session, nil
+}
+
+func (d *doors) Session(_ context.Context, session string) (domain.Access, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	access, ok := d.tokens[d.open[session]]
+	if d.err != nil {
+		return domain.Access{}, d.err
+	}
+	if !ok {
+		return domain.Access{}, domain.ErrNoToken
+	}
+	return access, nil
+}
+
+func (d *doors) CloseSession(_ context.Context, session string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.open, session)
+	return nil
+}
+
+// site is the pages on a database of the test's own.
+type site struct {
+	*httptest.Server
+	db    *pgtest.DB
+	hooks *postgres.Webhooks
+	doors *doors
+	log   *lines
+}
+
+// lines keeps a log.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// newSite serves the pages. change may change their configuration.
+func newSite(t *testing.T, change ...func(*web.Config)) *site {
+	t.Helper()
+	db := pgtest.New(t)
+	s := &site{db: db, hooks: postgres.NewWebhooks(db.SQL), log: &lines{}, doors: &doors{tokens: map[string]domain.Access{}, open: map[string]string{}}}
+	config := web.Config{
+		Sessions: s.doors, Webhooks: s.hooks, Audit: postgres.NewAudit(db.SQL), Replays: struct{}{},
+		Version: "v1", Logger: slog.New(slog.NewTextHandler(s.log, nil)),
+		Explain: func(err error) (problem, advice string) {
+			if explained, ok := postgres.Explain(err).(*postgres.Error); ok { //nolint:errorlint // Explain gives it unwrapped
+				return explained.Problem, explained.Advice
+			}
+			return "", ""
+		},
+	}
+	for _, c := range change {
+		c(&config)
+	}
+	handler, err := web.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Server = httptest.NewServer(handler)
+	t.Cleanup(func() {
+		s.Close()
+		if t.Failed() {
+			t.Logf("the log:\n%s", s.log)
+		}
+	})
+	return s
+}
+
+// browser is somebody at the pages: it keeps cookies, and the token of the form
+// on the page it saw last.
+type browser struct {
+	t    *testing.T
+	site *site
+	http.Client
+	token string
+	// header goes with each request.
+	header http.Header
+}
+
+// page is an answer, redirects followed.
+type page struct {
+	status int
+	path   string // with the query
+	header http.Header
+	body   string
+}
+
+func (s *site) browser(t *testing.T) *browser {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &browser{t: t, site: s, Client: http.Client{Jar: jar, Timeout: 30 * time.Second}, header: http.Header{}}
+}
+
+// as gives a browser that is logged in.
+func (s *site) as(t *testing.T, role domain.Role, account domain.AccountID) *browser {
+	t.Helper()
+	b := s.browser(t)
+	b.logIn(s.newToken(role, account))
+	return b
+}
+
+// newToken makes a token.
+func (s *site) newToken(role domain.Role, account domain.AccountID) string {
+	s.doors.mu.Lock()
+	defer s.doors.mu.Unlock()
+	id := domain.TokenID(len(s.doors.tokens) + 1)
+	token := fmt.Sprintf("outrider_%d", id)
+	s.doors.tokens[token] = domain.Access{TokenID: id, Name: "CRM <sync>", AccountID: account, Role: role}
+	return token
+}
+
+func (b *browser) logIn(token string) {
+	b.t.Helper()
+	b.get("/login")
+	if p := b.post("/login", "token", token); p.status != http.StatusOK || strings.HasPrefix(p.path, "/login") {
+		b.t.Fatalf("log-in: %d at %s\n%s", p.status, p.path, p.body)
+	}
+}
+
+// get reads a page.
+func (b *browser) get(path string) page {
+	b.t.Helper()
+	return b.send(http.MethodGet, path, nil)
+}
+
+// post sends a form with the token of the page before; fields are names and
+// values by turns.
+func (b *browser) post(path string, fields ...string) page {
+	b.t.Helper()
+	return b.postForm(path, b.form(fields...))
+}
+
+// form is a form with the token.
+func (b *browser) form(fields ...string) url.Values {
+	b.t.Helper()
+	form := url.Values{"form_token": {b.token}}
+	for i := 0; i < len(fields); i += 2 {
+		form.Add(fields[i], fields[i+1])
+	}
+	return form
+}
+
+func (b *browser) postForm(path string, form url.Values) page {
+	b.t.Helper()
+	return b.send(http.MethodPost, path, form)
+}
+
+var tokenInput = regexp.MustCompile(`name="form_token" value="([^"]+)"`)
+
+func (b *browser) send(method, path string, form url.Values) page {
+	b.t.Helper()
+	var body io.Reader
+	if form != nil {
+		body = strings.NewReader(form.Encode())
+	}
+	r, err := http.NewRequestWithContext(b.t.Context(), method, b.site.URL+path, body)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for name, values := range b.header {
+		r.Header[name] = values
+	}
+	if form != nil {
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	answer, err := b.Do(r)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	p := page{answer.StatusCode, answer.Request.URL.RequestURI(), answer.Header, string(text)}
+	if found := tokenInput.FindStringSubmatch(p.body); found != nil {
+		b.token = found[1]
+	}
+	return p
+}
+
+// shows checks that a page has a status and some texts.
+func (p page) shows(t *testing.T, status int, texts ...string) {
+	t.Helper()
+	if p.status != status {
+		t.Errorf("%s: status %d, want %d", p.path, p.status, status)
+	}
+	for _, text := range texts {
+		if !strings.Contains(p.body, text) {
+			t.Errorf("%s does not have %q:\n%s", p.path, text, p.body)
+		}
+	}
+}
+
+// lacks checks that a page has none of some texts.
+func (p page) lacks(t *testing.T, texts ...string) {
+	t.Helper()
+	for _, text := range texts {
+		if strings.Contains(p.body, text) {
+			t.Errorf("%s has %q:\n%s", p.path, text, p.body)
+		}
+	}
+}
