@@ -61,12 +61,13 @@ func labels(account domain.AccountID, subscriptions []string) string {
 	return strings.Join(append(found, unlabelled(account, subscriptions)...), ", ")
 }
 
-// unlabelled are the subscriptions that have no box.
+// unlabelled are the subscriptions that have no box, sorted.
 func unlabelled(account domain.AccountID, subscriptions []string) (names []string) {
 	for _, name := range subscriptions {
 		if !slices.ContainsFunc(eventsOf(account), func(e eventLabel) bool { return e.Name == name }) {
 			names = append(names, name)
 		}
 	}
+	slices.Sort(names)
 	return names
 }

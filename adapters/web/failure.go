@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/outrider-relay/outrider/domain"
 )
@@ -31,6 +32,7 @@ var (
 	errNoForm      = &failure{http.StatusUnsupportedMediaType, "What was sent is not a form", "Send it as application/x-www-form-urlencoded, as the page does. Programs use the API."}
 	errTooLarge    = &failure{http.StatusRequestEntityTooLarge, "The form is too large", "Up to 1 MiB is accepted. Nothing was changed."}
 	errBadForm     = &failure{http.StatusBadRequest, "The form cannot be read", "It came broken or incomplete. Nothing was changed; go back and send it again."}
+	errStale       = &failure{http.StatusConflict, "The webhook was changed meanwhile", "Nothing was changed by you. Load its page anew, look at it, and decide again."}
 	errNoSession   = &failure{http.StatusUnauthorized, "You are logged out", "Nothing was changed. Log in and send it again."}
 )
 
@@ -81,11 +83,22 @@ func (p *pages) failureOf(r *request, err error) *failure {
 	if errors.Is(err, domain.ErrWebhookGone) {
 		return errNotFound
 	}
+	if _, stale := errors.AsType[*domain.StaleVersionError](err); stale {
+		return errStale
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		p.Logger.WarnContext(r.Context(), "a page took too long", "method", r.Method, "path", r.URL.Path, "error", err)
 		return &failure{http.StatusServiceUnavailable, "The database did not answer in time", "Try again in a moment. outrider doctor shows what it is busy with."}
 	}
-	if problem, advice := p.Explain(err); problem != "" {
+	problem, advice, refused := p.Explain(err)
+	switch {
+	case refused == domain.RefusedMissing:
+		return errNotFound
+	case refused == domain.RefusedState:
+		return &failure{http.StatusConflict, "This cannot be done now", sentence(problem) + sentence(advice)}
+	case refused == domain.RefusedInvalid:
+		return &failure{http.StatusUnprocessableEntity, "This cannot be done", sentence(problem) + sentence(advice)}
+	case problem != "":
 		p.Logger.WarnContext(r.Context(), "the database cannot serve a page", "method", r.Method, "path", r.URL.Path, "error", err)
 		return &failure{http.StatusServiceUnavailable, "The database cannot answer now", sentence(problem) + sentence(advice)}
 	}
@@ -99,5 +112,5 @@ func sentence(text string) string {
 	if text == "" {
 		return ""
 	}
-	return upperFirst(text) + ". "
+	return strings.TrimRight(upperFirst(text), ".") + ". "
 }

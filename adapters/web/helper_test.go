@@ -1,8 +1,7 @@
 package web_test
 
 import (
-	"context"
-	"fmt"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -23,55 +22,13 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// doors are sessions in memory.
-type doors struct {
-	mu     sync.Mutex
-	tokens map[string]domain.Access
-	open   map[string]string
-	err    error
-}
-
-func (d *doors) OpenSession(_ context.Context, token string) (string, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if _, ok := d.tokens[token]; !ok || d.err != nil {
-		if d.err != nil {
-			return "", d.err
-		}
-		return "", domain.ErrNoToken
-	}
-	session := fmt.Sprintf("session-%d-%s", len(d.open), token)
-	d.open[session] = token
-	return session, nil
-}
-
-func (d *doors) Session(_ context.Context, session string) (domain.Access, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	access, ok := d.tokens[d.open[session]]
-	if d.err != nil {
-		return domain.Access{}, d.err
-	}
-	if !ok {
-		return domain.Access{}, domain.ErrNoToken
-	}
-	return access, nil
-}
-
-func (d *doors) CloseSession(_ context.Context, session string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.open, session)
-	return nil
-}
-
 // site is the pages on a database of the test's own.
 type site struct {
 	*httptest.Server
-	db    *pgtest.DB
-	hooks *postgres.Webhooks
-	doors *doors
-	log   *lines
+	db     *pgtest.DB
+	hooks  *postgres.Webhooks
+	tokens *postgres.Tokens
+	log    *lines
 }
 
 // lines keeps a log.
@@ -96,15 +53,15 @@ func (l *lines) String() string {
 func newSite(t *testing.T, change ...func(*web.Config)) *site {
 	t.Helper()
 	db := pgtest.New(t)
-	s := &site{db: db, hooks: postgres.NewWebhooks(db.SQL), log: &lines{}, doors: &doors{tokens: map[string]domain.Access{}, open: map[string]string{}}}
+	s := &site{db: db, hooks: postgres.NewWebhooks(db.SQL), tokens: postgres.NewTokens(db.SQL), log: &lines{}}
 	config := web.Config{
-		Sessions: s.doors, Webhooks: s.hooks, Audit: postgres.NewAudit(db.SQL), Replays: struct{}{},
+		Sessions: s.tokens, Webhooks: s.hooks, Audit: postgres.NewAudit(db.SQL), Replays: postgres.NewReplayPlans(db.SQL),
 		Version: "v1", Logger: slog.New(slog.NewTextHandler(s.log, nil)),
-		Explain: func(err error) (problem, advice string) {
-			if explained, ok := postgres.Explain(err).(*postgres.Error); ok { //nolint:errorlint // Explain gives it unwrapped
-				return explained.Problem, explained.Advice
+		Explain: func(err error) (problem, advice string, refused domain.Refusal) {
+			if e, ok := errors.AsType[*postgres.Error](postgres.Explain(err)); ok {
+				return e.Problem, e.Advice, e.Refusal()
 			}
-			return "", ""
+			return "", "", domain.RefusedNot
 		},
 	}
 	for _, c := range change {
@@ -156,18 +113,36 @@ func (s *site) browser(t *testing.T) *browser {
 func (s *site) as(t *testing.T, role domain.Role, account domain.AccountID) *browser {
 	t.Helper()
 	b := s.browser(t)
-	b.logIn(s.newToken(role, account))
+	_, token := s.newToken(t, role, account)
+	b.logIn(token)
 	return b
 }
 
 // newToken makes a token.
-func (s *site) newToken(role domain.Role, account domain.AccountID) string {
-	s.doors.mu.Lock()
-	defer s.doors.mu.Unlock()
-	id := domain.TokenID(len(s.doors.tokens) + 1)
-	token := fmt.Sprintf("outrider_%d", id)
-	s.doors.tokens[token] = domain.Access{TokenID: id, Name: "CRM <sync>", AccountID: account, Role: role}
-	return token
+func (s *site) newToken(t *testing.T, role domain.Role, account domain.AccountID) (domain.TokenID, string) {
+	t.Helper()
+	id, token, err := s.tokens.Create(t.Context(), domain.Access{Name: "CRM <sync>", AccountID: account, Role: role}, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id, token
+}
+
+// exec changes the database behind the pages' back.
+func (s *site) exec(t *testing.T, statement string, args ...any) {
+	t.Helper()
+	if _, err := s.db.SQL.ExecContext(t.Context(), statement, args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// count counts rows.
+func (s *site) count(t *testing.T, query string, args ...any) (n int) {
+	t.Helper()
+	if err := s.db.SQL.QueryRowContext(t.Context(), query, args...).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 func (b *browser) logIn(token string) {

@@ -2,10 +2,12 @@ package web
 
 import (
 	"context"
+	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 // Sessions lets people in by their tokens. domain.ErrNoToken is what each of
@@ -29,11 +31,23 @@ type Webhooks interface {
 	// one.
 	Get(ctx context.Context, id domain.WebhookID) (domain.Webhook, error)
 	// RequestTest inserts an event that is routed to this webhook alone.
-	RequestTest(ctx context.Context, id domain.WebhookID) (uuid.UUID, error)
+	RequestTest(ctx context.Context, id domain.WebhookID, actor string) (uuid.UUID, error)
+	// Missed counts what was passed over while a webhook, which was just enabled
+	// again, was disabled.
+	Missed(ctx context.Context, hook domain.Webhook, since time.Time) (audit.Missed, error)
 }
 
-// Audit reads the history.
-type Audit interface{}
+// Audit reads the history. Account 0 is all of them: who calls it gives the one
+// that the session sees.
+type Audit interface {
+	// Health tells how an account's webhooks do, or with webhook not 0 one of
+	// them.
+	Health(ctx context.Context, account domain.AccountID, webhook domain.WebhookID) ([]audit.Health, error)
+	// Stats gives what became of attempts and deliveries by webhook and hour.
+	Stats(ctx context.Context, filter audit.StatsFilter) ([]audit.Stats, error)
+	// Changes gives the changes of webhooks, the newest first.
+	Changes(ctx context.Context, filter audit.Filter, after *audit.Cursor) (audit.Page[audit.Change], error)
+}
 
 // Replays plans and runs replays.
 type Replays interface{}

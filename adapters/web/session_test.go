@@ -1,10 +1,12 @@
 package web_test
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/outrider-relay/outrider/adapters/web"
@@ -17,7 +19,7 @@ func TestLogInAndOut(t *testing.T) {
 	b := s.browser(t)
 	b.get("/accounts").shows(t, http.StatusOK, "Log in", `name="next" value="/accounts"`)
 	b.post("/login", "token", "outrider_wrong").shows(t, http.StatusUnauthorized, "unknown, revoked or expired", `aria-invalid="true"`)
-	token := s.newToken(domain.RoleViewer, 0)
+	_, token := s.newToken(t, domain.RoleViewer, 0)
 	p := b.post("/login", "token", " "+token+"\n", "next", "/accounts?account=")
 	p.shows(t, http.StatusOK, "CRM &lt;sync&gt;", "viewer", "Log out")
 	if p.path != "/accounts?account=" {
@@ -29,33 +31,32 @@ func TestLogInAndOut(t *testing.T) {
 	if p := b.post("/logout"); p.path != "/login" {
 		t.Errorf("the log-out leads to %s", p.path)
 	}
-	if len(s.doors.open) != 0 {
+	if s.count(t, "SELECT count(*) FROM relay.sessions") != 0 {
 		t.Error("the session is still there")
 	}
 	b.get("/accounts").shows(t, http.StatusOK, "Log in")
 }
 
-// A session ends with its token, and a role that changed counts at once.
+// A session ends with its token, and a role or account that changed counts at
+// once.
 func TestSessionIsJudgedAnewByEachRequest(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	token := s.newToken(domain.RoleViewer, 0)
+	id, token := s.newToken(t, domain.RoleViewer, 0)
 	b := s.browser(t)
 	b.logIn(token)
-	s.doors.mu.Lock()
-	s.doors.tokens[token] = domain.Access{TokenID: 1, AccountID: 7, Role: domain.RoleViewer}
-	s.doors.mu.Unlock()
+	s.exec(t, "UPDATE relay.tokens SET account_id = 7 WHERE token_id = $1", int64(id))
 	b.get("/accounts").shows(t, http.StatusNotFound, "There is no such page")
-	s.doors.mu.Lock()
-	delete(s.doors.tokens, token)
-	s.doors.mu.Unlock()
+	if _, err := s.tokens.Revoke(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
 	b.get("/accounts").shows(t, http.StatusOK, "Log in")
 }
 
 func TestLogInLeadsToNoOtherSite(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	token := s.newToken(domain.RoleViewer, 0)
+	_, token := s.newToken(t, domain.RoleViewer, 0)
 	for _, next := range []string{"https://evil.example/", "//evil.example/", `/\evil.example`, `\\evil.example`, "/\t/evil.example", "javascript:alert(1)", "login", "///evil.example"} {
 		b := s.browser(t)
 		b.get("/login?next="+url.QueryEscape(next)).lacks(t, `name="next"`)
@@ -70,7 +71,7 @@ func TestFailedLogInsAreLimited(t *testing.T) {
 	s := newSite(t, func(c *web.Config) {
 		c.ClientAddress = func(r *http.Request) string { return r.Header.Get("Test-Address") }
 	})
-	token := s.newToken(domain.RoleViewer, 0)
+	_, token := s.newToken(t, domain.RoleViewer, 0)
 	b := s.browser(t)
 	b.get("/login")
 	b.header.Set("Test-Address", "2001:db8::1")
@@ -90,7 +91,7 @@ func TestFailedLogInsAreLimited(t *testing.T) {
 func TestFormsOfOtherPagesAreRefused(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	token := s.newToken(domain.RoleAdministrator, 1)
+	_, token := s.newToken(t, domain.RoleAdministrator, 1)
 	b := s.browser(t)
 	b.get("/login")
 	good := b.token
@@ -100,7 +101,7 @@ func TestFormsOfOtherPagesAreRefused(t *testing.T) {
 		"Twice":      {"token": {token}, "form_token": {good, good}},
 	} {
 		b.postForm("/login", form).shows(t, http.StatusForbidden, "This form is not of your session any more")
-		if len(s.doors.open) != 0 {
+		if s.count(t, "SELECT count(*) FROM relay.sessions") != 0 {
 			t.Errorf("%s: logged in", name)
 		}
 	}
@@ -190,7 +191,8 @@ func TestPublicURLIsAnOriginOfOurs(t *testing.T) {
 	b := s.browser(t)
 	b.get("/login")
 	b.header.Set("Origin", "http://hooks.example.com")
-	b.post("/login", "token", s.newToken(domain.RoleViewer, 0)).shows(t, http.StatusOK, "Log out")
+	_, token := s.newToken(t, domain.RoleViewer, 0)
+	b.post("/login", "token", token).shows(t, http.StatusOK, "Log out")
 }
 
 func TestStaticFiles(t *testing.T) {
@@ -231,24 +233,35 @@ func TestWhatIsNotThere(t *testing.T) {
 // the page.
 func TestErrorsTellNoTale(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	sessions := &broken{}
+	s := newSite(t, func(c *web.Config) {
+		sessions.Sessions = c.Sessions
+		c.Sessions = sessions
+	})
 	b := s.as(t, domain.RoleAdministrator, 0)
-	s.doors.mu.Lock()
-	s.doors.err = errors.New("dial tcp 10.0.0.1: password=hunter2")
-	s.doors.mu.Unlock()
+	sessions.now.Store(true)
 	p := b.get("/accounts")
 	p.shows(t, http.StatusInternalServerError, "Something went wrong here", "under the number")
 	p.lacks(t, "hunter2", "10.0.0.1", "goroutine")
 	if log := s.log.String(); !strings.Contains(log, "hunter2") || !strings.Contains(log, "number=") {
 		t.Errorf("the log has %s", log)
 	}
-	s.doors.mu.Lock()
-	s.doors.err = nil
-	s.doors.mu.Unlock()
-	if _, err := s.db.SQL.ExecContext(t.Context(), "DROP TABLE relay.webhooks CASCADE"); err != nil {
-		t.Fatal(err)
-	}
+	sessions.now.Store(false)
+	s.exec(t, "DROP TABLE relay.webhooks CASCADE")
 	p = b.get("/accounts")
 	p.shows(t, http.StatusServiceUnavailable, "The database cannot answer now", "outrider migrate")
 	p.lacks(t, "pq:", "SELECT")
+}
+
+// broken are sessions that fail while now is set.
+type broken struct {
+	web.Sessions
+	now atomic.Bool
+}
+
+func (b *broken) Session(ctx context.Context, session string) (domain.Access, error) {
+	if b.now.Load() {
+		return domain.Access{}, errors.New("dial tcp 10.0.0.1: password=hunter2")
+	}
+	return b.Sessions.Session(ctx, session)
 }

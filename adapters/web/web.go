@@ -17,10 +17,11 @@ type Config struct {
 	Webhooks Webhooks
 	Audit    Audit
 	Replays  Replays
-	// Explain says in words what an error of the database means, and what mends
-	// it; "" where it is not known. What it says is shown to people: it names no
-	// server, user or password. nil explains nothing.
-	Explain func(error) (problem, advice string)
+	// Explain says in words what an error of the database means and what mends
+	// it, "" where it is not known, and whether what was asked for was refused
+	// there. What it says is shown to people: it names no server, user or
+	// password. nil explains nothing.
+	Explain func(error) (problem, advice string, refused domain.Refusal)
 	// Addresses judges an IP address in a webhook's URL, as the relays do.
 	Addresses domain.AddressPolicy
 	// PublicURL is where people reach the pages; nil where it is what their
@@ -56,7 +57,7 @@ func New(config Config) (http.Handler, error) {
 	}
 	p := &pages{Config: config, mux: http.NewServeMux(), origins: http.NewCrossOriginProtection()}
 	if p.Explain == nil {
-		p.Explain = func(error) (string, string) { return "", "" }
+		p.Explain = func(error) (string, string, domain.Refusal) { return "", "", domain.RefusedNot }
 	}
 	if p.Now == nil {
 		p.Now = time.Now

@@ -16,17 +16,17 @@ import (
 // functions are what templates call.
 func (p *pages) functions() template.FuncMap {
 	return template.FuncMap{
-		"asset":       assetPath,
-		"account":     accountName,
-		"path":        func(account domain.AccountID, rest ...any) string { return accountPath(account, joined(rest)) },
-		"ago":         func(t time.Time) template.HTML { return ago(p.Now(), t) },
-		"at":          at,
-		"count":       func(n any, one, many string) (string, error) { return countOf(n, one, many) },
-		"number":      numberOf,
-		"percent":     percent,
-		"millis":      millis,
-		"duration":    durationText,
-		"capitalized": upperFirst,
+		"asset":    assetPath,
+		"account":  accountName,
+		"path":     func(account domain.AccountID, rest ...any) string { return accountPath(account, joined(rest)) },
+		"ago":      func(t time.Time) template.HTML { return ago(p.Now(), t) },
+		"at":       at,
+		"count":    func(n any, one, many string) (string, error) { return countOf(n, one, many) },
+		"number":   numberOf,
+		"percent":  percent,
+		"millis":   millis,
+		"duration": durationText,
+		"field":    fieldFor,
 	}
 }
 

@@ -1,0 +1,102 @@
+package web
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/outrider-relay/outrider/domain/audit"
+)
+
+// shownChange is a change of a webhook in words.
+type shownChange struct {
+	At     time.Time
+	Actor  string
+	What   string
+	Reason string
+	// Fields are the settings that an update changed.
+	Fields []changedField
+}
+
+// changedField is a setting before and after; they are "" where only its name
+// is shown.
+type changedField struct{ Label, Before, After string }
+
+// changeWords say what a kind of change is.
+var changeWords = map[string]string{
+	"registered": "Added", "updated": "Settings changed", "secret_rotated": "Secret rotated", "secret_revealed": "Secret shown",
+	"paused": "Paused", "enabled": "Enabled", "disabled": "Disabled", "deleted": "Deleted",
+	"breaker_opened": "Receiver down, deliveries wait", "breaker_closed": "Receiver answers again",
+}
+
+// settingLabels are the members of a change's before and after, in the order in
+// which they are shown.
+var settingLabels = []struct{ member, label string }{
+	{"url", "URL"}, {"name", "Name"}, {"subscriptions", "Events"}, {"inbox_id", "Inbox"}, {"timeout", "Timeout"}, {"retries", "Retries"},
+	{"deadline", "Deadline"}, {"order_hold", "Order hold"}, {"max_concurrency", "Attempts at once"}, {"rate_limit", "Rate limit"}, {"headers", "Headers"},
+}
+
+// showChange puts a change into words. A kind that is newer than these pages is
+// shown by its name.
+func showChange(c *audit.Change) shownChange {
+	shown := shownChange{At: c.At, Actor: c.Actor, What: changeWords[c.Change]}
+	if shown.What == "" {
+		shown.What = upperFirst(strings.ReplaceAll(c.Change, "_", " "))
+	}
+	var before, after map[string]json.RawMessage
+	_ = json.Unmarshal(c.After, &after) // what cannot be read shows nothing
+	if reason, ok := after["reason"]; ok {
+		_ = json.Unmarshal(reason, &shown.Reason)
+	}
+	if c.Change != "updated" || json.Unmarshal(c.Before, &before) != nil {
+		return shown
+	}
+	for _, s := range settingLabels {
+		if was, is := before[s.member], after[s.member]; !bytes.Equal(was, is) {
+			shown.Fields = append(shown.Fields, changedField{s.label, memberText(was), memberText(is)})
+		}
+	}
+	if len(shown.Fields) == 0 {
+		// The query of the URL, the user and password in it, the value of a
+		// header: none of them is in the history.
+		shown.Fields = []changedField{{Label: "what is not shown: a header’s value, or a part of the URL"}}
+	}
+	return shown
+}
+
+// memberText is a member of a change for people.
+func memberText(raw json.RawMessage) string {
+	var value any
+	if len(raw) == 0 || json.Unmarshal(raw, &value) != nil {
+		return "default"
+	}
+	switch value := value.(type) {
+	case nil:
+		return "default"
+	case string:
+		if value == "" {
+			return "none"
+		}
+		return value
+	case []any:
+		texts := make([]string, 0, len(value))
+		for _, v := range value {
+			if text, ok := v.(string); ok {
+				texts = append(texts, text)
+			}
+		}
+		if len(texts) == 0 {
+			return "none"
+		}
+		return strings.Join(texts, ", ")
+	case map[string]any: // headers, without their values
+		if len(value) == 0 {
+			return "none"
+		}
+		return strings.Join(slices.Sorted(maps.Keys(value)), ", ")
+	}
+	return string(raw)
+}
