@@ -3,6 +3,7 @@ package web
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -34,9 +35,10 @@ var changeWords = map[string]string{
 
 // settingLabels are the members of a change's before and after, in the order in
 // which they are shown.
-var settingLabels = []struct{ member, label string }{
-	{"url", "URL"}, {"name", "Name"}, {"subscriptions", "Events"}, {"inbox_id", "Inbox"}, {"timeout", "Timeout"}, {"retries", "Retries"},
-	{"deadline", "Deadline"}, {"order_hold", "Order hold"}, {"max_concurrency", "Attempts at once"}, {"rate_limit", "Rate limit"}, {"headers", "Headers"},
+var settingLabels = []struct{ member, label, absent string }{
+	{"url", "URL", "none"}, {"name", "Name", "none"}, {"subscriptions", "Events", "none"}, {"inbox_id", "Inbox", "all"}, {"timeout", "Timeout", "usual"},
+	{"retries", "Retries", "usual"}, {"deadline", "Deadline", "usual"}, {"order_hold", "Order hold", "usual"}, {"max_concurrency", "Attempts at once", "usual"},
+	{"rate_limit", "Rate limit", "none"}, {"headers", "Headers", "none"},
 }
 
 // showChange puts a change into words. A kind that is newer than these pages is
@@ -56,7 +58,7 @@ func showChange(c *audit.Change) shownChange {
 	}
 	for _, s := range settingLabels {
 		if was, is := before[s.member], after[s.member]; !bytes.Equal(was, is) {
-			shown.Fields = append(shown.Fields, changedField{s.label, memberText(was), memberText(is)})
+			shown.Fields = append(shown.Fields, changedField{s.label, memberText(was, s.absent), memberText(is, s.absent)})
 		}
 	}
 	if len(shown.Fields) == 0 {
@@ -67,36 +69,32 @@ func showChange(c *audit.Change) shownChange {
 	return shown
 }
 
-// memberText is a member of a change for people.
-func memberText(raw json.RawMessage) string {
+// memberText is a member of a change for people; absent is what it is where it
+// is not there.
+func memberText(raw json.RawMessage, absent string) string {
 	var value any
 	if len(raw) == 0 || json.Unmarshal(raw, &value) != nil {
-		return "default"
+		return absent
 	}
+	text := ""
 	switch value := value.(type) {
 	case nil:
-		return "default"
+		return absent
 	case string:
-		if value == "" {
-			return "none"
-		}
-		return value
+		text = value
 	case []any:
 		texts := make([]string, 0, len(value))
 		for _, v := range value {
-			if text, ok := v.(string); ok {
-				texts = append(texts, text)
-			}
+			texts = append(texts, fmt.Sprint(v))
 		}
-		if len(texts) == 0 {
-			return "none"
-		}
-		return strings.Join(texts, ", ")
+		text = strings.Join(texts, ", ")
 	case map[string]any: // headers, without their values
-		if len(value) == 0 {
-			return "none"
-		}
-		return strings.Join(slices.Sorted(maps.Keys(value)), ", ")
+		text = strings.Join(slices.Sorted(maps.Keys(value)), ", ")
+	default:
+		text = string(raw)
 	}
-	return string(raw)
+	if text == "" {
+		return "none"
+	}
+	return text
 }

@@ -61,23 +61,25 @@ func ago(now, t time.Time) template.HTML {
 
 // sinceText is how long something is ago, or still to come.
 func sinceText(d time.Duration) string {
-	wrap := func(n time.Duration, one, many string) string {
+	short := func(n time.Duration, unit string) string {
+		text := strconv.FormatInt(int64(n), 10) + unit
 		if d < 0 {
-			return "in " + count(int(n), one, many)
+			return "in " + text
 		}
-		return count(int(n), one, many) + " ago"
+		return text + " ago"
 	}
+	const oneDay = 24 * time.Hour
 	switch past := d.Abs(); {
 	case past < time.Second:
 		return "now"
 	case past < time.Minute:
-		return wrap(past/time.Second, "second", "seconds")
+		return short(past/time.Second, " s")
 	case past < time.Hour:
-		return wrap(past/time.Minute, "minute", "minutes")
-	case past < 48*time.Hour:
-		return wrap(past/time.Hour, "hour", "hours")
+		return short(past/time.Minute, " min")
+	case past < 2*oneDay:
+		return short(past/time.Hour, " h")
 	default:
-		return wrap(past/(24*time.Hour), "day", "days")
+		return short(past/oneDay, " days")
 	}
 }
 
