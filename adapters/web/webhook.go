@@ -21,6 +21,8 @@ type shownDetails struct {
 	Changes []shownChange
 	More    bool
 	Facts   []fact
+	// Deliveries is where its deliveries are listed.
+	Deliveries string
 }
 
 // fact is a setting in words.
@@ -66,6 +68,9 @@ func (p *pages) webhook(w http.ResponseWriter, r *request) error {
 	}
 	shown.More = changes.Next != nil
 	shown.Facts = facts(&hook)
+	if has("/accounts/{account}/deliveries") {
+		shown.Deliveries = accountPath(r.account, "deliveries?webhook="+strconv.FormatInt(int64(hook.ID), 10))
+	}
 	title := hook.Settings.Name
 	if title == "" {
 		title = shown.URL

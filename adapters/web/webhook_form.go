@@ -260,13 +260,28 @@ func (f *webhookForm) refused(err error) error {
 	}
 	for _, problem := range invalid.Problems {
 		member, text, _ := strings.Cut(problem, ": ")
-		if field, known := fieldOf(member); known {
+		field, known := fieldOf(member)
+		if field == "events" && f.typedName(text) {
+			field = "other_events"
+		}
+		if known {
 			f.problem(field, text)
 		} else {
 			f.General = append(f.General, upperFirst(problem))
 		}
 	}
 	return nil
+}
+
+// typedName reports whether a problem quotes an event that was typed, and not
+// chosen by a box.
+func (f *webhookForm) typedName(problem string) bool {
+	quoted, err := strconv.QuotedPrefix(problem)
+	if err != nil {
+		return false
+	}
+	name, err := strconv.Unquote(quoted)
+	return err == nil && slices.Contains(strings.FieldsFunc(f.Fields["other_events"], between), name)
 }
 
 // wrong reports whether anything is.
