@@ -76,7 +76,7 @@ func memberText(raw json.RawMessage, absent string) string {
 	if len(raw) == 0 || json.Unmarshal(raw, &value) != nil {
 		return absent
 	}
-	text := ""
+	var text string
 	switch value := value.(type) {
 	case nil:
 		return absent

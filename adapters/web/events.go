@@ -58,7 +58,10 @@ func labels(account domain.AccountID, subscriptions []string) string {
 			found = append(found, e.Label)
 		}
 	}
-	return strings.Join(append(found, unlabelled(account, subscriptions)...), ", ")
+	for _, name := range unlabelled(account, subscriptions) {
+		found = append(found, labelOf(name))
+	}
+	return strings.Join(found, ", ")
 }
 
 // unlabelled are the subscriptions that have no box, sorted.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"log/slog"
 	"mime"
 	"net/http"
 	"net/url"
@@ -103,7 +102,7 @@ func (p *pages) failureOf(r *request, err error) *failure {
 		return &failure{http.StatusServiceUnavailable, "The database cannot answer now", sentence(problem) + sentence(advice)}
 	}
 	number := rand.Text()[:8]
-	p.Logger.ErrorContext(r.Context(), "a page failed", "number", number, "method", r.Method, "path", r.URL.Path, slog.Any("error", err))
+	p.Logger.ErrorContext(r.Context(), "a page failed", "number", number, "method", r.Method, "path", r.URL.Path, "error", err)
 	return &failure{http.StatusInternalServerError, "Something went wrong here", "The log of outrider web says what, under the number " + number + "."}
 }
 

@@ -50,4 +50,4 @@ type Audit interface {
 }
 
 // Replays plans and runs replays.
-type Replays interface{}
+type Replays any

@@ -133,16 +133,9 @@ func (p *pages) render(w http.ResponseWriter, r *request, status int, name strin
 	return p.write(w, status, name, "layout", v)
 }
 
-// renderPart answers with one block of a page's template, for a script that puts
-// it in the place of the one before. The message for the next page stays.
-func (p *pages) renderPart(w http.ResponseWriter, r *request, name, block string, v *view) error {
-	p.complete(r, v)
-	return p.write(w, http.StatusOK, name, block, v)
-}
-
 // complete adds what is the same for all pages.
 func (p *pages) complete(r *request, v *view) {
-	v.r, v.Access, v.LoggedIn, v.Now, v.Version = r, r.access, r.session != "", p.Now().UTC(), p.Config.Version
+	v.r, v.Access, v.LoggedIn, v.Now, v.Version = r, r.access, r.session != "", p.Now().UTC(), p.Version
 	if v.Account = r.account; v.Account == 0 {
 		v.Account = r.access.AccountID
 	}

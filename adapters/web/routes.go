@@ -59,7 +59,7 @@ func siteRoutes() []route {
 
 // has reports whether there is a page.
 func has(pattern string) bool {
-	return slices.ContainsFunc(routes(), func(r route) bool { return r.Method == "GET" && r.Pattern == pattern })
+	return slices.ContainsFunc(routes(), func(r route) bool { return r.Method == http.MethodGet && r.Pattern == pattern })
 }
 
 // request is what came, and who sent it.

@@ -41,7 +41,7 @@ func (p *pages) cookieName(name string) string {
 // setCookie gives the browser a cookie for as long as it is open, or with ""
 // takes it away.
 func (p *pages) setCookie(w http.ResponseWriter, name, value string) {
-	c := &http.Cookie{Name: p.cookieName(name), Value: value, Path: "/", HttpOnly: true, Secure: p.secure, SameSite: http.SameSiteLaxMode}
+	c := &http.Cookie{Name: p.cookieName(name), Value: value, Path: "/", HttpOnly: true, Secure: p.secure, SameSite: http.SameSiteLaxMode} //nolint:gosec // Secure is as the public URL is: over http a browser would not send it
 	if value == "" {
 		c.MaxAge = -1
 	}

@@ -34,10 +34,10 @@ func parseDuration(text string) (time.Duration, error) {
 
 // holdText is an order hold in a form.
 func holdText(hold time.Duration) string {
-	switch hold {
-	case domain.HoldForever:
+	if hold == domain.HoldForever {
 		return forever
-	case 0:
+	}
+	if hold == 0 {
 		return "0"
 	}
 	return durationText(hold)

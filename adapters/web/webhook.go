@@ -119,10 +119,10 @@ func factsOf(account domain.AccountID, s *domain.Settings) []fact {
 
 // orderText says what an order hold means.
 func orderText(hold time.Duration) string {
-	switch hold {
-	case 0:
+	if hold == 0 {
 		return "None: deliveries do not wait for each other"
-	case domain.HoldForever:
+	}
+	if hold == domain.HoldForever {
 		return "Strict: a conversation waits for its failed delivery"
 	}
 	return "A conversation waits up to " + durationText(hold) + " for its failed delivery"

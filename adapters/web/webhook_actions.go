@@ -28,7 +28,7 @@ func backTo(w http.ResponseWriter, r *request, hook *domain.Webhook) error {
 	if r.form.text("back") == "list" {
 		return redirect(w, r, accountPath(r.account, "webhooks"))
 	}
-	return redirect(w, r, webhookPath(hook, ""))
+	return redirect(w, r, webhookPath(hook))
 }
 
 // called is a webhook in a message.

@@ -343,8 +343,8 @@ func (p *pages) addWebhook(w http.ResponseWriter, r *request) error {
 		}
 		return p.showForm(w, r, http.StatusUnprocessableEntity, f)
 	}
-	w.Header().Set("Location", webhookPath(&hook, ""))
-	return p.showSecret(w, r, http.StatusCreated, &hook, secretAdded)
+	w.Header().Set("Location", webhookPath(&hook))
+	return p.showSecret(w, r, http.StatusCreated, &hook, onAdding)
 }
 
 // editWebhook is the form of a webhook.
@@ -421,7 +421,7 @@ func (p *pages) update(w http.ResponseWriter, r *request, f *webhookForm, hook d
 			message = flash{Text: "Nothing was changed: the webhook is that way already."}
 		}
 		p.say(w, r, message)
-		return redirect(w, r, webhookPath(&changed, ""))
+		return redirect(w, r, webhookPath(&changed))
 	}
 	return errStale
 }

@@ -16,18 +16,19 @@ func newSecret() domain.Secret {
 	return domain.NewSecret(random)
 }
 
-// The occasions on which a secret is shown.
+// The occasions on which a secret is shown, and what the page is called then.
 const (
-	secretAdded    = "added"
-	secretRotated  = "rotated"
-	secretRevealed = "revealed"
+	onAdding    = "Webhook added successfully"
+	onRotating  = "New secret"
+	onRevealing = "Signing secret"
 )
 
 // shownSecret is the page that shows a webhook's secret.
 type shownSecret struct {
-	Occasion  string
-	Path, URL string
-	Secret    string
+	// Added and Rotated are the occasions; with neither it was revealed.
+	Added, Rotated bool
+	Path, URL      string
+	Secret         string
 	// Standard is how libraries of Standard Webhooks take it, "" where that is
 	// the same.
 	Standard string
@@ -39,18 +40,17 @@ type shownSecret struct {
 // showSecret shows the secret of a webhook. It is in this answer alone: nothing
 // keeps it for another one.
 func (p *pages) showSecret(w http.ResponseWriter, r *request, status int, hook *domain.Webhook, occasion string) error {
-	shown := &shownSecret{Occasion: occasion, Path: webhookPath(hook, ""), URL: hook.Settings.URL, Secret: hook.Secret.Reveal()}
+	shown := &shownSecret{Added: occasion == onAdding, Rotated: occasion == onRotating, Path: webhookPath(hook), URL: hook.Settings.URL, Secret: hook.Secret.Reveal()}
 	if standard := hook.Secret.StandardText(); standard != shown.Secret {
 		shown.Standard = standard
 	}
 	if hook.PreviousUntil.After(p.Now()) {
 		shown.Until = hook.PreviousUntil
-		if occasion == secretRevealed {
+		if occasion == onRevealing {
 			shown.Previous = hook.PreviousSecret.Reveal()
 		}
 	}
-	title := map[string]string{secretAdded: "Webhook added successfully", secretRotated: "New secret", secretRevealed: "Signing secret"}[occasion]
-	return p.render(w, r, status, "webhook_secret", &view{Title: title, Nav: "webhooks", Data: shown})
+	return p.render(w, r, status, "webhook_secret", &view{Title: occasion, Nav: "webhooks", Data: shown})
 }
 
 // revealSecret shows the secret, which goes on record before.
@@ -66,7 +66,7 @@ func (p *pages) revealSecret(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return p.showSecret(w, r, http.StatusOK, &hook, secretRevealed)
+	return p.showSecret(w, r, http.StatusOK, &hook, onRevealing)
 }
 
 // overlap is for how long the old secret signs too.
@@ -135,5 +135,5 @@ func (p *pages) rotateSecret(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return p.showSecret(w, r, http.StatusOK, &hook, secretRotated)
+	return p.showSecret(w, r, http.StatusOK, &hook, onRotating)
 }

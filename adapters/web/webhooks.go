@@ -63,7 +63,7 @@ type shownWebhook struct {
 }
 
 // Path is where the webhook's page is.
-func (s *shownWebhook) Path() string { return webhookPath(&s.Webhook, "") }
+func (s *shownWebhook) Path() string { return webhookPath(&s.Webhook) }
 
 // Standing is the state of the webhook and its receiver in a word.
 func (s *shownWebhook) Standing() standing { return standingOf(&s.Webhook) }
@@ -93,13 +93,9 @@ func standingOf(hook *domain.Webhook) standing {
 	return standing{"good", "Enabled"}
 }
 
-// webhookPath is where something of a webhook is.
-func webhookPath(hook *domain.Webhook, rest string) string {
-	path := accountPath(hook.AccountID, "webhooks/"+strconv.FormatInt(int64(hook.ID), 10))
-	if rest != "" {
-		path += "/" + rest
-	}
-	return path
+// webhookPath is where a webhook's page is.
+func webhookPath(hook *domain.Webhook) string {
+	return accountPath(hook.AccountID, "webhooks/"+strconv.FormatInt(int64(hook.ID), 10))
 }
 
 // day is what the list shows of the past.
@@ -208,14 +204,14 @@ func matches(search string, texts ...string) bool {
 
 // shownURL leaves out of a webhook's URL what may be a secret, the query, for
 // those who may not see secrets.
-func shownURL(r *request, url string) string {
+func shownURL(r *request, whole string) string {
 	if r.may(domain.Reveal) {
-		return url
+		return whole
 	}
-	if i := strings.IndexByte(url, '?'); i >= 0 {
-		return url[:i] + "?…"
+	if before, _, found := strings.Cut(whole, "?"); found {
+		return before + "?…"
 	}
-	return url
+	return whole
 }
 
 // hook reads the webhook in the path, also a deleted one. Another account's is

@@ -180,9 +180,8 @@ func TestAllAndNoneWithoutAScript(t *testing.T) {
 		t.Errorf("%d boxes are ticked", n)
 	}
 	p = b.post("/accounts/1/webhooks", "url", "typed", "events", "message_created", "choose", "none")
-	if p.lacks(t, " checked"); p.status != http.StatusOK {
-		t.Errorf("status %d", p.status)
-	}
+	p.shows(t, http.StatusOK)
+	p.lacks(t, " checked")
 }
 
 func TestOperatorsAccountHasItsOwnEvents(t *testing.T) {
@@ -330,14 +329,16 @@ func TestPauseAndEnable(t *testing.T) {
 	b := s.as(t, domain.RoleOperator, 1)
 	b.get(pathOf(hook))
 	p := b.post(pathOf(hook)+"/pause", "back", "list")
-	if p.shows(t, http.StatusOK, "“CRM” is paused.", ">Enable<"); p.path != "/accounts/1/webhooks" {
+	p.shows(t, http.StatusOK, "“CRM” is paused.", ">Enable<")
+	if p.path != "/accounts/1/webhooks" {
 		t.Errorf("the way leads to %s", p.path)
 	}
 	if s.read(t, hook.ID).State != domain.WebhookPaused {
 		t.Error("it is not paused")
 	}
 	p = b.post(pathOf(hook) + "/enable")
-	if p.shows(t, http.StatusOK, "“CRM” is enabled.", "Send a test"); p.path != pathOf(hook) {
+	p.shows(t, http.StatusOK, "“CRM” is enabled.", "Send a test")
+	if p.path != pathOf(hook) {
 		t.Errorf("the way leads to %s", p.path)
 	}
 	if s.read(t, hook.ID).State != domain.WebhookEnabled {
@@ -414,7 +415,8 @@ func TestDeleteAWebhook(t *testing.T) {
 		t.Fatal("it is deleted before anybody said yes")
 	}
 	p := b.post(pathOf(hook) + "/delete")
-	if p.shows(t, http.StatusOK, "Webhook deleted successfully.", "There are no webhooks configured for this account."); p.path != "/accounts/1/webhooks" {
+	p.shows(t, http.StatusOK, "Webhook deleted successfully.", "There are no webhooks configured for this account.")
+	if p.path != "/accounts/1/webhooks" {
 		t.Errorf("the way leads to %s", p.path)
 	}
 	if s.read(t, hook.ID).State != domain.WebhookDeleted {

@@ -21,7 +21,7 @@ func (p *pages) functions() template.FuncMap {
 		"path":     func(account domain.AccountID, rest ...any) string { return accountPath(account, joined(rest)) },
 		"ago":      func(t time.Time) template.HTML { return ago(p.Now(), t) },
 		"at":       at,
-		"count":    func(n any, one, many string) (string, error) { return countOf(n, one, many) },
+		"count":    countOf,
 		"number":   numberOf,
 		"percent":  percent,
 		"millis":   millis,
