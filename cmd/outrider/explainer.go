@@ -24,7 +24,8 @@ func explainAt(dsn string, err error) string {
 type explainer struct {
 	slog.Handler
 	explain func(error) string
-	told    *told
+	// told is nil where each message counts.
+	told *told
 }
 
 func newExplainer(handler slog.Handler, explain func(error) string) explainer {
@@ -43,7 +44,7 @@ func (e explainer) Handle(ctx context.Context, record slog.Record) error {
 		explained.AddAttrs(a)
 		return true
 	})
-	if failure != "" && e.told.lately(record.Message+" "+failure, record.Time) {
+	if failure != "" && e.told != nil && e.told.lately(record.Message+" "+failure, record.Time) {
 		return nil
 	}
 	return e.Handler.Handle(ctx, explained)

@@ -13,7 +13,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/outrider-relay/outrider/adapters/httpapi"
 	"github.com/outrider-relay/outrider/adapters/postgres"
+	"github.com/outrider-relay/outrider/adapters/web"
+	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
 	"github.com/outrider-relay/outrider/migrations"
 )
 
@@ -125,7 +129,46 @@ func refuseWeb(ctx context.Context, conf config, db *sql.DB, logger *slog.Logger
 	return nil
 }
 
-// mount gives all that is served, but for what says how the process is.
+// mount gives all that is served, but for what says how the process is: the one
+// place where the adapters of pages, APIs and database meet.
 func (s *webServer) mount(mux *http.ServeMux) error {
+	tokens, hooks, history, replays := postgres.NewTokens(s.db), postgres.NewWebhooks(s.db), postgres.NewAudit(s.db), postgres.NewReplayPlans(s.db)
+	addresses := domain.AddressPolicy{Allow: s.conf.allow}
+	mux.Handle("/api/", httpapi.New(httpapi.Config{
+		Tokens: tokens, Webhooks: hooks, History: history, Replays: replays,
+		Relays: func(ctx context.Context, ended bool) ([]audit.Relay, error) {
+			return postgres.ListRelays(ctx, s.db, ended)
+		},
+		Addresses: addresses, MaskSecrets: s.conf.web.mask, TrustedProxies: s.conf.web.proxies, Explain: postgres.Explain, Log: s.log,
+	}))
+	pages, err := web.New(web.Config{
+		Sessions: tokens, Webhooks: hooks, Audit: history, Replays: replays,
+		Addresses: addresses, PublicURL: s.conf.web.public, ClientAddress: s.client, Explain: explainOnPage,
+		Version: version().release, Logger: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	mux.Handle("/", pages)
 	return nil
+}
+
+// client is the address of who sends a request.
+func (s *webServer) client(r *http.Request) string {
+	return httpapi.ClientAddr(r, s.conf.web.proxies).String()
+}
+
+// explainOnPage says what people may read of an error of the database: what a
+// function of ours refused, in its words, and of all else that it is away. The
+// log has the rest, with the names of servers and users.
+func explainOnPage(err error) (problem, advice string, refused domain.Refusal) {
+	e, ok := errors.AsType[*postgres.Error](postgres.Explain(err))
+	switch {
+	case !ok:
+	case e.Refusal() != domain.RefusedNot:
+		return e.Problem, e.Advice, e.Refusal()
+	case e.Away():
+		return "the database is away, or too busy", "try again in a moment; the log of outrider web says more", domain.RefusedNot
+	}
+	return "", "", domain.RefusedNot
 }

@@ -34,6 +34,8 @@ type webServer struct {
 	conf   config
 	db     *sql.DB
 	logger *slog.Logger
+	// log is logger, saying of errors of the database what they mean.
+	log    *slog.Logger
 	ready  *webReadiness
 	limits webLimits
 	// stopping ends when a stop begins: streams end with it.
@@ -44,6 +46,7 @@ type webServer struct {
 
 func newWebServer(conf config, db *sql.DB, logger *slog.Logger) (*webServer, error) {
 	s := &webServer{conf: conf, db: db, logger: logger, ready: newWebReadiness(conf, db, logger), limits: usualLimits}
+	s.log = slog.New(explainer{logger.Handler(), func(err error) string { return explainAt(conf.databaseURL, err) }, nil})
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", healthy)
@@ -137,7 +140,7 @@ func (s *webServer) recorded(next http.Handler) http.Handler {
 				}
 				http.Error(answer, "Something went wrong here. The log of outrider web says what, under the number "+number+".", http.StatusInternalServerError)
 			}
-			s.logger.DebugContext(r.Context(), "request", "method", r.Method, "path", r.URL.Path, "status", answer.status, "bytes", answer.bytes, "duration", time.Since(begun).Round(time.Microsecond).String(), "from", r.RemoteAddr)
+			s.logger.DebugContext(r.Context(), "request", "method", r.Method, "path", r.URL.Path, "status", answer.status, "bytes", answer.bytes, "duration", time.Since(begun).Round(time.Microsecond).String(), "from", s.client(r))
 		}()
 		next.ServeHTTP(answer, r)
 	})
