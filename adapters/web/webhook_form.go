@@ -376,6 +376,7 @@ func (p *pages) updateWebhook(w http.ResponseWriter, r *request) error {
 		return p.showForm(w, r, http.StatusOK, f)
 	}
 	settings, headers := f.settings()
+	settings.Subscriptions = inOrderOf(hook.Settings.Subscriptions, settings.Subscriptions)
 	update := domain.UpdateWebhook{Settings: settings, Headers: headers, Addresses: p.Addresses}
 	if _, err := domain.DecideWebhook(hook, update); err != nil {
 		if err := f.refused(err); err != nil {
@@ -386,6 +387,23 @@ func (p *pages) updateWebhook(w http.ResponseWriter, r *request) error {
 		return p.showForm(w, r, http.StatusUnprocessableEntity, f)
 	}
 	return p.update(w, r, f, hook, update)
+}
+
+// inOrderOf brings names into the order of others, as far as they are among
+// them: a form does not know in which order its webhook has its subscriptions.
+func inOrderOf(others, names []string) []string {
+	ordered := make([]string, 0, len(names))
+	for _, name := range others {
+		if slices.Contains(names, name) {
+			ordered = append(ordered, name)
+		}
+	}
+	for _, name := range names {
+		if !slices.Contains(others, name) {
+			ordered = append(ordered, name)
+		}
+	}
+	return ordered
 }
 
 // update carries out a change of settings that was decided at the form's

@@ -85,7 +85,7 @@ func TestAddAWebhook(t *testing.T) {
 	p.shows(t, http.StatusCreated, "Webhook added successfully", "https://crm.example.com/in", "Copy")
 	hook := s.read(t, 1)
 	want := domain.Settings{
-		URL: "https://crm.example.com/in", Name: "CRM", Subscriptions: []string{"contact_created", "message_created", "shop.order_paid", "shop.order_sent"},
+		URL: "https://crm.example.com/in", Name: "CRM", Subscriptions: []string{"message_created", "contact_created", "shop.order_paid", "shop.order_sent"},
 		Timeout: 10 * time.Second, MaxConcurrency: 16, OrderHold: domain.HoldForever, Deadline: 24 * time.Hour, RateLimit: 2.5,
 		Retries: []time.Duration{10 * time.Second, time.Minute, time.Hour},
 	}
@@ -228,7 +228,7 @@ func TestLongListsHavePages(t *testing.T) {
 func TestEditAWebhook(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	hook := s.add(t, 1, domain.Settings{Name: "CRM", URL: "https://user:pass@example.com/hook", Subscriptions: []string{"message_created", "shop.paid"}})
+	hook := s.add(t, 1, domain.Settings{Name: "CRM", URL: "https://user:pass@example.com/hook", Subscriptions: []string{"shop.paid", "message_created"}})
 	s.change(t, hook, "test", domain.UpdateWebhook{
 		Settings: hook.Settings, Headers: []domain.Header{domain.NewHeader("X-A", "hush"), domain.NewHeader("X-B", "hush")},
 	})
