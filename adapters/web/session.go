@@ -133,6 +133,11 @@ func (p *pages) logIn(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	p.logins.succeeded(from)
+	if r.session != "" { // it is given up for the new one
+		if err := p.Sessions.CloseSession(r.Context(), r.session); err != nil {
+			return err
+		}
+	}
 	p.setCookie(w, sessionCookie, session)
 	p.setCookie(w, visitCookie, "")
 	if next := ourPath(r.form.text("next")); next != "" {

@@ -195,6 +195,37 @@ func TestPublicURLIsAnOriginOfOurs(t *testing.T) {
 	b.post("/login", "token", token).shows(t, http.StatusOK, "Log out")
 }
 
+// A message is of the session that it was said to: nobody puts words into our
+// mouth.
+func TestMessagesAreSigned(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	hook := s.add(t, 1, domain.Settings{Name: "CRM"})
+	b, other := s.as(t, domain.RoleOperator, 1), s.as(t, domain.RoleOperator, 1)
+	site, err := url.Parse(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.get(pathOf(hook))
+	b.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	b.post(pathOf(hook) + "/pause")
+	var message *http.Cookie
+	for _, c := range b.Jar.Cookies(site) {
+		if c.Name == "outrider_flash" {
+			message = c
+		}
+	}
+	if message == nil {
+		t.Fatal("nothing is said")
+	}
+	encoded, signature, _ := strings.Cut(message.Value, ".")
+	for _, value := range []string{message.Value, "e30." + signature, encoded + ".", encoded, "."} {
+		other.Jar.SetCookies(site, []*http.Cookie{{Name: "outrider_flash", Value: value, Path: "/"}})
+		other.get(pathOf(hook)).lacks(t, `role="status"`, "is paused.")
+	}
+	b.get(pathOf(hook)).shows(t, http.StatusOK, `role="status"`, "“CRM” is paused.")
+}
+
 func TestStaticFiles(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/outrider-relay/outrider/domain"
@@ -144,7 +145,9 @@ func (p *pages) confirmDisable(w http.ResponseWriter, r *request) error {
 
 // disableWebhook stops routing, and cancels what is pending.
 func (p *pages) disableWebhook(w http.ResponseWriter, r *request) error {
-	hook, _, err := p.act(r, []string{"reason"}, func() domain.WebhookCommand { return domain.DisableWebhook{Reason: shortened(r.form.text("reason"))} })
+	hook, _, err := p.act(r, []string{"reason"}, func() domain.WebhookCommand {
+		return domain.DisableWebhook{Reason: strings.TrimSpace(r.form.text("reason"))}
+	})
 	if err != nil {
 		return err
 	}
