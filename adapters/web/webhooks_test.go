@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"context"
 	"fmt"
 	"html"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/outrider-relay/outrider/adapters/web"
 	"github.com/outrider-relay/outrider/domain"
 )
 
@@ -531,4 +533,47 @@ func TestTheQueryOfAURLIsForAdministrators(t *testing.T) {
 		p.shows(t, http.StatusOK, "No webhooks found")
 	}
 	s.as(t, domain.RoleAdministrator, 1).get(pathOf(hook)).shows(t, http.StatusOK, "key=hush")
+}
+
+// meddler does something to webhooks right before somebody's change arrives.
+type meddler struct {
+	web.Webhooks
+	before func()
+}
+
+func (m *meddler) Change(ctx context.Context, account domain.AccountID, id domain.WebhookID, actor string, command domain.WebhookCommand) (domain.Webhook, bool, error) {
+	if before := m.before; before != nil {
+		m.before = nil
+		before()
+	}
+	return m.Webhooks.Change(ctx, account, id, actor, command)
+}
+
+// Between the look at a webhook and its change nobody slips in.
+func TestAFormIsOvertakenAtTheLastMoment(t *testing.T) {
+	t.Parallel()
+	m := &meddler{}
+	s := newSite(t, func(c *web.Config) { m.Webhooks, c.Webhooks = c.Webhooks, m })
+	hook := s.add(t, 1, domain.Settings{Name: "CRM"})
+	b := s.as(t, domain.RoleAdministrator, 1)
+	fields := b.filled(b.get(pathOf(hook) + "/edit"))
+	fields.Set("name", "Mine")
+	m.before = func() {
+		theirs := hook.Settings
+		theirs.Name = "Theirs"
+		s.change(t, hook, "Mira", domain.UpdateWebhook{Settings: theirs})
+	}
+	b.postForm(pathOf(hook), fields).shows(t, http.StatusConflict, "Mira changed this webhook", "Theirs")
+	fields = b.filled(b.get(pathOf(hook) + "/edit"))
+	fields.Set("name", "Mine")
+	m.before = func() { s.change(t, hook, "Mira", domain.PauseWebhook{}) }
+	b.postForm(pathOf(hook), fields).shows(t, http.StatusOK, "Webhook updated successfully.")
+	if now := s.read(t, hook.ID); now.Settings.Name != "Mine" || now.State != domain.WebhookPaused {
+		t.Errorf("the webhook is %s, %+v", now.State, now.Settings)
+	}
+	// Another webhook with the URL, which came while the form was judged.
+	fields = b.filled(b.get(pathOf(hook) + "/edit"))
+	fields.Set("url", "https://example.com/other")
+	m.before = func() { s.add(t, 1, domain.Settings{URL: "https://example.com/other"}) }
+	b.postForm(pathOf(hook), fields).shows(t, http.StatusUnprocessableEntity, "has a webhook with this URL already", `value="https://example.com/other"`, "Look at the one that has it")
 }
