@@ -16,17 +16,18 @@ import (
 // functions are what templates call.
 func (p *pages) functions() template.FuncMap {
 	return template.FuncMap{
-		"asset":    assetPath,
-		"account":  accountName,
-		"path":     func(account domain.AccountID, rest ...any) string { return accountPath(account, joined(rest)) },
-		"ago":      func(t time.Time) template.HTML { return ago(p.Now(), t) },
-		"at":       at,
-		"count":    countOf,
-		"number":   numberOf,
-		"percent":  percent,
-		"millis":   millis,
-		"duration": durationText,
-		"field":    fieldFor,
+		"asset":     assetPath,
+		"account":   accountName,
+		"path":      func(account domain.AccountID, rest ...any) string { return accountPath(account, joined(rest)) },
+		"ago":       func(t time.Time) template.HTML { return ago(p.Now(), t) },
+		"at":        at,
+		"count":     countOf,
+		"number":    numberOf,
+		"percent":   percent,
+		"millis":    millis,
+		"duration":  durationText,
+		"field":     fieldFor,
+		"breakable": breakable,
 	}
 }
 
@@ -71,7 +72,7 @@ func sinceText(d time.Duration) string {
 	const oneDay = 24 * time.Hour
 	switch past := d.Abs(); {
 	case past < time.Second:
-		return "now"
+		return "just now"
 	case past < time.Minute:
 		return short(past/time.Second, " s")
 	case past < time.Hour:
@@ -178,6 +179,18 @@ func durationText(d time.Duration) string {
 		text = strings.TrimSuffix(text, "0m")
 	}
 	return text
+}
+
+// breakable is a URL that breaks into lines where its parts end.
+func breakable(url string) template.HTML {
+	var b strings.Builder
+	for _, part := range strings.SplitAfter(url, "/") {
+		b.WriteString(template.HTMLEscapeString(part))
+		if part != "/" && strings.HasSuffix(part, "/") && !strings.HasSuffix(part, ":/") {
+			b.WriteString("<wbr>")
+		}
+	}
+	return template.HTML(b.String()) //nolint:gosec // all but <wbr> is escaped
 }
 
 // upperFirst begins a text with a capital.

@@ -11,7 +11,7 @@ func TestWords(t *testing.T) {
 	t.Parallel()
 	const oneDay = 24 * time.Hour
 	for _, c := range []struct{ got, want string }{
-		{web.SinceText(0), "now"}, {web.SinceText(999 * time.Millisecond), "now"}, {web.SinceText(time.Second), "1 s ago"}, {web.SinceText(-90 * time.Second), "in 1 min"},
+		{web.SinceText(0), "just now"}, {web.SinceText(999 * time.Millisecond), "just now"}, {web.SinceText(time.Second), "1 s ago"}, {web.SinceText(-90 * time.Second), "in 1 min"},
 		{web.SinceText(47 * time.Hour), "47 h ago"}, {web.SinceText(49 * time.Hour), "2 days ago"},
 		{web.Percent(1), "100 %"}, {web.Percent(0.99999), "99.9 %"}, {web.Percent(0.00001), "0.1 %"}, {web.Percent(0), "0 %"}, {web.Percent(0.5), "50 %"}, {web.Percent(0.9876), "98.8 %"},
 		{web.Millis(0.25), "0.3 ms"}, {web.Millis(12.4), "12 ms"}, {web.Millis(999), "999 ms"}, {web.Millis(1234), "1.2 s"}, {web.Millis(30000), "30 s"},
