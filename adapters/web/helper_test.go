@@ -1,6 +1,8 @@
 package web_test
 
 import (
+	"crypto/rand"
+	"database/sql"
 	"errors"
 	"io"
 	"log/slog"
@@ -22,7 +24,8 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// site is the pages on a database of the test's own.
+// site is the pages on a database of the test's own. db, hooks and tokens are
+// the superuser's.
 type site struct {
 	*httptest.Server
 	db     *pgtest.DB
@@ -53,9 +56,10 @@ func (l *lines) String() string {
 func newSite(t *testing.T, change ...func(*web.Config)) *site {
 	t.Helper()
 	db := pgtest.New(t)
+	own := asWeb(t, db)
 	s := &site{db: db, hooks: postgres.NewWebhooks(db.SQL), tokens: postgres.NewTokens(db.SQL), log: &lines{}}
 	config := web.Config{
-		Sessions: s.tokens, Webhooks: s.hooks, Audit: postgres.NewAudit(db.SQL), Replays: postgres.NewReplayPlans(db.SQL),
+		Sessions: postgres.NewTokens(own), Webhooks: postgres.NewWebhooks(own), Audit: postgres.NewAudit(own), Replays: postgres.NewReplayPlans(own),
 		Version: "v1", Logger: slog.New(slog.NewTextHandler(s.log, nil)),
 		Explain: func(err error) (problem, advice string, refused domain.Refusal) {
 			if e, ok := errors.AsType[*postgres.Error](postgres.Explain(err)); ok {
@@ -79,6 +83,26 @@ func newSite(t *testing.T, change ...func(*web.Config)) *site {
 		}
 	})
 	return s
+}
+
+// asWeb connects as outrider web does: by a role that may no more than it needs.
+func asWeb(t *testing.T, db *pgtest.DB) *sql.DB {
+	t.Helper()
+	role := "u_" + strings.ToLower(rand.Text()[:12])
+	if _, err := db.SQL.ExecContext(t.Context(), `CREATE ROLE `+role+` LOGIN PASSWORD 'web' IN ROLE outrider_web`); err != nil {
+		t.Fatal(err)
+	}
+	dsn, err := url.Parse(db.DSN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dsn.User = url.UserPassword(role, "web")
+	own, err := sql.Open("postgres", dsn.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = own.Close() })
+	return own
 }
 
 // browser is somebody at the pages: it keeps cookies, and the token of the form
