@@ -70,6 +70,7 @@ func TestReadmeExamples(t *testing.T) {
 	s.erase()
 	s.retain()
 	s.told()
+	s.configureByChatwootsAPI()
 	relay.signal(syscall.SIGTERM)
 	if code := relay.ProcessState.ExitCode(); code != 0 {
 		t.Errorf("the relay stopped with exit code %d", code)
