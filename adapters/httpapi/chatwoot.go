@@ -3,6 +3,7 @@ package httpapi
 import (
 	"errors"
 	"net/http"
+	"runtime/debug"
 	"strconv"
 	"strings"
 
@@ -35,6 +36,7 @@ type action func(http.ResponseWriter, *http.Request, domain.AccountID) error
 // all answers.
 func (c *chatwoot) within(action action) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer c.recovered(w, r)
 		account, access := domain.AccountID(pathID(r, "account")), accessOf(r.Context())
 		var err error
 		switch {
@@ -51,6 +53,18 @@ func (c *chatwoot) within(action action) http.Handler {
 			c.answerError(w, r, err)
 		}
 	})
+}
+
+// recovered answers where an action panicked, which is before it answers.
+func (c *chatwoot) recovered(w http.ResponseWriter, r *http.Request) {
+	switch failure := recover(); {
+	case failure == nil:
+	case r.Context().Err() != nil:
+		panic(http.ErrAbortHandler) // the client left
+	default:
+		c.Log.ErrorContext(r.Context(), "a request made the API panic", "method", r.Method, "route", r.Pattern, "panic", failure, "stack", string(debug.Stack()))
+		answerJSON(w, http.StatusInternalServerError, statusBody{http.StatusInternalServerError, "Internal Server Error"})
+	}
 }
 
 // pathID reads an id in a path, with the suffix for a format that Rails takes

@@ -94,7 +94,7 @@ func refuseChatwoot(w http.ResponseWriter, _ *http.Request, err error) {
 	case many != nil:
 		answerJSON(w, http.StatusTooManyRequests, errorBody{"Retry later: " + many.Error()})
 	case errors.Is(err, errUnavailable):
-		answerJSON(w, http.StatusServiceUnavailable, errorBody{"Retry later: " + err.Error()})
+		unavailable(w, err.Error())
 	case errors.Is(err, errNoCredentials):
 		answerJSON(w, http.StatusUnauthorized, errorsBody{[]string{"You need to sign in or sign up before continuing."}})
 	default:
@@ -124,8 +124,14 @@ func (c *chatwoot) answerError(w http.ResponseWriter, r *http.Request, err error
 		if r.Context().Err() == nil { // else the client left
 			c.Log.ErrorContext(r.Context(), "a request cannot be answered", "method", r.Method, "route", r.Pattern, "error", err)
 		}
-		answerJSON(w, http.StatusServiceUnavailable, errorBody{"Retry later: the webhooks cannot be read or changed now"})
+		unavailable(w, "the webhooks cannot be read or changed now")
 	}
+}
+
+// unavailable answers where the database does not, which seldom lasts.
+func unavailable(w http.ResponseWriter, why string) {
+	w.Header().Set("Retry-After", "1")
+	answerJSON(w, http.StatusServiceUnavailable, errorBody{"Retry later: " + why})
 }
 
 // The members that are named in what is wrong, and what is said of them.

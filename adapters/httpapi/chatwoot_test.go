@@ -442,9 +442,27 @@ func TestChatwootWithoutItsDatabase(t *testing.T) {
 		{http.MethodGet, sevenHooks, ""}, {http.MethodPost, sevenHooks, `{"url":"https://one.example"}`},
 		{http.MethodPatch, sevenHooks + "/1", `{"name":"x"}`}, {http.MethodDelete, sevenHooks + "/1", ""},
 	} {
-		s.send(ofSeven, c.method, c.path, "", c.body).want(http.StatusServiceUnavailable, `{"error":"Retry later: the webhooks cannot be read or changed now"}`)
+		got := s.send(ofSeven, c.method, c.path, "", c.body)
+		got.want(http.StatusServiceUnavailable, `{"error":"Retry later: the webhooks cannot be read or changed now"}`)
+		if got.header.Get("Retry-After") != "1" {
+			t.Errorf("Retry-After is %q", got.header.Get("Retry-After"))
+		}
 	}
 	if log := s.log.String(); strings.Count(log, "a request cannot be answered") != 4 || !strings.Contains(log, `route="PATCH /api/v1/accounts/{account}/webhooks/{webhook}"`) {
+		t.Errorf("the log is\n%s", log)
+	}
+}
+
+// broken panics.
+type broken struct{ httpapi.Webhooks }
+
+func (broken) List(context.Context, domain.AccountID) ([]domain.Webhook, error) { panic("hunter2") }
+
+func TestChatwootPanics(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, func(c *httpapi.Config) { c.Webhooks = broken{c.Webhooks} })
+	s.send(ofSeven, http.MethodGet, sevenHooks, "", "").want(http.StatusInternalServerError, `{"status":500,"error":"Internal Server Error"}`)
+	if log := s.log.String(); !strings.Contains(log, "panic=hunter2") || !strings.Contains(log, "chatwoot_webhooks.go") {
 		t.Errorf("the log is\n%s", log)
 	}
 }
