@@ -75,7 +75,7 @@ func (v *v1) refuse(w http.ResponseWriter, _ *http.Request, err error) {
 		p = newProblem(http.StatusUnauthorized, err.Error())
 	}
 	if p.Status == http.StatusUnauthorized {
-		p.with("WWW-Authenticate", `Bearer realm="Outrider"`)
+		p = p.with("WWW-Authenticate", `Bearer realm="Outrider"`)
 	}
 	p.write(w)
 }

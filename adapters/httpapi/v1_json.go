@@ -54,7 +54,7 @@ func checkJSON(data []byte) error {
 	for {
 		token, err := tokens.Token()
 		if err != nil {
-			return nil // the end, or what json.Unmarshal says better
+			return nil //nolint:nilerr // it is the end, or what json.Unmarshal says better
 		}
 		text, isText := token.(string)
 		if isText && !keepable(text) {

@@ -104,7 +104,7 @@ func (q *requests) object(schema object, broken bool, depth int) object {
 	properties := of[object](schema["properties"])
 	required := of[[]any](schema["required"])
 	for _, name := range slices.Sorted(maps.Keys(properties)) {
-		if slices.Contains(required, any(name)) && !(broken && q.chance(10)) || q.chance(30) {
+		if slices.Contains(required, any(name)) && (!broken || q.chance(90)) || q.chance(30) {
 			members[name] = q.value(name, of[object](properties[name]), broken, depth+1)
 		}
 	}
@@ -146,7 +146,7 @@ func (q *requests) request(o *v1DocumentOperation) (path, body string, header []
 				query.Add(name, fmt.Sprint(v))
 			}
 		case "header":
-			if p["required"] == true && !broken || q.chance(50) {
+			if of[bool](p["required"]) && !broken || q.chance(50) {
 				header = append(header, name, pick(q, "*", `"1-1"`, `"1-2", "2-1"`, "W/\"x\"", "x", `"`, ",", "\"1-99999999999999999999\""))
 			}
 		}
@@ -188,7 +188,7 @@ func TestV1AnswersWhatTheDocumentSays(t *testing.T) {
 	r.exec(`INSERT INTO relay.relays (name, version, recorder) VALUES ('host', '1', 0)`)
 	q := &requests{d: r.document, rng: rand.New(rand.NewPCG(2026, 11)), there: map[string][]any{ //nolint:gosec // the same each time
 		"account_id": {7.0, 7.0, 7.0, 8.0, -1.0}, "webhook_id": {float64(p.hook), float64(p.other)}, "webhook": {float64(p.hook)}, "replay_id": {1.0, 2.0}, "replay": {1.0},
-		"event_id":    {p.delivered.String(), p.dead.String(), p.waiting.String()}, "event_ids": {p.delivered.String(), p.dead.String()},
+		"event_id": {p.delivered.String(), p.dead.String(), p.waiting.String()}, "event_ids": {p.delivered.String(), p.dead.String()},
 		"delivery_id": {p.deliveryOf(1, p.hook, 7, p.delivered).String()}, "since": {p.start.Format(time.RFC3339)}, "limit": {1.0, 2.0, 200.0},
 		"timeout": {"5s", "30s"}, "order_hold": {"30s", "forever", "0"}, "deadline": {"1h", "7d"}, "retries": {"5s", "1m"}, "overlap": {"1h"}, "subscriptions": {"message_created"},
 		"events": {"message_created"}, "statuses": {"dead", "undelivered"}, "secret": {"opaque-secret"}, "rate_limit": {0.0, 0.5, 10000.0}, "ordering_key": {"conversation:346", ""},

@@ -239,7 +239,8 @@ func (b *v1Select) selection(account domain.AccountID, f *fields) domain.ReplayS
 	take(f, "webhook_id", b.WebhookID, &webhook)
 	s.WebhookID = domain.WebhookID(webhook)
 	take(f, "events", b.Events, &s.Events)
-	if take(f, "ordering_key", b.OrderingKey, &b.OrderingKey.value); b.OrderingKey.given {
+	take(f, "ordering_key", b.OrderingKey, &b.OrderingKey.value)
+	if b.OrderingKey.given {
 		s.OrderingKey = &b.OrderingKey.value
 	}
 	take(f, "statuses", b.Statuses.optional, &s.Statuses)

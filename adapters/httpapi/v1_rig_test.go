@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -112,8 +113,8 @@ type v1Answer struct {
 func (r *v1Rig) call(method, path, token, body string, header ...string) *v1Answer {
 	r.t.Helper()
 	sent := http.Header{}
-	for i := 0; i < len(header); i += 2 {
-		sent.Add(header[i], header[i+1])
+	for pair := range slices.Chunk(header, 2) {
+		sent.Add(pair[0], pair[1])
 	}
 	response, text := r.send(method, v1Base+path, token, body, sent)
 	a := &v1Answer{t: r.t, what: method + " " + path, status: response.StatusCode, header: response.Header, text: string(text)}

@@ -343,7 +343,7 @@ func TestV1WebhookActions(t *testing.T) {
 	r.exec(`INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, routing)
 SELECT 900 + n, 0, 0, 7, 900 + n, 1, clock_timestamp(), 1, 'routed', json_build_object('config_version', 99, 'skips', json_build_array(json_build_object('webhook_id', $1::bigint, 'reason', 'disabled'))), gen_random_uuid(), 'skipped'
   FROM generate_series(1, 3) n`, path[strings.LastIndex(path, "/")+1:])
-	if enabled := post("enable", ""); of[object](enabled.at("missed"))["count"] != 3.0 || of[object](enabled.at("missed"))["more"] != false {
+	if enabled := post("enable", ""); of[object](enabled.at("missed"))["count"] != 3.0 || of[bool](of[object](enabled.at("missed"))["more"]) {
 		t.Errorf("enabled it is %s", enabled.text)
 	}
 
