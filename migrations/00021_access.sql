@@ -60,8 +60,8 @@ GRANT EXECUTE ON FUNCTION
     relay.pause_replay(bigint), relay.resume_replay(bigint), relay.cancel_replay(bigint), relay.request_webhook_test(bigint),
     relay.tell_operator(uuid[], text[], text[], json[], timestamptz[]), relay.compatible_since() TO outrider_web;
 GRANT SELECT ON ALL TABLES IN SCHEMA audit TO outrider_web;
-GRANT EXECUTE ON FUNCTION audit.seq_from(timestamptz), audit.seq_to(timestamptz), audit.routed_after(bigint, integer), audit.replayed_after(bigint, integer),
-    audit.stretch_dropped(bigint) TO outrider_web;
+GRANT EXECUTE ON FUNCTION audit.seq_from(timestamptz), audit.seq_to(timestamptz), audit.seq_range(timestamptz, timestamptz), audit.places(text, bigint, bigint, integer),
+    audit.head(), audit.routed_after(bigint, integer), audit.replayed_after(bigint, integer), audit.stretch_dropped(bigint) TO outrider_web;
 
 -- relay.guard() lets relays and operators pass; of the guarded tables these four
 -- are read by outrider web itself, the others through the views.
