@@ -67,9 +67,10 @@ func (v *v1) problem(ctx context.Context, err error) *v1Problem {
 		}
 	}
 	id := uuid.New()
-	if ctx.Err() == nil { // else the client left, and what it asked for was broken off
-		v.config.Log.ErrorContext(ctx, "the API could not answer", "error", err, "request", id.String())
+	if errors.Is(ctx.Err(), context.Canceled) { // the client left, or the process stops: what was asked for was broken off
+		return away(uuid.Nil)
 	}
+	v.config.Log.ErrorContext(ctx, "the API could not answer", "error", err, "request", id.String())
 	if known && why.Away() || ctx.Err() != nil {
 		return away(id)
 	}

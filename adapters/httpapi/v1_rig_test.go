@@ -2,16 +2,20 @@ package httpapi_test
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
 	"github.com/outrider-relay/outrider/adapters/httpapi"
@@ -36,11 +40,12 @@ type v1Rig struct {
 func newV1Rig(t *testing.T, changes ...func(*httpapi.Config)) *v1Rig {
 	t.Helper()
 	r := &v1Rig{t: t, db: pgtest.New(t), log: &lockedBuffer{}}
+	web := r.webUser()
 	config := httpapi.Config{
-		Tokens: postgres.NewTokens(r.db.SQL), RequestsPerMinute: 1_000_000, Log: slog.New(slog.NewTextHandler(r.log, nil)),
-		Webhooks: postgres.NewWebhooks(r.db.SQL), History: postgres.NewAudit(r.db.SQL), Replays: postgres.NewReplayPlans(r.db.SQL),
+		Tokens: postgres.NewTokens(web), RequestsPerMinute: 1_000_000, Log: slog.New(slog.NewTextHandler(r.log, nil)),
+		Webhooks: postgres.NewWebhooks(web), History: postgres.NewAudit(web), Replays: postgres.NewReplayPlans(web),
 		Relays: func(ctx context.Context, ended bool) ([]audit.Relay, error) {
-			return postgres.ListRelays(ctx, r.db.SQL, ended)
+			return postgres.ListRelays(ctx, web, ended)
 		},
 		Addresses: domain.AddressPolicy{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
 		Explain:   postgres.Explain,
@@ -58,6 +63,24 @@ func newV1Rig(t *testing.T, changes ...func(*httpapi.Config)) *v1Rig {
 	}
 	r.document = readDocument(t, body)
 	return r
+}
+
+// webUser connects as what outrider web is: with its rights and no more.
+func (r *v1Rig) webUser() *sql.DB {
+	r.t.Helper()
+	role := "web_" + strings.ReplaceAll(uuid.NewString(), "-", "")[:12]
+	r.exec(`CREATE ROLE ` + role + ` LOGIN PASSWORD 'hunter2hunter2' IN ROLE outrider_web`)
+	dsn, err := url.Parse(r.db.DSN)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	dsn.User = url.UserPassword(role, "hunter2hunter2")
+	web, err := postgres.Open(dsn.String(), "web")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = web.Close() })
+	return web
 }
 
 // token makes a token; account 0 is all.
