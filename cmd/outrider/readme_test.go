@@ -64,6 +64,7 @@ func TestReadmeExamples(t *testing.T) {
 	s.tokens()
 	s.rebuild()
 	s.replay()
+	s.configureByOwnAPI()
 	s.verify()
 	s.seals()
 	s.sizes()
