@@ -5,12 +5,52 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/outrider-relay/outrider/domain/audit"
 )
+
+// changesPerPage is how many changes a page of them lists.
+const changesPerPage = 50
+
+// shownChanges is a page of a webhook's changes.
+type shownChanges struct {
+	shownWebhook
+	Changes []shownChange
+	// Older is where the next page is, "" for none.
+	Older string
+}
+
+// webhookChanges lists who changed a webhook, page after page.
+func (p *pages) webhookChanges(w http.ResponseWriter, r *request) error {
+	hook, err := p.hook(r)
+	if err != nil {
+		return err
+	}
+	var after *audit.Cursor
+	if text := r.URL.Query().Get("after"); text != "" {
+		cursor, err := audit.ParseCursor(audit.ChangeList, text)
+		if err != nil {
+			return &failure{http.StatusBadRequest, "There is no such page of changes", "Begin with the newest ones, on the webhook’s page."}
+		}
+		after = &cursor
+	}
+	changes, err := p.Audit.Changes(r.Context(), audit.Filter{AccountID: r.account, WebhookID: hook.ID, Limit: changesPerPage}, after)
+	if err != nil {
+		return err
+	}
+	shown := &shownChanges{shownWebhook: shownWebhook{Webhook: hook, URL: shownURL(r, hook.Settings.URL)}}
+	for i := range changes.Records {
+		shown.Changes = append(shown.Changes, showChange(&changes.Records[i]))
+	}
+	if changes.Next != nil {
+		shown.Older = webhookPath(&hook) + "/changes?after=" + changes.Next.String()
+	}
+	return p.render(w, r, http.StatusOK, "webhook_changes", &view{Title: "Changes", Nav: "webhooks", Data: shown})
+}
 
 // shownChange is a change of a webhook in words.
 type shownChange struct {

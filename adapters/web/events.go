@@ -31,6 +31,14 @@ var operatorEvents = []eventLabel{
 	{domain.EventWebhookDisabled, "Webhook disabled"},
 }
 
+// otherEvents have a label and no box: Chatwoot sends the first two only where
+// its operator asks for them.
+var otherEvents = []eventLabel{
+	{"inbox_created", "Inbox created"},
+	{"inbox_updated", "Inbox updated"},
+	{domain.EventWebhookTest, "Test"},
+}
+
 // eventsOf are the events that an account's webhooks may choose by a box.
 func eventsOf(account domain.AccountID) []eventLabel {
 	if account == domain.OperatorAccount {
@@ -41,7 +49,7 @@ func eventsOf(account domain.AccountID) []eventLabel {
 
 // labelOf is an event's label, its name where it has none.
 func labelOf(name string) string {
-	for _, events := range [][]eventLabel{chatwootEvents, operatorEvents} {
+	for _, events := range [][]eventLabel{chatwootEvents, operatorEvents, otherEvents} {
 		if i := slices.IndexFunc(events, func(e eventLabel) bool { return e.Name == name }); i >= 0 {
 			return events[i].Label
 		}

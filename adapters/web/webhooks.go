@@ -21,6 +21,7 @@ func webhookRoutes() []route {
 		{Route{Method: "GET", Pattern: list + "/new", Permission: domain.Configure}, (*pages).newWebhook},
 		{Route{Method: "GET", Pattern: one, Permission: domain.Read}, (*pages).webhook},
 		{Route{Method: "POST", Pattern: one, Permission: domain.Configure}, (*pages).updateWebhook},
+		{Route{Method: "GET", Pattern: one + "/changes", Permission: domain.Read}, (*pages).webhookChanges},
 		{Route{Method: "GET", Pattern: one + "/edit", Permission: domain.Configure}, (*pages).editWebhook},
 		{Route{Method: "POST", Pattern: one + "/pause", Permission: domain.Operate}, (*pages).pauseWebhook},
 		{Route{Method: "POST", Pattern: one + "/enable", Permission: domain.Operate}, (*pages).enableWebhook},

@@ -535,6 +535,36 @@ func TestTheQueryOfAURLIsForAdministrators(t *testing.T) {
 	s.as(t, domain.RoleAdministrator, 1).get(pathOf(hook)).shows(t, http.StatusOK, "key=hush")
 }
 
+// All changes are there, page after page, and those of this webhook alone.
+func TestAllChanges(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	hook, other := s.add(t, 1, domain.Settings{Name: "CRM"}), s.add(t, 1, domain.Settings{URL: "https://example.com/other"})
+	for range 30 {
+		s.change(t, hook, "Mira", domain.PauseWebhook{})
+		s.change(t, other, "Somebody else", domain.PauseWebhook{})
+		s.change(t, hook, "Mira", domain.EnableWebhook{})
+		s.change(t, other, "Somebody else", domain.EnableWebhook{})
+	}
+	b := s.as(t, domain.RoleViewer, 1)
+	b.get(pathOf(hook)).shows(t, http.StatusOK, `href="`+pathOf(hook)+`/changes">All changes`)
+	first := b.get(pathOf(hook) + "/changes")
+	first.shows(t, http.StatusOK, "Paused", "Enabled", "Mira")
+	first.lacks(t, "Somebody else", "Added")
+	_, older, found := strings.Cut(first.body, `rel="next" href="`)
+	older, _, _ = strings.Cut(older, `"`)
+	if !found {
+		t.Fatal("there is no second page")
+	}
+	second := b.get(older)
+	second.shows(t, http.StatusOK, "Added")
+	second.lacks(t, "Somebody else", `rel="next"`)
+	if n := strings.Count(first.body+second.body, "</strong></p>"); n != 61 {
+		t.Errorf("%d changes", n)
+	}
+	b.get(pathOf(hook)+"/changes?after=x").shows(t, http.StatusBadRequest, "There is no such page of changes")
+}
+
 // meddler does something to webhooks right before somebody's change arrives.
 type meddler struct {
 	web.Webhooks
