@@ -128,22 +128,28 @@ func (s *webServer) recorded(next http.Handler) http.Handler {
 		begun := time.Now()
 		answer := &answer{ResponseWriter: w}
 		defer func() {
-			cause := recover()
-			if cause == http.ErrAbortHandler { //nolint:errorlint // net/http's own way to end a connection
-				panic(cause)
-			}
-			if cause != nil {
-				number := rand.Text()[:8]
-				s.logger.ErrorContext(r.Context(), "a request failed", "number", number, "method", r.Method, "path", r.URL.Path, "panic", cause, "stack", string(debug.Stack()))
-				if answer.status != 0 {
-					panic(http.ErrAbortHandler) // half an answer must not look whole
-				}
-				http.Error(answer, "Something went wrong here. The log of outrider web says what, under the number "+number+".", http.StatusInternalServerError)
-			}
 			s.logger.DebugContext(r.Context(), "request", "method", r.Method, "path", r.URL.Path, "status", answer.status, "bytes", answer.bytes, "duration", time.Since(begun).Round(time.Microsecond).String(), "from", s.client(r))
+		}()
+		defer func() {
+			if cause := recover(); cause != nil {
+				s.panicked(answer, r, cause)
+			}
 		}()
 		next.ServeHTTP(answer, r)
 	})
+}
+
+// panicked answers a request whose handler panicked, and logs why.
+func (s *webServer) panicked(answer *answer, r *http.Request, cause any) {
+	if cause == http.ErrAbortHandler { //nolint:errorlint // net/http's own way to end a connection
+		panic(cause)
+	}
+	number := rand.Text()[:8]
+	s.logger.ErrorContext(r.Context(), "a request failed", "number", number, "method", r.Method, "path", r.URL.Path, "panic", cause, "stack", string(debug.Stack()))
+	if answer.status != 0 {
+		panic(http.ErrAbortHandler) // half an answer must not look whole
+	}
+	http.Error(answer, "Something went wrong here. The log of outrider web says what, under the number "+number+".", http.StatusInternalServerError)
 }
 
 // answer notes what is answered.

@@ -166,7 +166,12 @@ func newWebUnder(t *testing.T, limits webLimits, handlers map[string]http.Handle
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	u.stop = stop
 	go func() { u.done <- u.run(ctx, listener); close(u.done) }()
-	t.Cleanup(func() { stop(); <-u.done })
+	t.Cleanup(func() {
+		stop()
+		if err := <-u.done; err != nil {
+			t.Error(err)
+		}
+	})
 	return u
 }
 
@@ -218,11 +223,11 @@ func TestRequestsEnd(t *testing.T) {
 	limits.request = 200 * time.Millisecond
 	ended := make(chan error, 1)
 	u := newWebUnder(t, limits, map[string]http.HandlerFunc{
-		"GET /slow": func(w http.ResponseWriter, r *http.Request) {
+		"GET /slow": func(_ http.ResponseWriter, r *http.Request) {
 			<-r.Context().Done()
 			ended <- context.Cause(r.Context())
 		},
-		"POST /upload": func(w http.ResponseWriter, r *http.Request) {
+		"POST /upload": func(_ http.ResponseWriter, r *http.Request) {
 			_, err := io.Copy(io.Discard, r.Body)
 			ended <- err
 		},
