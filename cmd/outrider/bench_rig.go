@@ -335,7 +335,7 @@ func (b *benchRig) close() error {
 // benchProcess is a relay, a receiver or a client. It implements
 // bench.Process.
 type benchProcess struct {
-	*relayProcess
+	*childProcess
 	name string
 	log  string
 	url  string
@@ -350,11 +350,11 @@ func (b *benchRig) start(name string, settings []string, args ...string) (*bench
 		return nil, err
 	}
 	defer func() { _ = log.Close() }() // the child has its own
-	p, err := startRelayProcess(log, b.program, settings, args...)
+	p, err := startChild(log, b.program, settings, args...)
 	if err != nil {
 		return nil, fmt.Errorf("start the %s: %w", name, err)
 	}
-	return &benchProcess{relayProcess: p, name: name, log: path}, nil
+	return &benchProcess{childProcess: p, name: name, log: path}, nil
 }
 
 // Ended implements bench.Process.

@@ -39,8 +39,9 @@ func (a *app) devCommand() *cobra.Command {
 		GroupID: groupRun,
 		Long: `Run everything on this machine until Ctrl-C: a private PostgreSQL from the server
 binaries that are installed, a relay, a chat system that inserts events of three
-accounts, and a receiver for their webhooks, which checks every signature. Of the
-webhooks some answer well, one slowly, one sometimes and one never.
+accounts, a receiver for their webhooks, which checks every signature, and the pages,
+with a token to log in with. Of the webhooks some answer well, one slowly, one
+sometimes and one never.
 
 With --demo it ends by itself: it commits a number of events, kills its relay
 with SIGKILL in the middle, while POSTs are under way, starts it again, and shows
@@ -111,7 +112,7 @@ func (a *app) dev(ctx context.Context, o devOptions) error {
 	s.live.clear()
 	interrupted := ctx.Err() != nil
 	if err != nil && !interrupted {
-		s.showRelayLog(a.err)
+		s.showLogs(a.err)
 	}
 	closed := s.close()
 	if interrupted && closed == nil {
@@ -148,6 +149,9 @@ func (s *sandbox) stayUp(ctx context.Context) error {
 				stop()
 				return errors.Join(err, <-played)
 			}
+		case <-s.web.ended:
+			s.web.ended = nil
+			s.say("The pages have ended (%v); their log is %s.", s.web.process.failure(), s.web.log)
 		case <-ticker.C:
 			s.live.show(s.counts(), 10*time.Second)
 		}
@@ -188,14 +192,14 @@ func (s *sandbox) describe() {
 	}
 	s.say("Everything runs until Ctrl-C.")
 	s.heading("Parts")
-	s.facts([][2]string{
+	s.facts(append([][2]string{
 		{"PostgreSQL", fmt.Sprintf("%s, %s", s.server.Version(), data)},
 		{"", "psql '" + s.dsn + "'"},
 		{"Relay", s.relayURL + "/readyz, its log is " + s.relayLog},
 		{"", fmt.Sprintf("kill -9 %d kills it: it is started again, and nothing is lost", s.relay.pid())},
 		{"Traffic", fmt.Sprintf("%g events a second into outbox.events", s.options.rate)},
 		{"Receiver", "checks the signatures of every POST"},
-	})
+	}, s.web.facts()...))
 	s.heading("Webhooks")
 	t := s.table("account", "", "webhook", "url", "answers")
 	for _, h := range s.hooks {

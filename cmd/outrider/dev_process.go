@@ -11,17 +11,17 @@ import (
 	"time"
 )
 
-// relayProcess is a relay of its own process, so that it can be killed.
-type relayProcess struct {
+// childProcess is this program as another process, so that it can be killed.
+type childProcess struct {
 	cmd    *osexec.Cmd
 	exited chan struct{} // closed when it has ended
 	err    error         // set before
 }
 
-// startRelayProcess runs the program with an environment that has no settings
+// startChild runs a program with an environment that has no settings
 // but the given ones. It is in a process group of its own: Ctrl-C in the
 // terminal reaches us, and we stop it.
-func startRelayProcess(log *os.File, program string, settings []string, args ...string) (*relayProcess, error) {
+func startChild(log *os.File, program string, settings []string, args ...string) (*childProcess, error) {
 	cmd := osexec.Command(program, args...) //nolint:gosec,noctx // this very program; it ends by stop or kill
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = childAttributes()
@@ -31,7 +31,7 @@ func startRelayProcess(log *os.File, program string, settings []string, args ...
 		}
 	}
 	cmd.Env = append(cmd.Env, settings...)
-	p := &relayProcess{cmd: cmd, exited: make(chan struct{})}
+	p := &childProcess{cmd: cmd, exited: make(chan struct{})}
 	started := make(chan error, 1)
 	go func() {
 		// The parent-death signal comes when the starting thread ends, so this
@@ -51,10 +51,10 @@ func startRelayProcess(log *os.File, program string, settings []string, args ...
 	return p, nil
 }
 
-func (p *relayProcess) pid() int { return p.cmd.Process.Pid }
+func (p *childProcess) pid() int { return p.cmd.Process.Pid }
 
 // failure is why it ended; only after exited.
-func (p *relayProcess) failure() error {
+func (p *childProcess) failure() error {
 	if p.err == nil {
 		return errors.New("exit status 0")
 	}
@@ -62,13 +62,13 @@ func (p *relayProcess) failure() error {
 }
 
 // kill ends it as `kill -9` does, and waits for that.
-func (p *relayProcess) kill() {
+func (p *childProcess) kill() {
 	_ = p.cmd.Process.Kill() // it fails where it has ended
 	<-p.exited
 }
 
 // stop asks it to end, and kills it when it takes longer than timeout.
-func (p *relayProcess) stop(timeout time.Duration) error {
+func (p *childProcess) stop(timeout time.Duration) error {
 	select {
 	case <-p.exited:
 		return nil

@@ -59,7 +59,9 @@ type sandbox struct {
 	scratch  string
 	relayLog string
 	relayURL string
-	relay    *relayProcess
+	relay    *childProcess
+	// web is the process of the pages, nil in the demo.
+	web *devWeb
 	// slowArrived has a value after a POST to the slow webhook.
 	slowArrived chan struct{}
 }
@@ -120,6 +122,12 @@ func (s *sandbox) open(ctx context.Context) error {
 	s.live.show("Starting the relay", 0)
 	if err := s.openRelay(ctx); err != nil {
 		return err
+	}
+	if !s.options.demo {
+		s.live.show("Starting the pages", 0)
+		if err := s.openWeb(ctx); err != nil {
+			return err
+		}
 	}
 	s.live.clear()
 	s.say("A private PostgreSQL %s, a relay and a receiver were started in %s.", server.Version(), seconds(time.Since(begun)))
@@ -271,23 +279,26 @@ func freeAddress(ctx context.Context) (string, error) {
 	return listener.Addr().String(), listener.Close()
 }
 
-func (s *sandbox) startRelay() error {
-	program, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	log, err := os.OpenFile(s.relayLog, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = log.Close() }() // the child has its own
-	s.relay, err = startRelayProcess(log, program, []string{
-		"OUTRIDER_DATABASE_URL=" + s.dsn, "OUTRIDER_ALLOW_CIDRS=" + loopback,
-	}, "serve", "--listen", strings.TrimPrefix(s.relayURL, "http://"))
+func (s *sandbox) startRelay() (err error) {
+	s.relay, err = s.startSelf(s.relayLog, "serve", "--listen", strings.TrimPrefix(s.relayURL, "http://"))
 	if err != nil {
 		return fmt.Errorf("start the relay: %w", err)
 	}
 	return nil
+}
+
+// startSelf runs this very program on the sandbox's database.
+func (s *sandbox) startSelf(logFile string, args ...string) (*childProcess, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600) //nolint:gosec // in a folder of ours
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = log.Close() }() // the child has its own
+	return startChild(log, program, []string{"OUTRIDER_DATABASE_URL=" + s.dsn, "OUTRIDER_ALLOW_CIDRS=" + loopback}, args...)
 }
 
 // awaitActive waits until the relay is at work: not only alive, but with shards
@@ -354,15 +365,22 @@ func (s *sandbox) received() sample.Counts {
 	return sum
 }
 
-// showRelayLog shows the end of the relay's log: something went wrong.
-func (s *sandbox) showRelayLog(out io.Writer) {
+// showLogs shows the ends of the logs: something went wrong.
+func (s *sandbox) showLogs(out io.Writer) {
+	showEnd(out, "relay's", s.relayLog)
+	if s.web != nil {
+		showEnd(out, "pages'", s.web.log)
+	}
+}
+
+func showEnd(out io.Writer, whose, file string) {
 	const last = 30
-	content, err := os.ReadFile(s.relayLog)
-	if s.relayLog == "" || err != nil || len(content) == 0 {
+	content, err := os.ReadFile(file) //nolint:gosec // in a folder of ours
+	if file == "" || err != nil || len(content) == 0 {
 		return
 	}
 	lines := strings.Split(strings.TrimRight(string(content), "\n"), "\n")
-	fmt.Fprintln(out, "The end of the relay's log:")
+	fmt.Fprintf(out, "The end of the %s log:\n", whose)
 	for _, line := range lines[max(0, len(lines)-last):] {
 		fmt.Fprintf(out, "  %s\n", printable(line))
 	}
@@ -375,6 +393,9 @@ func (s *sandbox) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*stopTimeout)
 	defer cancel()
 	var problems []error
+	if s.web != nil {
+		problems = append(problems, s.closeWeb(ctx))
+	}
 	if s.relay != nil {
 		if err := s.relay.stop(stopTimeout); err != nil {
 			problems = append(problems, fmt.Errorf("stop the relay: %w", err))

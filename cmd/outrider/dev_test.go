@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	osexec "os/exec"
 	"path/filepath"
@@ -16,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
+	"github.com/outrider-relay/outrider/adapters/postgres"
 	"github.com/outrider-relay/outrider/adapters/sample"
 	"github.com/outrider-relay/outrider/domain"
 )
@@ -168,6 +171,19 @@ func TestDevStaysUp(t *testing.T) {
 			t.Errorf("the output does not have %q", text)
 		}
 	}
+	// The pages let in with the token that is printed.
+	pages := regexp.MustCompile(`Pages +(http://127\.0\.0\.1:\d+)`).FindStringSubmatch(out)
+	token := regexp.MustCompile(`outrider_[A-Za-z0-9_-]{43}`).FindString(out)
+	if pages == nil || token == "" {
+		t.Fatalf("the pages are not told: %s", out)
+	}
+	visit := &mounted{t: t, url: pages[1], token: token}
+	if status, body := visit.call("GET", "/api/v1/accounts/1/webhooks", nil); status != http.StatusOK || !strings.Contains(body, "meadow/well") {
+		t.Errorf("the API says %d %s", status, body)
+	}
+	if status, body := visit.logIn().get("/accounts"); status != http.StatusOK || !strings.Contains(body, "Account") {
+		t.Errorf("the page of accounts: %d %s", status, body)
+	}
 	relay := numbers(t, out, `kill -9 (\d+) kills it`)[0]
 	if t.Failed() {
 		return
@@ -206,6 +222,32 @@ func TestDevKeepsItsData(t *testing.T) {
 	<-p.done
 	if code := p.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(p.log.String(), "has events already") {
 		t.Errorf("a demo on used data ends with %d", code)
+	}
+}
+
+// TestDevTokensEnd: a run that was killed leaves a token, which the next one
+// revokes; nobody else's.
+func TestDevTokensEnd(t *testing.T) {
+	t.Parallel()
+	tokens := postgres.NewTokens(pgtest.New(t).SQL)
+	for _, name := range []string{devTokenName, "mine", devTokenName} {
+		if _, _, err := tokens.Create(t.Context(), domain.Access{Name: name, Role: domain.RoleViewer}, time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if err := revokeDevTokens(t.Context(), tokens); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left, err := tokens.List(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, token := range left {
+		if token.RevokedAt.IsZero() != (token.Name == "mine") {
+			t.Errorf("token %d, %s, is revoked at %s", token.TokenID, token.Name, token.RevokedAt)
+		}
 	}
 }
 

@@ -282,4 +282,3 @@ func (v *pageVisitor) send(method, path, form string) (int, string) {
 	}
 	return status, body
 }
-
