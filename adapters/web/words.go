@@ -16,18 +16,19 @@ import (
 // functions are what templates call.
 func (p *pages) functions() template.FuncMap {
 	return template.FuncMap{
-		"asset":     assetPath,
-		"account":   accountName,
-		"path":      func(account domain.AccountID, rest ...any) string { return accountPath(account, joined(rest)) },
-		"ago":       func(t time.Time) template.HTML { return ago(p.Now(), t) },
-		"at":        at,
-		"count":     countOf,
-		"number":    numberOf,
-		"percent":   percent,
-		"millis":    millis,
-		"duration":  durationText,
-		"field":     fieldFor,
-		"breakable": breakable,
+		"asset":       assetPath,
+		"account":     accountName,
+		"path":        func(account domain.AccountID, rest ...any) string { return accountPath(account, joined(rest)) },
+		"ago":         func(t time.Time) template.HTML { return ago(p.Now(), t) },
+		"at":          at,
+		"count":       countOf,
+		"number":      numberOf,
+		"percent":     percent,
+		"millis":      millis,
+		"duration":    durationText,
+		"field":       fieldFor,
+		"breakable":   breakable,
+		"capitalized": upperFirst,
 	}
 }
 
