@@ -183,6 +183,21 @@ func (b *browser) get(path string) page {
 	return b.send(http.MethodGet, path, nil)
 }
 
+// status reads the status of a page, and leaves: it may go on for ever.
+func (b *browser) status(path string) int {
+	b.t.Helper()
+	r, err := http.NewRequestWithContext(b.t.Context(), http.MethodGet, b.site.URL+path, http.NoBody)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	answer, err := b.Do(r)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	_ = answer.Body.Close()
+	return answer.StatusCode
+}
+
 // post sends a form with the token of the page before; fields are names and
 // values by turns.
 func (b *browser) post(path string, fields ...string) page {
