@@ -55,9 +55,9 @@ func (a *Audit) Trace(ctx context.Context, account domain.AccountID, event uuid.
 	if err != nil {
 		return nil, fmt.Errorf("read the timeline: %w", err)
 	}
-	names, err := webhookNames(ctx, tx, deliveries)
+	used, err := webhooksUsed(ctx, tx, deliveries)
 	if err != nil {
-		return nil, fmt.Errorf("read webhooks' names: %w", err)
+		return nil, fmt.Errorf("read what the webhooks were: %w", err)
 	}
 
 	traces := make([]audit.Trace, 0, len(events))
@@ -70,7 +70,8 @@ func (a *Audit) Trace(ctx context.Context, account domain.AccountID, event uuid.
 			if d.EventSeq != e.Seq {
 				continue
 			}
-			delivery := audit.DeliveryTrace{Delivery: d, WebhookName: names[domain.Target{WebhookID: d.WebhookID, Version: d.WebhookVersion}]}
+			hook := used[domain.Target{WebhookID: d.WebhookID, Version: d.WebhookVersion}]
+			delivery := audit.DeliveryTrace{Delivery: d, WebhookName: hook.name, WebhookHeaders: hook.headers}
 			for i := range attempts {
 				if attempts[i].DeliveryID == d.DeliveryID {
 					delivery.Attempts = append(delivery.Attempts, attempts[i])
@@ -133,22 +134,34 @@ func (a *Audit) LogErasedAt(ctx context.Context) (time.Time, error) {
 	return at.Time, err
 }
 
-// webhookNames reads the names that webhooks had at the versions that were used.
-func webhookNames(ctx context.Context, db querier, deliveries []audit.Delivery) (map[domain.Target]string, error) {
+// webhookUsed is what a webhook was called at a version, and the names of its
+// own headers.
+type webhookUsed struct {
+	name    string
+	headers []string
+}
+
+const webhooksUsedQuery = `
+SELECT webhook_id, webhook_version, coalesce(after ->> 'name', ''),
+       ARRAY(SELECT k FROM jsonb_object_keys(CASE jsonb_typeof(after -> 'headers') WHEN 'object' THEN after -> 'headers' ELSE '{}' END) k ORDER BY lower(k))
+  FROM audit.webhook_changes
+ WHERE webhook_id = ANY ($1::bigint[]) AND webhook_version = ANY ($2::bigint[])`
+
+// webhooksUsed reads what webhooks were at the versions that were used.
+func webhooksUsed(ctx context.Context, db querier, deliveries []audit.Delivery) (map[domain.Target]webhookUsed, error) {
 	ids, versions := make([]domain.WebhookID, len(deliveries)), make([]int64, len(deliveries))
 	for i := range deliveries {
 		ids[i], versions[i] = deliveries[i].WebhookID, deliveries[i].WebhookVersion
 	}
-	names := map[domain.Target]string{}
+	found := map[domain.Target]webhookUsed{}
 	_, err := list(ctx, db, func(row scanner) (struct{}, error) {
-		var used domain.Target
-		var name string
-		err := row.Scan(&used.WebhookID, &used.Version, &name)
-		names[used] = name
+		var at domain.Target
+		var hook webhookUsed
+		err := row.Scan(&at.WebhookID, &at.Version, &hook.name, pq.Array(&hook.headers))
+		found[at] = hook
 		return struct{}{}, err
-	}, `SELECT webhook_id, webhook_version, coalesce(after ->> 'name', '') FROM audit.webhook_changes
- WHERE webhook_id = ANY ($1::bigint[]) AND webhook_version = ANY ($2::bigint[])`, pq.Array(ids), pq.Array(versions))
-	return names, err
+	}, webhooksUsedQuery, pq.Array(ids), pq.Array(versions))
+	return found, err
 }
 
 // EventOf tells which chat event a delivery, or a notification, is of: ids that

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/outrider-relay/outrider/adapters/postgres"
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 func (a *app) eraseCommand() *cobra.Command {
@@ -114,7 +115,7 @@ func (a *app) showErasure(plan *postgres.Erasure, selection postgres.ErasureSele
 		what = append(what, fmt.Sprintf("what tells of contact %d", selection.ContactID))
 	}
 	for _, key := range selection.OrderingKeys {
-		what = append(what, keyName(key))
+		what = append(what, audit.KeyName(key))
 	}
 	if n := len(selection.EventIDs); n > 0 {
 		what = append(what, count(n, "event by its id", "events by their ids"))

@@ -8,10 +8,10 @@ import (
 	"io"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
+	"github.com/outrider-relay/outrider/domain/audit"
 	"github.com/spf13/pflag"
 )
 
@@ -307,19 +307,8 @@ func writeThing[T any](a *app, columns []column[T], record *T) {
 	}
 }
 
-// printable makes text safe for a terminal: what comes from receivers may hold
-// escape sequences and characters that turn the direction of writing.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t' || r == '\r':
-			return ' '
-		case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r), r == unicode.ReplacementChar:
-			return '\uFFFD'
-		}
-		return r
-	}, s)
-}
+// printable makes text safe for a terminal.
+func printable(s string) string { return audit.Printable(s) }
 
 // tint is a colour with a meaning.
 type tint int

@@ -210,11 +210,11 @@ func (a *app) showPlan(p *replayPlan, rate float64) error {
 	}
 	takes, pace := "How long that takes is not known: no webhook of it answered lately.", ""
 	if p.estimate > 0 {
-		takes = fmt.Sprintf("It takes about %s, as the webhooks answered lately.", short(p.estimate))
+		takes = fmt.Sprintf("It takes about %s, as the webhooks answered lately.", audit.Short(p.estimate))
 	}
 	if rate > 0 {
 		pace = " --rate " + strconv.FormatFloat(rate, 'f', -1, 64)
-		takes = fmt.Sprintf("It takes about %s.", short(p.estimate))
+		takes = fmt.Sprintf("It takes about %s.", audit.Short(p.estimate))
 	}
 	fmt.Fprintf(a.out, "\n%s To run it:\n\n  outrider replay run %d%s\n", takes, p.ID, pace)
 	return nil
@@ -314,7 +314,7 @@ func (a *app) progress(first, r *audit.Replay, took time.Duration) string {
 	if sent := r.Done() - first.Done(); sent > 0 && took > time.Second && r.State == "running" {
 		speed := float64(sent) / took.Seconds()
 		left := time.Duration(float64(r.Total-r.Done()) / speed * float64(time.Second))
-		line += fmt.Sprintf("  %.0f/s, about %s left", speed, short(left.Round(time.Second)))
+		line += fmt.Sprintf("  %.0f/s, about %s left", speed, audit.Short(left.Round(time.Second)))
 	}
 	if r.Dead > 0 {
 		line += fmt.Sprintf("  %s dead", grouped(int(r.Dead)))

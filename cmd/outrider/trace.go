@@ -188,8 +188,6 @@ const (
 	lastMark  = "└ "
 	succeeded = "✓"
 	failed    = "✗"
-	nobody    = "?"
-	underWay  = "…"
 	again     = "↻"
 	later     = "○"
 )
@@ -220,10 +218,10 @@ func (t *timeline) draw(trace *audit.Trace) {
 	t.plain(t.p.as(bold, printable(e.Event)) + "  " + e.EventID.String())
 	facts := []string{fmt.Sprintf("account %d", e.AccountID)}
 	if e.OrderingKey != "" {
-		facts = append(facts, keyName(e.OrderingKey))
+		facts = append(facts, audit.KeyName(e.OrderingKey))
 	}
 	if e.BodyBytes > 0 {
-		facts = append(facts, size(e.BodyBytes))
+		facts = append(facts, audit.Size(e.BodyBytes))
 	}
 	facts = append(facts, fmt.Sprintf("seq %d", e.Seq))
 	if len(e.Metadata) > 0 {
@@ -248,7 +246,7 @@ func (t *timeline) draw(trace *audit.Trace) {
 	} else {
 		t.write(local.Format("15:04:05.000"), t.p.as(good, dot), " inserted on ", local.Format("2006-01-02"))
 	}
-	t.line(orNoTime(e.RoutedAt), t.p.as(routingTint(string(e.Routing)), dot), " ", routingText(trace))
+	t.line(orNoTime(e.RoutedAt), t.p.as(routingTint(string(e.Routing)), dot), " ", trace.RoutingText())
 	for i := range trace.Deliveries {
 		t.line(nil, trunk)
 		t.delivery(&trace.Deliveries[i], i == len(trace.Deliveries)-1)
@@ -260,84 +258,6 @@ func orNoTime(at time.Time) *time.Time {
 		return nil
 	}
 	return &at
-}
-
-// routingText says what routing made of the event.
-func routingText(trace *audit.Trace) string {
-	e := &trace.Event
-	var b strings.Builder
-	switch e.Routing {
-	case domain.RoutingWaiting:
-		return "waits to be routed; is outrider serve running?"
-	case domain.RoutingRouted:
-		b.WriteString("routed to ")
-		var first []string
-		for i := range trace.Deliveries {
-			if trace.Deliveries[i].ReplayID == 0 {
-				first = append(first, fmt.Sprint(trace.Deliveries[i].WebhookID))
-			}
-		}
-		b.WriteString(webhooks(first))
-	case domain.RoutingNoSubscriber:
-		b.WriteString("routed to nobody: no webhook of the account subscribes to " + printable(e.Event))
-	case domain.RoutingSkipped:
-		b.WriteString("routed to nobody")
-	case domain.RoutingDuplicate:
-		return "not sent: its id was there before, within the duplicate window"
-	case domain.RoutingQuarantined:
-		return "quarantined: " + quarantineText(e.Reason)
-	default:
-		return printable(string(e.Routing) + " " + e.Reason)
-	}
-	for _, reason := range []domain.SkipReason{domain.SkipDisabled, domain.SkipInbox, domain.SkipUnreadable} {
-		var skipped []string
-		for _, s := range trace.Skips {
-			if s.Reason == reason {
-				skipped = append(skipped, fmt.Sprint(s.WebhookID))
-			}
-		}
-		if len(skipped) > 0 {
-			b.WriteString("; " + webhooks(skipped) + " passed over: ")
-			switch reason {
-			case domain.SkipDisabled:
-				b.WriteString("disabled")
-			case domain.SkipInbox:
-				b.WriteString("for another inbox")
-			case domain.SkipUnreadable:
-				b.WriteString("the settings cannot be read")
-			}
-		}
-	}
-	return b.String()
-}
-
-func quarantineText(reason string) string {
-	texts := map[string]string{
-		string(domain.QuarantineEventName):     "the event's name is not one: a lower-case letter, then up to 99 of a-z, 0-9, _ and dot",
-		string(domain.QuarantineNotObject):     "the payload is not a JSON object",
-		string(domain.QuarantineEventMismatch): `the payload's "event" differs from the column`,
-		string(domain.QuarantineEventRepeated): `the payload has more than one "event"`,
-		string(domain.QuarantineTooLarge):      "the body is too large",
-		string(domain.QuarantineOrderingKey):   "the ordering key is too long",
-		string(domain.QuarantineReserved):      "the account is the operator's, whose events the relay alone writes",
-		string(domain.QuarantinePanic):         "routing it failed inside of Outrider; its log says how",
-	}
-	if known, ok := texts[reason]; ok {
-		return known
-	}
-	return printable(reason)
-}
-
-// webhooks is "webhook 1" or "webhooks 1, 2 and 3".
-func webhooks(ids []string) string {
-	switch n := len(ids); n {
-	case 0:
-		return "no webhook"
-	case 1:
-		return "webhook " + ids[0]
-	default:
-		return "webhooks " + strings.Join(ids[:n-1], ", ") + " and " + ids[n-1]
-	}
 }
 
 // delivery draws one delivery as a branch.
@@ -359,314 +279,60 @@ func (t *timeline) delivery(d *audit.DeliveryTrace, last bool) {
 		url = t.p.as(faint, " · "+printable(d.URL))
 	}
 	t.line(nil, stem, t.p.as(statusTint(string(d.Status)), dot), " ", name, url)
-	steps := steps(d, t.now)
+	steps := d.Story(t.now.Local())
 	for i, s := range steps {
 		stem := mark
 		switch {
-		case s.beside:
+		case s.Beside:
 			stem = trunk
 			if i == len(steps)-1 {
 				stem = blank
 			}
-		case i == len(steps)-1 || i == len(steps)-2 && steps[i+1].beside && i+2 == len(steps):
+		case i == len(steps)-1 || i == len(steps)-2 && steps[i+1].Beside && i+2 == len(steps):
 			stem = lastMark
 		}
-		t.line(s.at, rest, stem, t.p.as(s.tint, s.text), t.p.as(faint, s.aside))
+		line, aside := stepText(d, &s)
+		t.line(orNoTime(s.At), rest, stem, t.p.as(toneTints[s.Tone], line), t.p.as(faint, aside))
 	}
 }
 
-// step is a line of a delivery.
-type step struct {
-	at   *time.Time
-	tint tint
-	text string
-	// aside follows, less visible.
-	aside string
-	// beside belongs to the line above: it explains it.
-	beside bool
-}
+// toneTints are the colours of the lines.
+var toneTints = map[audit.Tone]tint{audit.Good: good, audit.Bad: bad, audit.Waiting: waiting, audit.Unknown: unknown}
 
 // underText indents what explains an attempt to below its outcome.
 const underText = "           "
 
-// steps tells a delivery's entries in words.
-func steps(d *audit.DeliveryTrace, now time.Time) []step {
-	var list []step
-	add := func(at time.Time, t tint, line string) {
-		list = append(list, step{at: &at, tint: t, text: line})
-	}
-	explain := func(at *time.Time, t tint, line string) {
-		list = append(list, step{at: at, tint: t, text: underText + line, beside: true})
-	}
-	events := make([]domain.DeliveryEvent, len(d.Entries))
-	for i, e := range d.Entries {
-		events[i], _ = e.Decode() // nil for an entry of a newer version
-	}
-	relay := int64(0)
-	for i, event := range events {
-		switch e := event.(type) {
-		case domain.Scheduled:
-			if d.ReplayID > 0 {
-				add(e.At, noTint, fmt.Sprintf("scheduled again by replay %d", d.ReplayID))
-			}
-		case domain.AttemptStarted:
-			aside := ""
-			if by := relayOf(d, e.Attempt); by != relay {
-				if relay != 0 {
-					aside = fmt.Sprintf("  by relay %d", by)
-				}
-				relay = by
-			}
-			var outcome domain.DeliveryEvent
-			if i+1 < len(events) {
-				outcome = events[i+1]
-			}
-			list = append(list, attempt(d, e, outcome, aside, now))
-		case domain.AttemptFailed:
-			if !e.RetryAt.IsZero() {
-				explain(nil, waiting, repeat(events[i+1:], e.Attempt, e.At, e.RetryAt, now, ""))
-			}
-		case domain.AttemptUnknown:
-			at := e.At
-			explain(&at, unknown, printable(e.Reason))
-			if !e.RetryAt.IsZero() {
-				explain(nil, waiting, repeat(events[i+1:], e.Attempt, e.At, e.RetryAt, now, "; the receiver is told that the outcome before is unknown"))
-			}
-		case domain.AttemptSucceeded:
-			end := "delivered"
-			if e.Attempt > 1 {
-				end += fmt.Sprintf(" after %d attempts", e.Attempt)
-			}
-			add(e.At, good, end)
-		case domain.Held:
-			add(e.At, waiting, holdReason(d, e))
-		case domain.Released:
-			add(e.At, noTint, "goes on: "+releaseReason(e.Reason))
-		case domain.Dead:
-			add(e.At, bad, "given up: "+deadReason(d, e.Reason))
-		case domain.Cancelled:
-			add(e.At, bad, "cancelled: "+cancelReason(e.Reason))
-		case domain.Expired:
-			add(e.At, bad, "expired: "+expireReason(e.Reason))
-		case nil:
-			add(d.Entries[i].At, noTint, printable(d.Entries[i].Type))
-		}
-	}
-	if d.Status == domain.DeliveryPending && d.AttemptCount == 0 {
-		list = append(list, step{tint: waiting, text: later + " waits for its first attempt"})
-	}
-	return list
-}
-
-// attempt tells of an attempt and its outcome on one line.
-func attempt(d *audit.DeliveryTrace, e domain.AttemptStarted, outcome domain.DeliveryEvent, aside string, now time.Time) step {
-	at := e.At
-	s := step{at: &at, aside: aside}
-	head := fmt.Sprintf("attempt %-2d ", e.Attempt)
-	switch o := outcome.(type) {
-	case domain.AttemptSucceeded:
-		s.tint = good
-		s.text = head + fmt.Sprintf("%s %d in %s", succeeded, o.Outcome.StatusCode, short(o.Outcome.Duration))
-	case domain.AttemptFailed:
-		s.tint = bad
-		s.text = head + failed + " " + failureText(o.Outcome)
-		if excerpt := excerptOf(d, e.Attempt); excerpt != "" {
-			s.aside = "  “" + excerpt + "”" + s.aside
-		}
-	case domain.AttemptUnknown:
-		s.tint = unknown
-		s.text = head + nobody + " unknown"
-	default:
-		s.tint = waiting
-		s.text = head + underWay + " under way for " + short(now.Sub(e.At))
-	}
-	return s
-}
-
-// failureText says how an attempt failed.
-func failureText(o domain.Outcome) string {
-	var b strings.Builder
-	if o.StatusCode > 0 {
-		fmt.Fprintf(&b, "%d", o.StatusCode)
-	}
-	if o.Class != domain.ErrorStatus {
-		if b.Len() > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(strings.ReplaceAll(string(o.Class), "_", " "))
-	}
-	fmt.Fprintf(&b, " in %s", short(o.Duration))
-	if o.Detail != "" && o.Class != domain.ErrorStatus {
-		b.WriteString(": " + printable(o.Detail))
-	}
-	return b.String()
-}
-
 // maxExcerpt is how much of an answer the timeline quotes.
 const maxExcerpt = 60
 
-func excerptOf(d *audit.DeliveryTrace, attempt int) string {
-	for i := range d.Attempts {
-		if d.Attempts[i].Number == attempt {
-			return text.Snip(strings.TrimSpace(printable(orZero(d.Attempts[i].ResponseExcerpt))), maxExcerpt, "…")
+// stepText gives a line of a delivery and what follows, less visible.
+func stepText(d *audit.DeliveryTrace, s *audit.Step) (line, aside string) {
+	line = s.Text
+	switch {
+	case s.Beside:
+		line = underText + line
+	case s.Attempt > 0:
+		line = fmt.Sprintf("attempt %-2d ", s.Attempt) + line
+	}
+	if a := d.AttemptOf(s.Attempt); a != nil && s.Tone == audit.Bad {
+		if excerpt := text.Snip(strings.TrimSpace(printable(orZero(a.ResponseExcerpt))), maxExcerpt, "…"); excerpt != "" {
+			aside = "  “" + excerpt + "”"
 		}
 	}
-	return ""
-}
-
-func relayOf(d *audit.DeliveryTrace, attempt int) int64 {
-	for i := range d.Attempts {
-		if d.Attempts[i].Number == attempt {
-			return d.Attempts[i].RelayID
-		}
+	if s.Relay != 0 {
+		aside += fmt.Sprintf("  by relay %d", s.Relay)
 	}
-	return 0
-}
-
-// repeat says when the attempt behind a failed or unknown one came, or comes.
-func repeat(behind []domain.DeliveryEvent, attempt int, at, due, now time.Time, told string) string {
-	for _, event := range behind {
-		switch e := event.(type) {
-		case domain.AttemptStarted:
-			wait := e.At.Sub(at)
-			if wait < time.Second {
-				return again + " repeated at once" + told
-			}
-			return fmt.Sprintf("%s repeated %s later%s", again, short(wait), told)
-		case domain.Dead, domain.Cancelled, domain.Expired:
-			return later + " no attempt follows"
-		default:
-		}
-	}
-	if wait := due.Sub(now); wait > 0 {
-		return fmt.Sprintf("%s attempt %d is due in %s, at %s%s", later, attempt+1, short(wait), clock(due, now), told)
-	}
-	return fmt.Sprintf("%s attempt %d is due%s", later, attempt+1, told)
-}
-
-// clock is a time of day, with the day where that is another.
-func clock(at, now time.Time) string {
-	at, now = at.Local(), now.Local()
-	if at.YearDay() == now.YearDay() && at.Year() == now.Year() {
-		return at.Format("15:04:05")
-	}
-	return at.Format("2006-01-02 15:04:05")
-}
-
-func holdReason(d *audit.DeliveryTrace, e domain.Held) string {
-	switch e.Reason {
-	case domain.HoldOrder:
-		held := "held: an earlier delivery of " + keyName(d.OrderingKey) + " has not succeeded yet"
-		if !e.Until.IsZero() {
-			held += fmt.Sprintf("; for %s at most", short(e.Until.Sub(e.At)))
-		}
-		return held
-	case domain.HoldPaused:
-		return "held: the webhook is paused"
-	case domain.HoldReplay:
-		return "held: the replay is paused"
-	default:
-		return "held: " + printable(string(e.Reason))
-	}
-}
-
-func releaseReason(reason domain.ReleaseReason) string {
-	switch reason {
-	case domain.ReleaseTurn:
-		return "the earlier ones are finished"
-	case domain.ReleaseElapsed:
-		return "it was held as long as the webhook's order_hold allows"
-	case domain.ReleaseResumed:
-		return "the webhook is enabled again, or the replay goes on"
-	default:
-		return printable(string(reason))
-	}
-}
-
-func deadReason(d *audit.DeliveryTrace, reason string) string {
-	switch reason {
-	case domain.DeadAttempts:
-		return count(d.AttemptCount, "attempt is used up", "attempts are used up")
-	case domain.DeadPayload:
-		return "the payload is gone, or is not the one that was routed"
-	default:
-		return printable(reason)
-	}
-}
-
-func cancelReason(reason string) string {
-	switch reason {
-	case domain.CancelledDisabled:
-		return "the webhook was disabled"
-	case domain.CancelledDeleted:
-		return "the webhook was removed"
-	case domain.CancelledErased:
-		return "the payload was to be erased"
-	case domain.CancelledReplay:
-		return "the replay was cancelled"
-	default:
-		return printable(reason)
-	}
-}
-
-func expireReason(reason string) string {
-	switch reason {
-	case domain.ExpiredDeadline:
-		return "its deadline passed before it could be sent"
-	case domain.ExpiredRetention:
-		return "its payload reached its age"
-	default:
-		return printable(reason)
-	}
-}
-
-// keyName is an ordering key for people: "conversation 42".
-func keyName(key string) string {
-	kind, id, derived := strings.Cut(key, ":")
-	if derived && (kind == "conversation" || kind == "contact") {
-		return kind + " " + printable(id)
-	}
-	return strings.TrimSpace("ordering key " + printable(key))
+	return line, aside
 }
 
 // since is a time after the start: "+12ms".
 func since(start, at time.Time) string {
 	d := at.Sub(start)
 	if d < 0 {
-		return "-" + short(-d) // the clocks of database and relay differ
+		return "-" + audit.Short(-d) // the clocks of database and relay differ
 	}
 	if d >= time.Second && d < time.Minute-5*time.Millisecond {
 		return fmt.Sprintf("+%.2fs", d.Seconds()) // the same digits in each line
 	}
-	return "+" + short(d)
-}
-
-// short is a duration in as few digits as tell it from others.
-func short(d time.Duration) string {
-	const day = 24 * time.Hour
-	switch {
-	case d < 10*time.Millisecond:
-		return d.Round(100 * time.Microsecond).String()
-	case d < time.Second:
-		return d.Round(time.Millisecond).String()
-	case d < time.Minute-5*time.Millisecond: // below, it rounds to a minute
-		return d.Round(10 * time.Millisecond).String()
-	case d < time.Hour-time.Second/2:
-		d = d.Round(time.Second)
-		return fmt.Sprintf("%dm%02ds", d/time.Minute, d%time.Minute/time.Second)
-	case d < day-time.Minute/2:
-		d = d.Round(time.Minute)
-		return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
-	default:
-		d = d.Round(time.Hour)
-		return fmt.Sprintf("%dd%02dh", d/day, d%day/time.Hour)
-	}
-}
-
-func size(n int) string {
-	const kib = 1 << 10
-	if n < kib {
-		return fmt.Sprintf("%d bytes", n)
-	}
-	return fmt.Sprintf("%.1f KiB", float64(n)/kib)
+	return "+" + audit.Short(d)
 }

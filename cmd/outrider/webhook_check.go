@@ -153,7 +153,7 @@ func testOutcome(id domain.WebhookID, trace *audit.Trace, wait time.Duration) (a
 	}
 	switch d.Status {
 	case domain.DeliveryCancelled:
-		return nil, &failure{fmt.Sprintf("the test of webhook %d was cancelled: %s", id, cancelReason(d.Reason)), ""}, true
+		return nil, &failure{fmt.Sprintf("the test of webhook %d was cancelled: %s", id, audit.CancelReason(d.Reason)), ""}, true
 	case domain.DeliveryHeld:
 		return nil, &failure{fmt.Sprintf("webhook %d was paused before the test was sent", id), fmt.Sprintf("enable it: outrider webhook enable %d", id)}, true
 	case domain.DeliveryNone, domain.DeliveryPending, domain.DeliverySucceeded, domain.DeliveryDead, domain.DeliveryExpired:
@@ -177,35 +177,11 @@ func testFailure(id domain.WebhookID, at *audit.Attempt) error {
 	return &failure{problem, testAdvice(id, at)}
 }
 
-// testAdvice is what mends a failure, by its class and status.
+// testAdvice is what mends a failure, with the command that does it.
 func testAdvice(id domain.WebhookID, at *audit.Attempt) string {
-	switch at.ErrorClass {
-	case domain.ErrorRefusedAddress:
-		return "webhooks live at public addresses; allow a network of yours to the relay by OUTRIDER_ALLOW_CIDRS, or --allow-cidrs of outrider serve"
-	case domain.ErrorDNS:
-		return "check the host in the webhook's URL, and the name servers of the machine where the relay runs"
-	case domain.ErrorConnect:
-		return "is the receiver running, and does a firewall let the relay's machine reach it?"
-	case domain.ErrorTLS:
-		return "check the receiver's certificate, with its intermediate ones, and that it is for the host in the URL"
-	case domain.ErrorTimeout:
-		return fmt.Sprintf("a receiver should answer first and work afterwards; or give it more time: outrider webhook update %d --timeout 15s", id)
-	case domain.ErrorReset, domain.ErrorBody:
-		return "the connection broke on the way: the logs of the receiver, or of a proxy before it, tell more"
-	case domain.ErrorStatus, domain.ErrorNone:
+	advice, setting := at.Advice()
+	if setting != "" {
+		advice += fmt.Sprintf(": outrider webhook update %d %s", id, setting)
 	}
-	switch code := at.StatusCode; {
-	case code >= 300 && code < 400:
-		return fmt.Sprintf("redirects are not followed: give the URL that it leads to: outrider webhook update %d --url URL", id)
-	case code == 401, code == 403:
-		return "does the receiver have the webhook's secret? outrider verify-signature tells what is wrong with a request that it got"
-	case code == 404, code == 405:
-		return "check the path of the webhook's URL, and that the receiver takes POST there"
-	case code == 410:
-		return "the receiver says that it is gone for good; a second 410 disables the webhook"
-	case code == 429:
-		return fmt.Sprintf("it gets too much: allow fewer attempts at once: outrider webhook update %d --max-concurrency 2", id)
-	default:
-		return "the receiver's log tells more"
-	}
+	return advice
 }

@@ -24,8 +24,10 @@ type DeliveryTrace struct {
 	Delivery
 	// WebhookName is what people call the webhook, at the version used.
 	WebhookName string
-	Attempts    []Attempt
-	Entries     []TimelineEntry
+	// WebhookHeaders are the names of the webhook's own headers at that version.
+	WebhookHeaders []string
+	Attempts       []Attempt
+	Entries        []TimelineEntry
 }
 
 // TimelineEntry is one entry of a stream.
