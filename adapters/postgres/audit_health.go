@@ -12,10 +12,12 @@ import (
 // account, or one; 0 is for all.
 func (a *Audit) Health(ctx context.Context, account domain.AccountID, webhook domain.WebhookID) ([]audit.Health, error) {
 	c := ofWebhook(account, webhook)
-	return list(ctx, a.db, scanHealthRecord, `
-SELECT account_id, webhook_id, state, last_success_at, last_failure_at, consecutive_failures, success_rate_1h, p50_ms_1h, p99_ms_1h, pending, failing_since, breaker, breaker_opened_at
-  FROM audit.webhook_health`+c.where()+` ORDER BY account_id, webhook_id`, c.args...)
+	return list(ctx, a.db, scanHealthRecord, healthQuery+c.where()+` ORDER BY account_id, webhook_id`, c.args...)
 }
+
+const healthQuery = `
+SELECT account_id, webhook_id, state, last_success_at, last_failure_at, consecutive_failures, success_rate_1h, p50_ms_1h, p99_ms_1h, pending, failing_since, breaker, breaker_opened_at
+  FROM audit.webhook_health`
 
 func ofWebhook(account domain.AccountID, webhook domain.WebhookID) *conditions {
 	var c conditions

@@ -30,7 +30,12 @@ type seenRelay struct {
 // with those that ended within a day if ended says so. What nobody has is the
 // last one, if there is such.
 func ListRelays(ctx context.Context, db *sql.DB, ended bool) ([]audit.Relay, error) {
-	tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
+	return NewAudit(db).Relays(ctx, ended)
+}
+
+// Relays is ListRelays.
+func (a *Audit) Relays(ctx context.Context, ended bool) ([]audit.Relay, error) {
+	tx, err := a.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
 	if err != nil {
 		return nil, err
 	}
