@@ -79,7 +79,7 @@ func (p *pages) failureOf(r *request, err error) *failure {
 	if shown, ok := errors.AsType[*failure](err); ok {
 		return shown
 	}
-	if errors.Is(err, domain.ErrWebhookGone) {
+	if errors.Is(err, domain.ErrWebhookGone) || errors.Is(err, domain.ErrNoReplay) {
 		return errNotFound
 	}
 	if _, stale := errors.AsType[*domain.StaleVersionError](err); stale {

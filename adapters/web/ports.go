@@ -47,7 +47,10 @@ type Audit interface {
 	Stats(ctx context.Context, filter audit.StatsFilter) ([]audit.Stats, error)
 	// Changes gives the changes of webhooks, the newest first.
 	Changes(ctx context.Context, filter audit.Filter, after *audit.Cursor) (audit.Page[audit.Change], error)
+	History
 }
 
 // Replays plans and runs replays.
-type Replays any
+type Replays interface {
+	Plans
+}

@@ -26,6 +26,8 @@ type view struct {
 	Nav string
 	// Scripts are files in static/ that this page needs beside outrider.js.
 	Scripts []string
+	// Styles are files in static/ that this page needs beside style.css.
+	Styles []string
 	// Data is the page's own.
 	Data any
 
@@ -84,6 +86,9 @@ func (v *view) menu() (entries []menuEntry) {
 	}
 	if v.Access.Sees(0) {
 		add("/accounts", "/accounts", "Accounts", "accounts")
+		if v.Account == 0 {
+			add("/overview", "/overview", "Overview", "overview")
+		}
 		add("/relays", "/relays", "Relays", "relays")
 	}
 	return entries

@@ -21,6 +21,8 @@ type Route struct {
 	// AllAccounts says that the session must be for all accounts. It is 404 for
 	// others.
 	AllAccounts bool
+	// Stream says that the answer goes on until its reader leaves.
+	Stream bool
 }
 
 // Routes are all of them.
@@ -46,6 +48,11 @@ func routes() []route {
 		sessionRoutes(),
 		accountRoutes(),
 		webhookRoutes(),
+		overviewRoutes(),
+		deliveryRoutes(),
+		timelineRoutes(),
+		replayRoutes(),
+		relayRoutes(),
 	)
 }
 

@@ -22,6 +22,13 @@ type Config struct {
 	// there. What it says is shown to people: it names no server, user or
 	// password. nil explains nothing.
 	Explain func(error) (problem, advice string, refused domain.Refusal)
+	// Stopping is closed when the process begins to stop: what goes on until its
+	// reader leaves ends then. nil is never.
+	Stopping <-chan struct{}
+	// LiveBeat is how often a live page to which nothing is sent gets a sign of
+	// life, and its session is judged anew; 0 is 15 s. It keeps proxies from
+	// taking the connection for idle.
+	LiveBeat time.Duration
 	// Addresses judges an IP address in a webhook's URL, as the relays do.
 	Addresses domain.AddressPolicy
 	// PublicURL is where people reach the pages; nil where it is what their
@@ -46,6 +53,8 @@ type pages struct {
 	origins   *http.CrossOriginProtection
 	templates *templates
 	logins    *loginLimit
+	live      *live
+	figures   figures
 	secure    bool // cookies are for https only
 }
 
@@ -79,6 +88,7 @@ func New(config Config) (http.Handler, error) {
 		}
 	}
 	p.logins = newLoginLimit(p.Now)
+	p.live = newLive(p.Audit.Commits, p.Stopping, p.LiveBeat, p.Logger)
 	var err error
 	if p.templates, err = parseTemplates(p); err != nil {
 		return nil, err

@@ -1,0 +1,362 @@
+package web
+
+import (
+	"context"
+	"fmt"
+	"html/template"
+	"math"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/domain/audit"
+)
+
+// overviewRoutes are how an account does, and how all do.
+func overviewRoutes() []route {
+	return []route{
+		{Route{Method: "GET", Pattern: "/accounts/{account}", Permission: domain.Read}, (*pages).overview},
+		{Route{Method: "GET", Pattern: "/overview", Permission: domain.Read, AllAccounts: true}, (*pages).overview},
+	}
+}
+
+// overviewRange is how far back an overview goes, and in what steps.
+type overviewRange struct {
+	Name, Label string
+	Hours, Step int
+	// layout is how a step is called on an axis, where its hour is one of every
+	// so many.
+	layout string
+	every  int
+}
+
+// Spans is how many steps there are.
+func (o *overviewRange) spans() int { return o.Hours / o.Step }
+
+var overviewRanges = []overviewRange{
+	{"24h", "24 hours", 24, 1, "15:04", 4},
+	{"7d", "7 days", 168, 6, "2 Jan", 24},
+}
+
+// shownOverview is how an account does, or all.
+type shownOverview struct {
+	All    bool
+	Path   string
+	Range  overviewRange
+	Ranges []overviewRange
+	Charts []shownChart
+	// Delivered, Ended and the rest are of the whole range.
+	Delivered, GivenUp, Attempts int64
+	SuccessRate                  *float64
+	Pending                      int64
+	Backlog                      audit.Backlog
+	Webhooks                     []shownHealth
+	// Unshown is how many webhooks there are beside those.
+	Unshown int
+	Relays  []shownRelay
+}
+
+// shownChart is a drawing with what it shows in words and figures.
+type shownChart struct {
+	Title, Summary string
+	Drawing        template.HTML
+	Legend         []legendEntry
+	Columns        []string
+	Rows           []chartRow
+}
+
+// legendEntry is a curve's name; Class is that of its colour.
+type legendEntry struct{ Class, Label string }
+
+// chartRow are the figures of a step.
+type chartRow struct {
+	At      time.Time
+	Figures []string
+}
+
+// shownHealth is how a webhook does.
+type shownHealth struct {
+	audit.Health
+	Name  string
+	Shown statusOf
+}
+
+// Failing says that its last attempt did not succeed.
+func (h *shownHealth) Failing() bool { return h.ConsecutiveFailures > 0 }
+
+// healthShown is how many webhooks an overview lists.
+const healthShown = 50
+
+// overview shows how an account does or, where the path has none, how all do.
+func (p *pages) overview(w http.ResponseWriter, r *request) error {
+	shown := &shownOverview{All: r.account == 0, Path: "/overview", Range: overviewRanges[0], Ranges: overviewRanges}
+	if !shown.All {
+		shown.Path = accountPath(r.account, "")
+	}
+	if name := r.URL.Query().Get("range"); name != "" {
+		i := slices.IndexFunc(overviewRanges, func(o overviewRange) bool { return o.Name == name })
+		if i < 0 {
+			return errNotFound
+		}
+		shown.Range = overviewRanges[i]
+	}
+	step := time.Duration(shown.Range.Step) * time.Hour
+	since := p.Now().UTC().Truncate(step).Add(-time.Duration(shown.Range.spans()-1) * step)
+	figures, err := p.figures.of(r.Context(), p.Audit, r.account, shown.Range, since)
+	if err != nil {
+		return err
+	}
+	shown.Backlog, shown.Pending = figures.backlog, figures.pending
+	if err := shown.draw(figures.spans, since, step); err != nil {
+		return err
+	}
+	if err := p.listHealth(r, shown, figures.health); err != nil {
+		return err
+	}
+	if shown.All {
+		relays, err := p.Audit.Relays(r.Context(), false)
+		if err != nil {
+			return err
+		}
+		shown.Relays = newShownRelays(relays)
+	}
+	return p.render(w, r, http.StatusOK, "overview", &view{Title: "Overview", Nav: "overview", Styles: []string{"history.css"}, Data: shown})
+}
+
+// listHealth lists webhooks, those that fail first: of an account all, of all
+// accounts those.
+func (p *pages) listHealth(r *request, shown *shownOverview, health []audit.Health) error {
+	var names []hookName
+	if !shown.All {
+		var err error
+		if names, err = p.hookNames(r.Context(), r.account); err != nil {
+			return err
+		}
+	}
+	health = slices.Clone(health)
+	slices.SortStableFunc(health, func(a, b audit.Health) int {
+		if failing := (a.ConsecutiveFailures > 0) != (b.ConsecutiveFailures > 0); failing {
+			if a.ConsecutiveFailures > 0 {
+				return -1
+			}
+			return 1
+		}
+		return a.FailingSince.Compare(b.FailingSince)
+	})
+	if len(health) > healthShown {
+		shown.Unshown = len(health) - healthShown
+		health = health[:healthShown]
+	}
+	for i := range health {
+		shown.Webhooks = append(shown.Webhooks, shownHealth{health[i], nameIn(names, health[i].WebhookID), webhookStatus(&health[i])})
+	}
+	return nil
+}
+
+// webhookStatus is how a webhook is, in a word.
+func webhookStatus(h *audit.Health) statusOf {
+	switch {
+	case h.State == domain.WebhookDisabled:
+		return statusOf{"Disabled", "bad", "⊘"}
+	case h.State == domain.WebhookPaused:
+		return statusOf{"Paused", "waiting", "‖"}
+	case h.Breaker == domain.BreakerOpen:
+		return statusOf{"Down", "bad", "✗"}
+	case h.ConsecutiveFailures > 0:
+		return statusOf{"Failing", "bad", "✗"}
+	default:
+		return statusOf{"Enabled", "good", "✓"}
+	}
+}
+
+// draw makes the charts of spans that begin at since.
+func (s *shownOverview) draw(spans []audit.Span, since time.Time, step time.Duration) error {
+	n := s.Range.spans()
+	labels, times := make([]string, n), make([]time.Time, n)
+	curves := make([][]float64, 6) // delivered, not, rate, p50, p95, p99
+	for k := range curves {
+		curves[k] = make([]float64, n)
+	}
+	rows := make([][3]chartRow, n)
+	byTime := map[time.Time]*audit.Span{}
+	for i := range spans {
+		byTime[spans[i].From] = &spans[i]
+	}
+	for i := range n {
+		at := since.Add(time.Duration(i) * step)
+		times[i] = at
+		if at.Hour()%s.Range.every == 0 && i < n-2 { // the last would stick out
+			labels[i] = at.Format(s.Range.layout)
+		}
+		span := byTime[at]
+		if span == nil {
+			span = &audit.Span{}
+		}
+		lost := span.Dead + span.Expired + span.Cancelled
+		s.Delivered += span.Succeeded
+		s.GivenUp += lost
+		s.Attempts += span.Attempts()
+		rate, rateText := noFigure(), "–"
+		if attempts := span.Attempts(); attempts > 0 {
+			share := float64(span.Succeeded) / float64(attempts)
+			rate, rateText = 100*share, percent(share)
+		}
+		for k, v := range []float64{float64(span.Succeeded), float64(lost), rate, orNoFigure(span.P50MS), orNoFigure(span.P95MS), orNoFigure(span.P99MS)} {
+			curves[k][i] = v
+		}
+		rows[i] = [3]chartRow{
+			{at, []string{number(span.Succeeded), number(lost)}},
+			{at, []string{rateText, number(span.Attempts())}},
+			{at, []string{millisOrNone(span.P50MS), millisOrNone(span.P95MS), millisOrNone(span.P99MS)}},
+		}
+	}
+	if s.Attempts > 0 {
+		share := float64(s.Delivered) / float64(s.Attempts)
+		s.SuccessRate = &share
+	}
+	per := "an hour"
+	if s.Range.Step > 1 {
+		per = count(s.Range.Step, "hour", "hours")
+	}
+	hundred := 100.0
+	charts := []shownChart{
+		{
+			Title: "Deliveries by " + per, Columns: []string{"Delivered", "Not delivered"},
+			Summary: fmt.Sprintf("%s delivered, %s not, in %s.", number(s.Delivered), number(s.GivenUp), s.Range.Label),
+			Legend:  []legendEntry{{"good", "delivered"}, {"bad", "given up, expired or cancelled"}},
+		},
+		{Title: "Success rate of attempts", Columns: []string{"Rate", "Attempts"}, Summary: rateSummary(s), Legend: []legendEntry{{"current", "share of attempts that succeeded"}}},
+		{
+			Title: "Duration of attempts", Columns: []string{"p50", "p95", "p99"},
+			Summary: latencySummary(spans),
+			Legend:  []legendEntry{{"p50", "p50, the median"}, {"p95", "p95"}, {"p99", "p99"}},
+		},
+	}
+	var err error
+	for i := range charts {
+		c := &charts[i]
+		for k := range rows {
+			c.Rows = append(c.Rows, rows[k][i])
+		}
+		title := c.Title + ". " + c.Summary
+		switch i {
+		case 0:
+			c.Drawing, err = drawBars(title, labels, compact, curve{"good", curves[0]}, curve{"bad", curves[1]})
+		case 1:
+			c.Drawing, err = drawLines(title, labels, func(v float64) string { return compact(v) + " %" }, &hundred, curve{"current", curves[2]})
+		default:
+			c.Drawing, err = drawLines(title, labels, millis, nil, curve{"p50", curves[3]}, curve{"p95", curves[4]}, curve{"p99", curves[5]})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	s.Charts = charts
+	return nil
+}
+
+func rateSummary(s *shownOverview) string {
+	if s.SuccessRate == nil {
+		return "No attempt ended."
+	}
+	return fmt.Sprintf("%s of %s succeeded.", percent(*s.SuccessRate), count(int(s.Attempts), "attempt", "attempts"))
+}
+
+func latencySummary(spans []audit.Span) string {
+	if i := len(spans) - 1; i >= 0 && spans[i].P50MS != nil {
+		return fmt.Sprintf("Lately half took %s or less, 99 of 100 took %s or less.", millis(*spans[i].P50MS), millis(*spans[i].P99MS))
+	}
+	return "No attempt has a duration lately."
+}
+
+func orNoFigure(v *float64) float64 {
+	if v == nil {
+		return noFigure()
+	}
+	return *v
+}
+
+func millisOrNone(v *float64) string {
+	if v == nil {
+		return "–"
+	}
+	return millis(*v)
+}
+
+// compact is a figure on an axis: 950, 1.2k, 3M.
+func compact(v float64) string {
+	for _, unit := range []struct {
+		size   float64
+		letter string
+	}{{1e9, "G"}, {1e6, "M"}, {1e3, "k"}} {
+		if math.Abs(v) >= unit.size {
+			return strconv.FormatFloat(math.Round(v/unit.size*10)/10, 'f', -1, 64) + unit.letter
+		}
+	}
+	return strconv.FormatFloat(math.Round(v*10)/10, 'f', -1, 64)
+}
+
+// figures are those of all accounts, which take longer to add up the more
+// webhooks there are: they are kept for a moment, for all who look. Those of an
+// account are read anew.
+type figures struct {
+	mu   sync.Mutex
+	kept map[string]keptFigures
+}
+
+// keptFigures are what an overview shows.
+type keptFigures struct {
+	at      time.Time
+	spans   []audit.Span
+	backlog audit.Backlog
+	pending int64
+	health  []audit.Health
+}
+
+// figuresKept is for how long: the statistics lag behind by 2 to 10 seconds
+// themselves.
+const figuresKept = 10 * time.Second
+
+// of gives the figures of an account or, with 0, of all.
+func (f *figures) of(ctx context.Context, history Audit, account domain.AccountID, o overviewRange, since time.Time) (keptFigures, error) {
+	if account != 0 {
+		return readFigures(ctx, history, account, o, since)
+	}
+	f.mu.Lock() // who asks meanwhile waits for the same answer
+	defer f.mu.Unlock()
+	if kept, ok := f.kept[o.Name]; ok && time.Since(kept.at) < figuresKept {
+		return kept, nil
+	}
+	found, err := readFigures(ctx, history, 0, o, since)
+	if err == nil {
+		if f.kept == nil {
+			f.kept = map[string]keptFigures{}
+		}
+		f.kept[o.Name] = found
+	}
+	return found, err
+}
+
+func readFigures(ctx context.Context, history Audit, account domain.AccountID, o overviewRange, since time.Time) (found keptFigures, err error) {
+	if found.spans, err = history.Spans(ctx, account, since, o.Step); err != nil {
+		return found, err
+	}
+	if found.backlog, err = history.Backlog(ctx, account); err != nil {
+		return found, err
+	}
+	if account == 0 {
+		if found.health, err = history.Failing(ctx, healthShown); err != nil {
+			return found, err
+		}
+		found.pending, err = history.Pending(ctx)
+	} else if found.health, err = history.Health(ctx, account, 0); err == nil {
+		for i := range found.health {
+			found.pending += found.health[i].Pending
+		}
+	}
+	found.at = time.Now()
+	return found, err
+}
