@@ -70,6 +70,12 @@ CREATE POLICY web ON relay.webhook_log TO outrider_web USING (true) WITH CHECK (
 CREATE POLICY web ON relay.webhooks TO outrider_web USING (true) WITH CHECK (true);
 CREATE POLICY web ON relay.log FOR SELECT TO outrider_web USING (true);
 
+-- What all webhooks of an account did together: quantiles cannot be made of each
+-- one's, which the views show.
+GRANT SELECT ON relay.webhook_stats, relay.webhook_standings, relay.due TO outrider_web;
+CREATE POLICY web ON relay.webhook_stats FOR SELECT TO outrider_web USING (true);
+CREATE POLICY web ON relay.webhook_standings FOR SELECT TO outrider_web USING (true);
+
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION relay.may_see_all() RETURNS boolean
     LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -177,11 +177,11 @@ SELECT r.line FROM (
 ) r WHERE NOT r.others ORDER BY r.line`
 
 // TestTheWebMayNoMoreThanItNeeds: of what is not an operator's or an auditor's,
-// only what sessions take; and not all that an operator may.
+// only what sessions and sums of statistics take; and not all that an operator may.
 func TestTheWebMayNoMoreThanItNeeds(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t).SQL
-	want := "DELETE of relay.sessions\nINSERT of relay.sessions\nSELECT of relay.sessions\nUPDATE of relay.sessions.expires_at\nUPDATE of relay.tokens.last_used_at"
+	want := "DELETE of relay.sessions\nINSERT of relay.sessions\nSELECT of relay.sessions\nSELECT of relay.webhook_standings\nSELECT of relay.webhook_stats\nUPDATE of relay.sessions.expires_at\nUPDATE of relay.tokens.last_used_at"
 	if got := strings.Join(column[string](t, db, webQuery), "\n"); got != want {
 		t.Errorf("besides what operators and auditors may, outrider_web has:\n%s", got)
 	}
