@@ -143,7 +143,7 @@ func (s *webServer) mount(mux *http.ServeMux) error {
 	}))
 	pages, err := web.New(web.Config{
 		Sessions: tokens, Webhooks: hooks, Audit: history, Replays: replays,
-		Addresses: addresses, PublicURL: s.conf.web.public, ClientAddress: s.client, Explain: explainOnPage,
+		Addresses: addresses, PublicURL: s.conf.web.public, ClientAddress: s.client, Explain: explainOnPage, Stopping: s.stopping.Done(),
 		Version: version().release, Logger: s.log,
 	})
 	if err != nil {
