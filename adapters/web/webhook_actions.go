@@ -46,7 +46,7 @@ func (p *pages) pauseWebhook(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	p.say(w, r, flash{Kind: "waiting", Text: called(r, &hook) + " is paused. Its events are kept and go out when it is enabled again."})
+	p.say(w, r, flash{Kind: "waiting", Text: called(r, &hook) + " is paused."})
 	return backTo(w, r, &hook)
 }
 
