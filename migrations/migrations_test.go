@@ -190,6 +190,12 @@ func TestTheWebMayNoMoreThanItNeeds(t *testing.T) {
 			t.Errorf("%s: %v", view, err)
 		}
 	}
+	// What the views and lists of the history call, a reader must be able to.
+	if lacks := column[string](t, db, `
+SELECT p.oid::regprocedure::text FROM pg_proc p
+ WHERE p.pronamespace = 'audit'::regnamespace AND has_function_privilege('outrider_auditor', p.oid, 'EXECUTE') AND NOT has_function_privilege('outrider_web', p.oid, 'EXECUTE')`); strings.Join(lacks, " ") != "audit.verify(bigint,bigint,json)" {
+		t.Errorf("of what auditors may call, outrider_web may not call %v", lacks)
+	}
 	const token = `INSERT INTO relay.tokens (hash, role, name) VALUES (sha256('x'), 'viewer', 'x')`
 	for _, statement := range []string{
 		token, `UPDATE relay.tokens SET revoked_at = NULL`, `UPDATE relay.tokens SET role = 'administrator'`, `DELETE FROM relay.tokens`,
