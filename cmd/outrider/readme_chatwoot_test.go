@@ -3,36 +3,33 @@ package main
 import (
 	"encoding/json"
 	"io"
-	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"strings"
-	"time"
-
-	"github.com/outrider-relay/outrider/adapters/httpapi"
-	"github.com/outrider-relay/outrider/adapters/postgres"
-	"github.com/outrider-relay/outrider/domain"
+	"syscall"
 )
 
-// configureByChatwootsAPI: the README's requests are answered.
+// configureByChatwootsAPI: the README's requests are answered by outrider web,
+// as the user that it has there.
 func (s *readmeStory) configureByChatwootsAPI() {
 	s.t.Helper()
-	tokens := postgres.NewTokens(s.admin)
-	_, token, err := tokens.Create(s.t.Context(), domain.Access{AccountID: 1, Role: domain.RoleAdministrator, Name: "CRM sync"}, time.Time{})
-	if err != nil {
-		s.t.Fatal(err)
+	p := startWeb(s.t, s.dsn(readmeDatabase, "web_app"))
+	p.awaitReady(s.t)
+	b := s.take("sh chatwoot", 1)[0]
+	_, command, _ := strings.Cut(b.text, "# from: outrider ")
+	command, _, _ = strings.Cut(command, "\n")
+	token, ok := newCLI(s.t, s.dsn(readmeDatabase, "ops")).object(shellWords(command)...)["token"].(string)
+	if !ok {
+		s.t.Fatalf("%s: outrider %s prints no token", b.name(), command)
 	}
-	server := httptest.NewServer(httpapi.New(httpapi.Config{Tokens: tokens, Webhooks: postgres.NewWebhooks(s.admin), Log: slog.New(slog.DiscardHandler)}))
-	defer server.Close()
-	s.chatwoot(server.URL, token)
+	s.chatwoot(b, "http://"+listenLine.FindStringSubmatch(p.log.String())[1], token)
+	p.signal(syscall.SIGTERM)
 }
 
 // chatwoot runs the README's requests to Chatwoot's API, as curl would make
 // them, with a token of the database.
-func (s *readmeStory) chatwoot(base, token string) {
+func (s *readmeStory) chatwoot(b *readmeBlock, base, token string) {
 	s.t.Helper()
-	b := s.take("sh chatwoot", 1)[0]
 	values := map[string]string{"OUTRIDER": base, "TOKEN": token}
 	var statuses []int
 	var answers []string
