@@ -15,8 +15,8 @@ import (
 // The size of a drawing in units of its own: about the pixels that it gets, on
 // a phone as in a row of three, so that its letters are as large as others.
 const (
-	graphWidth  = 400
-	graphHeight = 190
+	graphWidth  = 340
+	graphHeight = 180
 	graphLetter = 8.25 // points: 11 of the units
 )
 

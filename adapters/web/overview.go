@@ -27,10 +27,10 @@ func overviewRoutes() []route {
 type overviewRange struct {
 	Name, Label string
 	Hours, Step int
-	// layout is how a step is called on an axis, where its hour is one of every
-	// so many.
+	// layout is how a step is called on an axis, where its hour, counted from
+	// 1970 on, is one of every so many.
 	layout string
-	every  int
+	every  int64
 }
 
 // Spans is how many steps there are.
@@ -38,7 +38,7 @@ func (o *overviewRange) spans() int { return o.Hours / o.Step }
 
 var overviewRanges = []overviewRange{
 	{"24h", "24 hours", 24, 1, "15:04", 4},
-	{"7d", "7 days", 168, 6, "2 Jan", 24},
+	{"7d", "7 days", 168, 6, "2 Jan", 48},
 }
 
 // shownOverview is how an account does, or all.
@@ -188,7 +188,7 @@ func (s *shownOverview) draw(spans []audit.Span, since time.Time, step time.Dura
 	for i := range n {
 		at := since.Add(time.Duration(i) * step)
 		times[i] = at
-		if at.Hour()%s.Range.every == 0 && i < n-2 { // the last would stick out
+		if at.Unix()/3600%s.Range.every == 0 && i < n-2 { // the last would stick out
 			labels[i] = at.Format(s.Range.layout)
 		}
 		span := byTime[at]
@@ -217,14 +217,14 @@ func (s *shownOverview) draw(spans []audit.Span, since time.Time, step time.Dura
 		share := float64(s.Delivered) / float64(s.Attempts)
 		s.SuccessRate = &share
 	}
-	per := "an hour"
+	per := "hour"
 	if s.Range.Step > 1 {
 		per = count(s.Range.Step, "hour", "hours")
 	}
 	hundred := 100.0
 	charts := []shownChart{
 		{
-			Title: "Deliveries by " + per, Columns: []string{"Delivered", "Not delivered"},
+			Title: "Deliveries per " + per, Columns: []string{"Delivered", "Not delivered"},
 			Summary: fmt.Sprintf("%s delivered, %s not, in %s.", number(s.Delivered), number(s.GivenUp), s.Range.Label),
 			Legend:  []legendEntry{{"good", "delivered"}, {"bad", "given up, expired or cancelled"}},
 		},

@@ -25,11 +25,11 @@ VALUES ($1, 1, $2, -1, 0, 1500, $3, 0, 2, 1, 0, 1, ARRAY[$4::smallint], ARRAY[15
 	s.exec(t, `UPDATE relay.webhooks SET breaker_opened_at = now() - interval '1 hour' WHERE id = $1`, int64(bot))
 	p := b.get("/accounts/1")
 	p.shows(t, http.StatusOK, "3,000 delivered, 6 not, in 24 hours.", "85.7 % of 3,500 attempts succeeded", "Lately half took 20 ms or less", "Down", "2 h ago", "12 attempts in a row", ">34<",
-		`<svg class="graph" viewBox="0 0 400 190" role="img" aria-label="Deliveries by an hour. 3,000 delivered`, `class="s-none f-good"`, `class="s-p99`, "As a table", hour.Add(-3*time.Hour).Format("2 Jan 15:04"))
+		`<svg class="graph" viewBox="0 0 340 180" role="img" aria-label="Deliveries per hour. 3,000 delivered`, `class="s-none f-good"`, `class="s-p99`, "As a table", hour.Add(-3*time.Hour).Format("2 Jan 15:04"))
 	if bad, good := indexOf(p.body, "BOT"), indexOf(p.body, "CRM &lt;b&gt;</a>"); bad > good {
 		t.Errorf("who fails is not first")
 	}
-	b.get("/accounts/1?range=7d").shows(t, http.StatusOK, "Deliveries by 6 hours", "3,000 delivered, 6 not, in 7 days.")
+	b.get("/accounts/1?range=7d").shows(t, http.StatusOK, "Deliveries per 6 hours", "3,000 delivered, 6 not, in 7 days.")
 	b.get("/accounts/1?range=9d").shows(t, http.StatusNotFound)
 	b.get("/accounts/2").shows(t, http.StatusNotFound)
 	b.get("/overview").shows(t, http.StatusNotFound)

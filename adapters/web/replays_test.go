@@ -52,7 +52,7 @@ SELECT no + 1, no, pg_current_snapshot(), 0, 0, 0, 99, 0, 1, 99, 1, 7, now() - i
 	p.shows(t, http.StatusOK, "Plan ", "Planned", "3 deliveries", "BOT", "Send 3 deliveries", "held or given up", "named message_created, contact_created", "Drop the plan")
 	plan := p.path
 	viewer.get(plan).lacks(t, "Drop the plan", "Send 3")
-	viewer.post(plan + "/run").shows(t, http.StatusForbidden)
+	viewer.post(plan+"/run").shows(t, http.StatusForbidden)
 	for _, step := range []string{"", "/live"} {
 		s.as(t, domain.RoleOperator, 2).get(plan+step).shows(t, http.StatusNotFound)
 		s.as(t, domain.RoleOperator, 0).get(strings.Replace(plan, "/1/", "/2/", 1)+step).shows(t, http.StatusNotFound)

@@ -30,3 +30,6 @@ type Backlog struct {
 	// More says that there are more than are counted.
 	More bool
 }
+
+// Waiting are those that wait for an attempt, due or not.
+func (b *Backlog) Waiting() int { return b.Later + b.Due }
