@@ -94,7 +94,7 @@ need (role, kind, name, privilege) AS (VALUES
   ('outrider_relay', 't', 'outbox.events', 'SELECT'), ('outrider_relay', 't', 'relay.log', 'INSERT'), ('outrider_relay', 't', 'relay.responses', 'INSERT'), ('outrider_relay', 't', 'relay.batches', 'INSERT'),
   ('outrider_relay', 't', 'relay.due', 'INSERT'), ('outrider_relay', 't', 'relay.due', 'DELETE'), ('outrider_relay', 't', 'relay.heartbeats', 'INSERT'),
   ('outrider_relay', 'f', 'relay.extend_partitions', 'EXECUTE'),
-  ('outrider_operator', 't', 'relay.webhooks', 'UPDATE'), ('outrider_operator', 't', 'relay.webhook_log', 'INSERT'), ('outrider_operator', 't', 'relay.due', 'SELECT'),
+  ('outrider_operator', 't', 'relay.webhooks', 'UPDATE'), ('outrider_operator', 't', 'relay.webhook_log', 'INSERT'), ('outrider_operator', 't', 'relay.identity', 'SELECT'),
   ('outrider_operator', 'f', 'relay.plan_replay', 'EXECUTE'), ('outrider_operator', 'f', 'relay.request_replay', 'EXECUTE'),
   ('outrider_auditor', 't', 'audit.events', 'SELECT'), ('outrider_auditor', 't', 'audit.attempts', 'SELECT'),
   ('outrider_web', 't', 'relay.sessions', 'INSERT'), ('outrider_web', 't', 'relay.webhooks', 'UPDATE'), ('outrider_web', 't', 'audit.events', 'SELECT'),

@@ -89,8 +89,29 @@ func TestWebServesUntilItIsStopped(t *testing.T) {
 	mustExec(t, db.SQL, `GRANT outrider_web TO `+userOf(t, dsn))
 	p.awaitReady(t)
 	p.says(t, "ready again")
+
+	// Somebody looks at a live page, which ends with the process and does not keep
+	// it up.
+	token, _ := newCLI(t, db.DSN).object("token", "create", "--account", "1", "--role", "viewer", "--name", "wall display")["token"].(string)
+	visitor := (&mounted{t: t, url: "http://" + listenLine.FindStringSubmatch(p.log.String())[1], token: token}).logIn()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, visitor.m.url+"/accounts/1/deliveries/live", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Accept", "text/event-stream")
+	live, err := visitor.client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = live.Body.Close() }()
+	lines := bufio.NewScanner(live.Body)
+	if live.StatusCode != http.StatusOK || !lines.Scan() {
+		t.Fatalf("the live page: %d %v", live.StatusCode, lines.Err())
+	}
 	p.signal(syscall.SIGTERM)
-	if code := p.ProcessState.ExitCode(); code != exitDone {
+	for lines.Scan() { // until its end
+	}
+	if code := p.ProcessState.ExitCode(); code != exitDone || strings.Contains(p.log.String(), "not all requests") {
 		t.Errorf("exit %d", code)
 	}
 	p.says(t, "msg=stopped")
