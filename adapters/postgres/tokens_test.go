@@ -180,7 +180,7 @@ func TestTheUseOfATokenIsNotedOnceAMinute(t *testing.T) {
 		t.Error("the use is not noted a minute later")
 	}
 
-	// Somebody holds the row: nobody waits for him.
+	// Somebody holds the row: the token lets in all the same.
 	do(t, db.SQL, `UPDATE relay.tokens SET last_used_at = NULL`)
 	tx, err := db.SQL.BeginTx(t.Context(), nil)
 	if err != nil {

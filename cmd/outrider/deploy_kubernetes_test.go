@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -105,7 +106,7 @@ func readManifests(t *testing.T) map[string]manifest {
 func TestKubernetesPods(t *testing.T) {
 	t.Parallel()
 	manifests := readManifests(t)
-	for object, command := range map[string]string{"Job outrider-migrate": "migrate", "Deployment outrider": "serve"} {
+	for object, command := range map[string]string{"Job outrider-migrate": "migrate", "Deployment outrider": "serve", "Deployment outrider-web": "web"} {
 		pod := manifests[object].Spec.Template.Spec
 		if len(pod.Containers) != 1 {
 			t.Fatalf("%s has %d containers", object, len(pod.Containers))
@@ -130,8 +131,53 @@ func TestKubernetesPods(t *testing.T) {
 			t.Errorf("%s is told of the cluster, which it has no use for", object)
 		}
 	}
-	if job, relays := manifests["Job outrider-migrate"].Spec.Template.Spec.Containers[0], manifests["Deployment outrider"].Spec.Template.Spec.Containers[0]; job.Image != relays.Image || job.Env[0].ValueFrom == relays.Env[0].ValueFrom {
-		t.Error("the schema and the relay have different images, or one user")
+	one := func(object string) (image, secret string) {
+		container := manifests[object].Spec.Template.Spec.Containers[0]
+		return container.Image, container.Env[0].ValueFrom.SecretKeyRef.Name
+	}
+	image, owner := one("Job outrider-migrate")
+	relays, relay := one("Deployment outrider")
+	pages, web := one("Deployment outrider-web")
+	if image != relays || image != pages || owner == relay || owner == web || relay == web {
+		t.Error("the schema, the relay and the pages have different images, or one user")
+	}
+}
+
+// TestKubernetesPages: the pages are asked where they listen, and their stop is
+// waited for.
+func TestKubernetesPages(t *testing.T) {
+	t.Parallel()
+	deployment := readManifests(t)["Deployment outrider-web"].Spec
+	pod := deployment.Template.Spec
+	container := pod.Containers[0]
+	conf := config{}
+	for _, env := range container.Env {
+		for _, s := range []*setting{webListenOn, publicURL} {
+			if s.variable() == env.Name {
+				if err := s.set(&conf, env.Value); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}
+	c := &check{}
+	conf.web.checkPlain(c, false)
+	if len(c.problems) > 0 {
+		t.Errorf("it refuses to start: %v", c.problems)
+	}
+	if _, port, err := net.SplitHostPort(conf.web.listen); err != nil || len(container.Ports) != 1 || port != strconv.Itoa(container.Ports[0].ContainerPort) {
+		t.Errorf("it listens on %q, its ports are %v: %v", conf.web.listen, container.Ports, err)
+	}
+	for path, p := range map[string]probe{"/healthz": container.LivenessProbe, "/readyz": container.ReadinessProbe} {
+		if p.HTTPGet.Path != path || p.HTTPGet.Port != container.Ports[0].Name {
+			t.Errorf("%s is asked at %s, port %s", path, p.HTTPGet.Path, p.HTTPGet.Port)
+		}
+	}
+	if deployment.Selector.MatchLabels["app"] != deployment.Template.Metadata.Labels["app"] || deployment.Template.Metadata.Labels["app"] == "outrider" {
+		t.Errorf("it selects %v, the pods are %v", deployment.Selector.MatchLabels, deployment.Template.Metadata.Labels)
+	}
+	if wait := time.Duration(pod.TerminationGracePeriodSeconds) * time.Second; wait < 2*usualLimits.grace {
+		t.Errorf("a stop is given %s", wait)
 	}
 }
 

@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
+	"os"
 	"path/filepath"
+	"regexp"
 	"time"
 
 	"github.com/outrider-relay/outrider/adapters/postgres"
@@ -40,17 +41,21 @@ func (s *sandbox) openWeb(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make a token: %w", err)
 	}
-	address, err := webAddress(ctx)
-	if err != nil {
-		return err
+	// The usual address, so that a browser's tab stays good; another one where it
+	// is taken, by another run perhaps.
+	for _, address := range []string{defaultWebListen, "127.0.0.1:0"} {
+		if s.web.process, err = s.startSelf(s.web.log, "web", "--listen", address); err != nil {
+			return fmt.Errorf("start the pages: %w", err)
+		}
+		s.web.ended = s.web.process.exited
+		if err = s.web.await(ctx); !errors.Is(err, errPagesEnded) {
+			return err
+		}
 	}
-	s.web.url = "http://" + address
-	if s.web.process, err = s.startSelf(s.web.log, "web", "--listen", address); err != nil {
-		return fmt.Errorf("start the pages: %w", err)
-	}
-	s.web.ended = s.web.process.exited
-	return s.web.await(ctx)
+	return err
 }
+
+var errPagesEnded = errors.New("the pages ended at once")
 
 // revokeDevTokens ends what a run left that was killed, on a database that is
 // kept.
@@ -69,30 +74,28 @@ func revokeDevTokens(ctx context.Context, tokens *postgres.Tokens) error {
 	return nil
 }
 
-// webAddress is the usual one where it is free, so that a browser's tab stays
-// good.
-func webAddress(ctx context.Context) (string, error) {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", defaultWebListen)
-	if err != nil {
-		return freeAddress(ctx)
-	}
-	return defaultWebListen, listener.Close()
-}
+// listening is what the log says once it listens: whoever else may have the
+// address answers there too.
+var listening = regexp.MustCompile(` listen=(\S+)`)
 
-// await waits until the pages can be served.
+// await waits until the pages can be served, and notes where.
 func (w *devWeb) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, activeTimeout, fmt.Errorf("the pages are not ready after %s", activeTimeout))
 	defer cancel()
 	ticker := time.NewTicker(25 * time.Millisecond)
 	defer ticker.Stop()
 	for {
-		if w.ready(ctx) {
-			return nil
+		if content, err := os.ReadFile(w.log); err == nil {
+			if found := listening.FindSubmatch(content); found != nil {
+				if w.url = "http://" + string(found[1]); w.ready(ctx) {
+					return nil
+				}
+			}
 		}
 		select {
 		case <-ticker.C:
 		case <-w.process.exited:
-			return fmt.Errorf("the pages ended at once: %w", w.process.failure())
+			return fmt.Errorf("%w: %w", errPagesEnded, w.process.failure())
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

@@ -13,18 +13,22 @@ import (
 	"time"
 )
 
-// webLimits bound a request. A live page is a stream, which has no end: whoever
-// writes it moves the deadline on with each write.
+// webLimits bound a request. A live page is a stream: whoever writes it moves the
+// deadline of the answer on with each write.
 type webLimits struct {
 	// header is how long a request's head may take, request how long it may be
 	// worked on, its body included, and write how long the answer may take.
 	header, request, write time.Duration
+	// stream is how long a stream may last: browsers begin another one.
+	stream time.Duration
 	// idle is how long a connection may wait for the next request, grace how long
 	// a stop waits for those under way.
 	idle, grace time.Duration
 }
 
-var usualLimits = webLimits{header: 5 * time.Second, request: 30 * time.Second, write: 45 * time.Second, idle: 2 * time.Minute, grace: 5 * time.Second}
+var usualLimits = webLimits{
+	header: 5 * time.Second, request: 30 * time.Second, write: 45 * time.Second, stream: 15 * time.Minute, idle: 2 * time.Minute, grace: 5 * time.Second,
+}
 
 // webHeaderBytes bounds the head of a request: a cookie and a token are small.
 const webHeaderBytes = 32 << 10
@@ -102,13 +106,14 @@ func (s *webServer) bounded(next http.Handler) http.Handler {
 			_ = deadlines.SetReadDeadline(now.Add(s.limits.request))
 		}
 		_ = deadlines.SetWriteDeadline(now.Add(s.limits.write))
-		ctx, cancel := context.WithCancel(r.Context())
+		longest := s.limits.request
+		if isStream(r) {
+			longest = s.limits.stream
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), longest)
 		defer cancel()
 		if isStream(r) {
 			defer context.AfterFunc(s.stopping, cancel)()
-		} else {
-			ctx, cancel = context.WithTimeout(ctx, s.limits.request)
-			defer cancel()
 		}
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})

@@ -22,14 +22,16 @@ type file struct {
 // besides is what an archive has from the repository, beside the program: what
 // there is to read, and what runs the program. Images are built from source.
 var besides = map[string]string{
-	"LICENSE":          "LICENSE",
-	"README.md":        "README.md",
-	"CHANGELOG.md":     "CHANGELOG.md",
-	"outrider.service": "cmd/outrider/deploy/outrider.service",
-	"outrider.env":     "cmd/outrider/deploy/outrider.env",
-	"kubernetes.yaml":  "cmd/outrider/deploy/kubernetes.yaml",
-	"alerts.yml":       "cmd/outrider/deploy/prometheus/alerts.yml",
-	"dashboard.json":   "cmd/outrider/deploy/grafana/outrider.json",
+	"LICENSE":              "LICENSE",
+	"README.md":            "README.md",
+	"CHANGELOG.md":         "CHANGELOG.md",
+	"outrider.service":     "cmd/outrider/deploy/outrider.service",
+	"outrider.env":         "cmd/outrider/deploy/outrider.env",
+	"outrider-web.service": "cmd/outrider/deploy/outrider-web.service",
+	"outrider-web.env":     "cmd/outrider/deploy/outrider-web.env",
+	"kubernetes.yaml":      "cmd/outrider/deploy/kubernetes.yaml",
+	"alerts.yml":           "cmd/outrider/deploy/prometheus/alerts.yml",
+	"dashboard.json":       "cmd/outrider/deploy/grafana/outrider.json",
 }
 
 // contents are the files of a platform's archive, by name.

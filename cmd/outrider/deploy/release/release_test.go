@@ -49,7 +49,7 @@ func TestMakeRelease(t *testing.T) {
 	}
 
 	files := unpack(t, packed)
-	for _, name := range []string{"LICENSE", "README.md", "CHANGELOG.md", "outrider.service", "outrider.env", "kubernetes.yaml", "alerts.yml", "dashboard.json"} {
+	for _, name := range []string{"LICENSE", "README.md", "CHANGELOG.md", "outrider.service", "outrider.env", "outrider-web.service", "outrider-web.env", "kubernetes.yaml", "alerts.yml", "dashboard.json"} {
 		if source := read(t, filepath.Join(top, filepath.FromSlash(besides[name]))); !bytes.Equal(files[folder+"/"+name], source) {
 			t.Errorf("%s is not what the repository has", name)
 		}
