@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/outrider-relay/outrider/domain"
 )
@@ -182,18 +183,17 @@ func (v *v1) updateWebhook(ctx context.Context, in *struct {
 		if err != nil {
 			return nil, err
 		}
-		if whatever {
-			versions = []int64{hook.Version}
+		if !whatever && !slices.Contains(versions, hook.Version) {
+			return nil, &domain.StaleVersionError{Version: hook.Version}
 		}
 		var f fields
 		take(&f, "url", in.Body.URL, &hook.Settings.URL)
 		update := domain.UpdateWebhook{Settings: in.Body.over(hook.Settings, &f), Headers: in.Body.changes(&f, true), Addresses: v.config.Addresses}
-		// What it is decided on is what was read: of the versions that are accepted
-		// it is that one, or none.
-		expected := domain.ExpectVersion{Versions: versions, Command: domain.ExpectVersion{Versions: []int64{hook.Version}, Command: update}}
 		if err := f.err(); err != nil {
 			return nil, err
 		}
+		// What it is decided on is what was read, and nothing that came since.
+		expected := domain.ExpectVersion{Versions: []int64{hook.Version}, Command: update}
 		after, _, err := v.config.Webhooks.Change(ctx, in.account(), in.id(), accessOf(ctx).Actor(), expected)
 		if _, stale := errors.AsType[*domain.StaleVersionError](err); stale && whatever && try < updates {
 			continue
