@@ -124,6 +124,31 @@ func TestV1Nowhere(t *testing.T) {
 	}
 }
 
+// TestV1SecretsAreForThoseWhoMaySeeThem, also one in the query of a URL.
+func TestV1SecretsAreForThoseWhoMaySeeThem(t *testing.T) {
+	t.Parallel()
+	r := newV1Rig(t)
+	path, _ := r.register(`{"url": "https://user:hunter2@example.com/hooks?key=hunter2", "secret": "hunter2hunter2", "headers": {"X-Api-Key": "hunter2"}}`)
+	for _, role := range []domain.Role{domain.RoleViewer, domain.RoleOperator, domain.RoleAdministrator} {
+		token := r.token(7, role)
+		sees := []*v1Answer{r.call(http.MethodGet, path, token, ""), r.call(http.MethodGet, hooksOf7, token, ""), r.call(http.MethodGet, "/accounts/7/webhook-changes", token, "")}
+		if role != domain.RoleViewer {
+			for _, action := range []string{"pause", "enable", "disable", "enable", "close-breaker", "test"} {
+				sees = append(sees, r.call(http.MethodPost, path+"/"+action, token, ""))
+			}
+		}
+		for _, a := range sees {
+			text := a.text
+			if role == domain.RoleAdministrator {
+				text = strings.ReplaceAll(text, "?key=hunter2", "")
+			}
+			if a.status >= 400 || strings.Contains(text, "hunter2") {
+				t.Errorf("%s sees by %s: %d %s", role, a.what, a.status, a.text)
+			}
+		}
+	}
+}
+
 // brokenHistory is one that cannot be read.
 type brokenHistory struct {
 	httpapi.History

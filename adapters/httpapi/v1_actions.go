@@ -83,7 +83,7 @@ func (v *v1) acted(ctx context.Context, of OfWebhook, match IfMatch, command dom
 	if err != nil {
 		return nil, err
 	}
-	return &v1Answer[V1Webhook]{Status: http.StatusOK, ETag: etagOf(&hook), Body: showWebhook(&hook)}, nil
+	return &v1Answer[V1Webhook]{Status: http.StatusOK, ETag: etagOf(&hook), Body: showWebhookTo(accessOf(ctx))(&hook)}, nil
 }
 
 // v1Action is an action without a body.
@@ -118,7 +118,7 @@ func (v *v1) enableWebhook(ctx context.Context, in *v1Action) (*v1Answer[v1Enabl
 	if err != nil {
 		return nil, err
 	}
-	answer := &v1Answer[v1Enabled]{Status: http.StatusOK, ETag: etagOf(&hook), Body: v1Enabled{V1Webhook: showWebhook(&hook)}}
+	answer := &v1Answer[v1Enabled]{Status: http.StatusOK, ETag: etagOf(&hook), Body: v1Enabled{V1Webhook: showWebhookTo(accessOf(ctx))(&hook)}}
 	if !changed {
 		return answer, nil
 	}

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"strings"
 	"time"
 
 	"github.com/outrider-relay/outrider/domain"
@@ -29,7 +30,7 @@ type V1Webhook struct {
 	Version        int64              `json:"version" doc:"The account's configuration version that changed the webhook last. Its ETag has it." example:"12"`
 	State          string             `json:"state" doc:"enabled, paused (what is routed to it is kept, and nothing sent) or disabled (nothing is routed to it)." example:"enabled"`
 	Name           string             `json:"name" doc:"What people call it; may be empty." example:"CRM"`
-	URL            string             `json:"url" doc:"Where POSTs go, without the user and password that it may have: see has_credential." example:"https://example.com/hooks"`
+	URL            string             `json:"url" doc:"Where POSTs go, without the user and password that it may have: see has_credential. The query is left out where the token's role may not see secrets." example:"https://example.com/hooks"`
 	Subscriptions  []string           `json:"subscriptions" doc:"The names of the events that it gets." example:"[\"message_created\"]"`
 	InboxID        *int64             `json:"inbox_id" doc:"The only inbox whose events it gets; null for all." example:"3"`
 	Timeout        string             `json:"timeout" doc:"The total deadline of an attempt, response body included." example:"5s"`
@@ -52,9 +53,20 @@ type v1Revealed struct {
 	PreviousSecret *string `json:"previous_secret" doc:"The one before the last rotation, while it signs too." example:"whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"`
 }
 
-func showWebhook(hook *domain.Webhook) V1Webhook { return showWebhookWith(hook, false) }
+// showWebhookTo shows webhooks to somebody. Who may not see secrets does not see
+// the query of the URL either, in which there may be one.
+func showWebhookTo(access domain.Access) func(*domain.Webhook) V1Webhook {
+	return func(hook *domain.Webhook) V1Webhook {
+		shown := showWebhook(hook, false)
+		if !access.May(domain.Reveal, hook.AccountID) {
+			shown.URL, _, _ = strings.Cut(shown.URL, "?")
+		}
+		return shown
+	}
+}
 
-func showWebhookWith(hook *domain.Webhook, values bool) V1Webhook {
+// showWebhook shows a webhook, with the values of its headers or without.
+func showWebhook(hook *domain.Webhook, values bool) V1Webhook {
 	s := &hook.Settings
 	shown := V1Webhook{
 		ID: int64(hook.ID), AccountID: int64(hook.AccountID), Version: hook.Version, State: string(hook.State),
@@ -81,7 +93,7 @@ func showWebhookWith(hook *domain.Webhook, values bool) V1Webhook {
 
 // reveal shows a webhook with its secrets.
 func reveal(hook *domain.Webhook, values bool) v1Revealed {
-	return v1Revealed{showWebhookWith(hook, values), orNil(hook.Secret.Reveal()), orNil(hook.PreviousSecret.Reveal())}
+	return v1Revealed{showWebhook(hook, values), orNil(hook.Secret.Reveal()), orNil(hook.PreviousSecret.Reveal())}
 }
 
 // orNil gives nil for a value that means none.

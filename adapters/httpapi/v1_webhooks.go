@@ -80,7 +80,7 @@ func (v *v1) listWebhooks(ctx context.Context, in *struct {
 		hooks = hooks[:in.Limit]
 		next = place{list, []int64{int64(hooks[in.Limit-1].ID)}}.cursor()
 	}
-	return v1ListOf(&in.Paging, hooks, showWebhook, next), nil
+	return v1ListOf(&in.Paging, hooks, showWebhookTo(accessOf(ctx)), next), nil
 }
 
 // webhook reads one of an account.
@@ -105,7 +105,7 @@ func (v *v1) getWebhook(ctx context.Context, in *struct {
 		answer.Status = http.StatusNotModified
 		return answer, nil
 	}
-	answer.Body = showWebhook(&hook)
+	answer.Body = showWebhookTo(accessOf(ctx))(&hook)
 	return answer, nil
 }
 
@@ -201,7 +201,7 @@ func (v *v1) updateWebhook(ctx context.Context, in *struct {
 		if err != nil {
 			return nil, err
 		}
-		return &v1Answer[V1Webhook]{Status: http.StatusOK, ETag: etagOf(&after), Body: showWebhook(&after)}, nil
+		return &v1Answer[V1Webhook]{Status: http.StatusOK, ETag: etagOf(&after), Body: showWebhookTo(accessOf(ctx))(&after)}, nil
 	}
 }
 
