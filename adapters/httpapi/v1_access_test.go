@@ -175,8 +175,8 @@ func TestV1Failures(t *testing.T) {
 	}{
 		{errors.New("the flux capacitor leaks"), http.StatusInternalServerError, "flux capacitor"},
 		{nil, http.StatusInternalServerError, "at the disco"},
-		{fmt.Errorf("read: %w", postgres.ErrStandby), http.StatusServiceUnavailable, "read-only"},
-		{context.DeadlineExceeded, http.StatusServiceUnavailable, "does not answer"},
+		{fmt.Errorf("read: %w", postgres.ErrStandby), http.StatusServiceUnavailable, postgres.ErrStandby.Error()},
+		{context.DeadlineExceeded, http.StatusServiceUnavailable, "deadline exceeded"},
 	} {
 		broken.err = failure.err
 		a := r.call(http.MethodGet, "/accounts/7/health", r.admin, "")

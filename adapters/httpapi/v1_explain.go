@@ -56,11 +56,12 @@ func (v *v1) problem(ctx context.Context, err error) *v1Problem {
 	case errors.Is(err, domain.ErrNoReplay):
 		return newProblem(http.StatusNotFound, "there is no such replay of the account")
 	}
+	meaning := err
 	if v.config.Explain != nil {
-		err = v.config.Explain(err)
+		meaning = v.config.Explain(err)
 	}
 	var why explained
-	known := errors.As(err, &why)
+	known := errors.As(meaning, &why)
 	if known {
 		if p := refused(why); p != nil {
 			return p
