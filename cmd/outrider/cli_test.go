@@ -165,9 +165,15 @@ type story struct {
 // insert commits a chat event of account 1.
 func insert(t *testing.T, db *sql.DB, event string, id uuid.UUID, metadata string) *story {
 	t.Helper()
-	s := &story{t: t, db: db, id: id, AccountID: 1, versions: map[domain.DeliveryKey]int{}}
-	err := db.QueryRowContext(t.Context(), `INSERT INTO outbox.events (account_id, event, payload, id, metadata, inserted_at) VALUES (1, $1, $2, $3, $4, $5) RETURNING seq`,
-		event, `{"id":1,"content":"secret of the chat"}`, id.String(), sql.NullString{String: metadata, Valid: metadata != ""}, storyStart).Scan(&s.seq)
+	return insertOf(t, db, 1, event, id, metadata)
+}
+
+// insertOf commits one of any account.
+func insertOf(t *testing.T, db *sql.DB, account domain.AccountID, event string, id uuid.UUID, metadata string) *story {
+	t.Helper()
+	s := &story{t: t, db: db, id: id, AccountID: account, versions: map[domain.DeliveryKey]int{}}
+	err := db.QueryRowContext(t.Context(), `INSERT INTO outbox.events (account_id, event, payload, id, metadata, inserted_at) VALUES ($1, $2, $3, $4, $5, $6) RETURNING seq`,
+		int64(account), event, `{"id":1,"content":"secret of the chat"}`, id.String(), sql.NullString{String: metadata, Valid: metadata != ""}, storyStart).Scan(&s.seq)
 	if err != nil {
 		t.Fatal(err)
 	}
