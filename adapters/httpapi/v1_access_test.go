@@ -32,10 +32,10 @@ func TestV1Access(t *testing.T) {
 	for _, id := range strings.Fields("listWebhooks getWebhook listEvents getEvent getTimeline listDeliveries getDelivery listAttempts listWebhookChanges listHealth listStats listReplays getReplay listRelays") {
 		least[id] = domain.RoleViewer
 	}
-	for _, id := range strings.Fields("pauseWebhook enableWebhook disableWebhook closeBreaker testWebhook planReplay runReplay pauseReplay resumeReplay cancelReplay") {
+	for _, id := range strings.Fields("pauseWebhook enableWebhook closeBreaker testWebhook planReplay runReplay pauseReplay resumeReplay cancelReplay") {
 		least[id] = domain.RoleOperator
 	}
-	for _, id := range strings.Fields("createWebhook updateWebhook deleteWebhook rotateSecret revealSecret") {
+	for _, id := range strings.Fields("createWebhook updateWebhook disableWebhook deleteWebhook rotateSecret revealSecret") {
 		least[id] = domain.RoleAdministrator
 	}
 	rank := map[domain.Role]int{domain.RoleViewer: 1, domain.RoleOperator: 2, domain.RoleAdministrator: 3}

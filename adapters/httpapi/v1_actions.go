@@ -39,7 +39,7 @@ func (v *v1) addActions() {
 		about:   "What a pause held goes out at once. What was passed over while it was disabled is counted in the answer, for a replay. Where it is enabled already nothing changes.",
 	}, v.enableWebhook)
 	v1Add(v, &v1Operation{
-		method: http.MethodPost, path: path + "disable", id: "disableWebhook", tag: tagActions, may: domain.Operate, errors: withBody,
+		method: http.MethodPost, path: path + "disable", id: "disableWebhook", tag: tagActions, may: domain.Configure, errors: withBody,
 		summary: "Route nothing to it, and cancel what waits",
 		about:   "Events that it would have got are recorded as skipped. Where it is disabled already nothing changes.",
 	}, v.disableWebhook)

@@ -35,7 +35,7 @@ var ownVisits = map[string]visit{
 	"DELETE " + ownWebhook:                             {takes: domain.Configure, status: http.StatusNoContent},
 	"POST " + ownWebhook + "/pause":                    {takes: domain.Operate, status: http.StatusOK},
 	"POST " + ownWebhook + "/enable":                   {takes: domain.Operate, status: http.StatusOK, made: "paused"},
-	"POST " + ownWebhook + "/disable":                  {takes: domain.Operate, status: http.StatusOK},
+	"POST " + ownWebhook + "/disable":                  {takes: domain.Configure, status: http.StatusOK},
 	"POST " + ownWebhook + "/close-breaker":            {takes: domain.Operate, status: http.StatusOK},
 	"POST " + ownWebhook + "/test":                     {takes: domain.Operate, status: http.StatusAccepted},
 	"POST " + ownWebhook + "/rotate-secret":            {takes: domain.Configure, status: http.StatusOK},
