@@ -96,7 +96,7 @@ func (a *Audit) Attempts(ctx context.Context, f audit.Filter, after *audit.Curso
 			r.at.Seq == after.Seq && r.WebhookID == after.WebhookID && r.at.ReplayID == after.ReplayID
 		return !listed && keepsAttempt(&f, r)
 	}
-	found, err := search(f.Limit, after, read, keep, func(r *deliveryAttempt) audit.Cursor { return r.at })
+	found, err := search(&f, after, read, keep, func(r *deliveryAttempt) audit.Cursor { return r.at })
 	page := audit.Page[audit.Attempt]{Next: found.Next, Searched: found.Searched}
 	for i := range found.Records {
 		page.Records = append(page.Records, found.Records[i].Attempt)

@@ -58,7 +58,7 @@ func (a *Audit) Changes(ctx context.Context, f audit.Filter, after *audit.Cursor
 		return found, err
 	}
 	keep := func(r *audit.Change) bool { return f.Of(r.AccountID, uuid.Nil) }
-	return search(f.Limit, after, read, keep, at)
+	return search(&f, after, read, keep, at)
 }
 
 func scanChangeRecord(row scanner) (audit.Change, error) {

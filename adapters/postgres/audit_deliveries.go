@@ -44,7 +44,7 @@ func (a *Audit) Deliveries(ctx context.Context, f audit.Filter, after *audit.Cur
 		stretch.close(&found.looked, &found.end)
 		return found, err
 	}
-	return search(f.Limit, after, read, func(d *audit.Delivery) bool { return keepsDelivery(&f, d) }, at)
+	return search(&f, after, read, func(d *audit.Delivery) bool { return keepsDelivery(&f, d) }, at)
 }
 
 // rareStatus gives the log entry that a delivery with the status has, and few

@@ -67,7 +67,7 @@ func (a *Audit) Events(ctx context.Context, f audit.Filter, after *audit.Cursor)
 		}
 		return found, err
 	}
-	return search(f.Limit, after, read, func(e *audit.Event) bool { return keepsEvent(&f, e) }, at)
+	return search(&f, after, read, func(e *audit.Event) bool { return keepsEvent(&f, e) }, at)
 }
 
 // eventsOf lists the places of the newest events with a delivery to a webhook.

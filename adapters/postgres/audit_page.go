@@ -1,10 +1,14 @@
 package postgres
 
-import "github.com/outrider-relay/outrider/domain/audit"
+import (
+	"cmp"
+
+	"github.com/outrider-relay/outrider/domain/audit"
+)
 
 const (
-	// maxSearched bounds how many events or deliveries one page looks at for a
-	// status that no index leads to: about a second's reading.
+	// maxSearched bounds how many events or deliveries one page looks at for what
+	// no index leads to, where its filter does not: about a second's reading.
 	maxSearched = 20_000
 	// searchChunk is how many are read at a time: few enough for the planner
 	// to walk an index instead of sorting the history.
@@ -22,9 +26,9 @@ type chunk[T any] struct {
 
 // search fills a page with the records that are to be kept, from chunk after
 // chunk.
-func search[T any](limit int, after *audit.Cursor, read func(after *audit.Cursor, n int) (chunk[T], error), keep func(*T) bool, at func(*T) audit.Cursor) (audit.Page[T], error) {
+func search[T any](f *audit.Filter, after *audit.Cursor, read func(after *audit.Cursor, n int) (chunk[T], error), keep func(*T) bool, at func(*T) audit.Cursor) (audit.Page[T], error) {
 	var page audit.Page[T]
-	searched := 0
+	limit, most, searched := f.Limit, cmp.Or(f.Search, maxSearched), 0
 	for n := limit + 1; ; n = searchChunk {
 		found, err := read(after, n)
 		if err != nil {
@@ -45,7 +49,7 @@ func search[T any](limit int, after *audit.Cursor, read func(after *audit.Cursor
 		if found.end == nil {
 			return page, nil
 		}
-		if after = found.end; searched >= maxSearched {
+		if after = found.end; searched >= most {
 			page.Next, page.Searched = after, searched
 			return page, nil
 		}

@@ -27,6 +27,10 @@ func deliveryRoutes() []route {
 // deliveriesShown is how many are on a page.
 const deliveriesShown = 50
 
+// deliveriesSearched is how many are looked at for what no index leads to: one
+// stretch, so that a page comes in the time of any other.
+const deliveriesSearched = 1000
+
 // deliveryStatuses are the statuses to choose from, in the order of a life.
 var deliveryStatuses = []domain.DeliveryStatus{
 	domain.DeliveryPending, domain.DeliveryHeld, domain.DeliverySucceeded, domain.DeliveryDead, domain.DeliveryCancelled, domain.DeliveryExpired,
@@ -96,7 +100,7 @@ func (f *deliveryFilter) Query() string {
 
 // filter judges what was typed.
 func (f *deliveryFilter) filter(account domain.AccountID, now time.Time) audit.Filter {
-	filter := audit.Filter{AccountID: account, Event: f.Event, Limit: deliveriesShown}
+	filter := audit.Filter{AccountID: account, Event: f.Event, Limit: deliveriesShown, Search: deliveriesSearched}
 	var err error
 	problem := func(field, text string) { f.Problems[field] = text }
 	if f.Webhook != "" {
