@@ -83,7 +83,7 @@ var (
 	axisColor  = charts.Color{R: 1, A: 255}
 	gridColor  = charts.Color{R: 2, A: 255}
 	textColor  = charts.Color{R: 3, A: 255}
-	curveColor = func(i int) charts.Color { return charts.Color{R: 4, B: uint8(i), A: 255} } //nolint:gosec // a few
+	curveColor = func(i int) charts.Color { return charts.Color{R: 4, B: uint8(i), A: 255} }
 )
 
 func themeOf(curves []curve) charts.ColorPalette {
@@ -198,5 +198,5 @@ func attributesOf(style string, classes map[string]string) (string, error) {
 			fmt.Fprintf(&rest, ` %s="%s"`, property, template.HTMLEscapeString(value))
 		}
 	}
-	return fmt.Sprintf(` class="%s"`, template.HTMLEscapeString(strings.Join(names, " "))) + rest.String(), nil
+	return ` class="` + template.HTMLEscapeString(strings.Join(names, " ")) + `"` + rest.String(), nil
 }

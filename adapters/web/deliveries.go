@@ -174,7 +174,7 @@ func timeOf(text string, now time.Time) (time.Time, error) {
 	const day = 24 * time.Hour
 	if days, ok := strings.CutSuffix(text, "d"); ok {
 		if n, err := strconv.ParseUint(days, 10, 14); err == nil {
-			return now.Add(-time.Duration(n) * day), nil //nolint:gosec // 14 bits
+			return now.Add(-time.Duration(n) * day), nil
 		}
 	}
 	ago, err := time.ParseDuration(text)

@@ -96,7 +96,8 @@ func TestDeliveriesInPages(t *testing.T) {
 			}
 			seen[id] = true
 		}
-		if pages++; pages > 1 {
+		pages++
+		if pages > 1 {
 			p.shows(t, http.StatusOK, ">Newest<")
 			p.lacks(t, "data-live=")
 		}

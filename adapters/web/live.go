@@ -110,10 +110,12 @@ func (l *live) enter(token domain.TokenID, key string, s subject) (*watched, err
 func (l *live) leave(token domain.TokenID, key string, w *watched) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if w.viewers--; w.viewers == 0 {
+	w.viewers--
+	if w.viewers == 0 {
 		delete(l.subjects, key)
 	}
-	if l.viewers[token]--; l.viewers[token] == 0 {
+	l.viewers[token]--
+	if l.viewers[token] == 0 {
 		delete(l.viewers, token)
 	}
 	l.total--

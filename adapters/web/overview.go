@@ -1,14 +1,12 @@
 package web
 
 import (
-	"context"
 	"fmt"
 	"html/template"
 	"math"
 	"net/http"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/outrider-relay/outrider/domain"
@@ -105,7 +103,7 @@ func (p *pages) overview(w http.ResponseWriter, r *request) error {
 	}
 	step := time.Duration(shown.Range.Step) * time.Hour
 	since := p.Now().UTC().Truncate(step).Add(-time.Duration(shown.Range.spans()-1) * step)
-	figures, err := p.figures.of(r.Context(), p.Audit, r.account, shown.Range, since)
+	figures, err := p.figures.of(r.Context(), r.account, shown.Range, since)
 	if err != nil {
 		return err
 	}
@@ -297,66 +295,4 @@ func compact(v float64) string {
 		}
 	}
 	return strconv.FormatFloat(math.Round(v*10)/10, 'f', -1, 64)
-}
-
-// figures are those of all accounts, which take longer to add up the more
-// webhooks there are: they are kept for a moment, for all who look. Those of an
-// account are read anew.
-type figures struct {
-	mu   sync.Mutex
-	kept map[string]keptFigures
-}
-
-// keptFigures are what an overview shows.
-type keptFigures struct {
-	at      time.Time
-	spans   []audit.Span
-	backlog audit.Backlog
-	pending int64
-	health  []audit.Health
-}
-
-// figuresKept is for how long: the statistics lag behind by 2 to 10 seconds
-// themselves.
-const figuresKept = 10 * time.Second
-
-// of gives the figures of an account or, with 0, of all.
-func (f *figures) of(ctx context.Context, history Audit, account domain.AccountID, o overviewRange, since time.Time) (keptFigures, error) {
-	if account != 0 {
-		return readFigures(ctx, history, account, o, since)
-	}
-	f.mu.Lock() // who asks meanwhile waits for the same answer
-	defer f.mu.Unlock()
-	if kept, ok := f.kept[o.Name]; ok && time.Since(kept.at) < figuresKept {
-		return kept, nil
-	}
-	found, err := readFigures(ctx, history, 0, o, since)
-	if err == nil {
-		if f.kept == nil {
-			f.kept = map[string]keptFigures{}
-		}
-		f.kept[o.Name] = found
-	}
-	return found, err
-}
-
-func readFigures(ctx context.Context, history Audit, account domain.AccountID, o overviewRange, since time.Time) (found keptFigures, err error) {
-	if found.spans, err = history.Spans(ctx, account, since, o.Step); err != nil {
-		return found, err
-	}
-	if found.backlog, err = history.Backlog(ctx, account); err != nil {
-		return found, err
-	}
-	if account == 0 {
-		if found.health, err = history.Failing(ctx, healthShown); err != nil {
-			return found, err
-		}
-		found.pending, err = history.Pending(ctx)
-	} else if found.health, err = history.Health(ctx, account, 0); err == nil {
-		for i := range found.health {
-			found.pending += found.health[i].Pending
-		}
-	}
-	found.at = time.Now()
-	return found, err
 }

@@ -54,7 +54,7 @@ type pages struct {
 	templates *templates
 	logins    *loginLimit
 	live      *live
-	figures   figures
+	figures   *figures
 	secure    bool // cookies are for https only
 }
 
@@ -88,6 +88,7 @@ func New(config Config) (http.Handler, error) {
 		}
 	}
 	p.logins = newLoginLimit(p.Now)
+	p.figures = &figures{history: p.Audit, kept: map[figuresKey]*keptFigures{}}
 	p.live = newLive(p.Audit.Commits, p.Stopping, p.LiveBeat, p.Logger)
 	var err error
 	if p.templates, err = parseTemplates(p); err != nil {

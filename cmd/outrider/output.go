@@ -11,8 +11,9 @@ import (
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
-	"github.com/outrider-relay/outrider/domain/audit"
 	"github.com/spf13/pflag"
+
+	"github.com/outrider-relay/outrider/domain/audit"
 )
 
 // The formats of what lists.
