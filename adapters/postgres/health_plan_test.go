@@ -2,8 +2,10 @@ package postgres
 
 import (
 	"database/sql"
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
 )
@@ -32,6 +34,9 @@ SELECT w, 1 + w / 10, date_trunc('hour', now(), 'UTC') - h * interval '1 hour', 
 	exec(`INSERT INTO relay.webhook_standings (webhook_id, account_id, commit, epoch, last_success_at, failures, pending)
 SELECT w, 1 + w / 10, c, 0, CASE c WHEN 1 THEN now() END, c, 1 FROM generate_series(1, 3) c, generate_series(1, $1::int) w`, webhooks)
 
+	spans := func(where string) string {
+		return strings.NewReplacer("$1", "'"+time.Now().UTC().Truncate(time.Hour).Add(-23*time.Hour).Format(time.RFC3339)+"'", "$2", "'1 hour'").Replace(fmt.Sprintf(spansQuery, where))
+	}
 	look := func(statistics string) {
 		t.Helper()
 		tx, err := db.BeginTx(t.Context(), &sql.TxOptions{ReadOnly: true})
@@ -50,6 +55,9 @@ SELECT w, 1 + w / 10, c, 0, CASE c WHEN 1 THEN now() END, c, 1 FROM generate_ser
 			{"a webhook, a day", `SELECT * FROM audit.webhook_stats WHERE webhook_id = 7 AND hour > now() - interval '1 day'`, 2 + 2*(24+24)},
 			{"an account, a day", `SELECT * FROM audit.webhook_stats WHERE account_id = 7 AND hour > now() - interval '1 day'`, 10 * (2 + 2*(24+24))},
 			{"all, an hour", `SELECT * FROM audit.webhook_stats WHERE hour = date_trunc('hour', now(), 'UTC')`, webhooks * (1 + 2*12)},
+			{"an account together, a day", spans(` WHERE w.account_id = 7`), 10 * (2 + 2*(24+24))},
+			{"all together, a day", spans(""), webhooks * (2 + 2*(24+24))},
+			{"backlog of an account", strings.NewReplacer("$1", "10001", "$2", "7").Replace(fmt.Sprintf(backlogQuery, dueOfAccount)), 10 * 2},
 		} {
 			root, err := explain(t.Context(), tx, q.query, nil)
 			if err != nil {
