@@ -8,6 +8,7 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -74,6 +75,8 @@ type live struct {
 	viewers  map[domain.TokenID]int
 	total    int
 	running  bool
+
+	told time.Time // the loop's own
 }
 
 func newLive(commits func(context.Context) (int64, error), stopping <-chan struct{}, beat time.Duration, logger *slog.Logger) *live {
@@ -133,7 +136,7 @@ func (l *live) run() {
 		stop()
 		switch {
 		case err != nil:
-			l.logger.Warn("live pages cannot be read, trying again", "error", err)
+			l.failed(err)
 		case now != mark:
 			mark, settles = now, liveSettles
 		case settles > 0:
@@ -182,9 +185,14 @@ func (l *live) toRead(written bool) (list []*watched) {
 func (l *live) look(ctx context.Context, w *watched) {
 	ctx, cancel := context.WithTimeout(ctx, liveRead)
 	defer cancel()
+	defer func() {
+		if cause := recover(); cause != nil { // no request is there to answer it, and the process goes on
+			l.failed(fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
+		}
+	}()
 	now, err := w.read(ctx)
 	if err != nil {
-		l.logger.Warn("a live page cannot be read, trying again", "error", err)
+		l.failed(err)
 		return
 	}
 	l.mu.Lock()
@@ -195,6 +203,16 @@ func (l *live) look(ctx context.Context, w *watched) {
 	w.now, w.known = now, true
 	close(w.changed)
 	w.changed = make(chan struct{})
+}
+
+// failed logs once in a while that pages cannot be read: each look fails while
+// the database is away.
+func (l *live) failed(err error) {
+	const again = time.Minute
+	if time.Since(l.told) >= again {
+		l.told = time.Now()
+		l.logger.Warn("live pages cannot be read, trying again", "error", err)
+	}
 }
 
 func equalFragments(a, b []fragment) bool {

@@ -236,8 +236,8 @@ func (s *shownOverview) draw(spans []audit.Span, since time.Time, step time.Dura
 	var err error
 	for i := range charts {
 		c := &charts[i]
-		for k := range rows {
-			c.Rows = append(c.Rows, rows[k][i])
+		for k := range rows { // the newest first
+			c.Rows = append(c.Rows, rows[len(rows)-1-k][i])
 		}
 		title := c.Title + ". " + c.Summary
 		switch i {
