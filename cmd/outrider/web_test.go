@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
+	"github.com/outrider-relay/outrider/adapters/postgres"
 )
 
 func TestWebUsage(t *testing.T) {
@@ -130,6 +132,39 @@ func TestWebStartsWithoutItsDatabase(t *testing.T) {
 		t.Error("the log has the password")
 	}
 	p.signal(syscall.SIGTERM)
+}
+
+// TestWebTakesNoMoreThanIsSaid of the database.
+func TestWebTakesNoMoreThanIsSaid(t *testing.T) {
+	t.Parallel()
+	said := fmt.Sprintf("`outrider web` uses %d connections at most, and a statement in them ends after %.0f s. SIGTERM stops it within %.0f s.",
+		webConnections, webStatement.Seconds(), usualLimits.grace.Seconds())
+	if !strings.Contains(readReadme(t), said) {
+		t.Errorf("README.md does not say: %s", said)
+	}
+	db, err := postgres.OpenWeb(pgtest.New(t).DSN, "outrider-web", 2, webStatement)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	if n := db.Stats().MaxOpenConnections; n != 2 {
+		t.Errorf("the pool takes %d connections", n)
+	}
+	conns := make([]*sql.Conn, 2)
+	for i := range conns {
+		if conns[i], err = db.Conn(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for setting, want := range map[string]string{"statement_timeout": "20s", "idle_in_transaction_session_timeout": "20s", "application_name": "outrider-web"} {
+			var is string
+			if err := conns[i].QueryRowContext(t.Context(), `SELECT current_setting($1)`, setting).Scan(&is); err != nil || is != want {
+				t.Errorf("%s is %s, want %s: %v", setting, is, want, err)
+			}
+		}
+	}
+	for _, conn := range conns {
+		_ = conn.Close()
+	}
 }
 
 // fetch gets a path of a process.
