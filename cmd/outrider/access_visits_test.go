@@ -108,6 +108,26 @@ var pageVisits = map[string]visit{
 	"POST " + pagesWebhook + "/reveal-secret": {takes: domain.Reveal, status: http.StatusOK},
 }
 
+// historyVisits are the pages about what became of events.
+var historyVisits = map[string]visit{
+	"GET /overview":                                     {takes: domain.Read, all: true, status: http.StatusOK},
+	"GET /relays":                                       {takes: domain.Read, all: true, status: http.StatusOK},
+	"GET " + pagesAccount:                               {takes: domain.Read, status: http.StatusOK},
+	"GET " + pagesAccount + "/deliveries":               {takes: domain.Read, status: http.StatusOK},
+	"GET " + pagesAccount + "/deliveries/live":          {takes: domain.Read, status: http.StatusOK},
+	"GET " + pagesAccount + "/events/{event_id}":        {takes: domain.Read, status: http.StatusOK},
+	"POST " + pagesAccount + "/events/{event_id}/again": {takes: domain.Operate, status: http.StatusSeeOther, body: "webhook={hook}"},
+	"GET " + pagesAccount + "/replays":                  {takes: domain.Read, status: http.StatusOK},
+	"GET " + pagesAccount + "/replays/new":              {takes: domain.Operate, status: http.StatusOK},
+	"POST " + pagesAccount + "/replays/new":             {takes: domain.Operate, status: http.StatusSeeOther, body: "event_ids={event}"},
+	"GET " + pagesReplay:                                {takes: domain.Read, status: http.StatusOK},
+	"GET " + pagesReplay + "/live":                      {takes: domain.Read, status: http.StatusOK},
+	"POST " + pagesReplay + "/run":                      {takes: domain.Operate, status: http.StatusSeeOther},
+	"POST " + pagesReplay + "/pause":                    {takes: domain.Operate, status: http.StatusSeeOther, made: "requested"},
+	"POST " + pagesReplay + "/resume":                   {takes: domain.Operate, status: http.StatusSeeOther, made: "paused"},
+	"POST " + pagesReplay + "/cancel":                   {takes: domain.Operate, status: http.StatusSeeOther},
+}
+
 // siteRoutes are all routes of the site.
 func siteRoutes(t *testing.T) []string {
 	t.Helper()

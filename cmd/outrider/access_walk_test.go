@@ -78,7 +78,7 @@ func TestEveryRouteIsForThoseWhoMayAlone(t *testing.T) {
 	t.Parallel()
 	w := newWalk(t)
 	table := map[string]visit{}
-	for _, face := range []map[string]visit{chatwootVisits, ownVisits, pageVisits} {
+	for _, face := range []map[string]visit{chatwootVisits, ownVisits, pageVisits, historyVisits} {
 		maps.Copy(table, face)
 	}
 	routes := siteRoutes(t)
@@ -139,10 +139,28 @@ func TestNothingOfAnotherAccountIsReachedByItsNumber(t *testing.T) {
 				w.t.Errorf("%s with %s by %s: %d %s", path, c.body, who, status, body)
 			}
 		}
+		for _, c := range []struct{ path, body string }{
+			{"/accounts/1/events/" + w.events[1].String() + "/again", "webhook={hook}"},
+			{"/accounts/1/replays/new", "event_ids={event}"},
+			{"/accounts/1/replays/new", "webhook={hook}&since=2026-06-01T00:00&until=2026-08-01T00:00"},
+			{fmt.Sprintf("/accounts/1/replays/%d/run", w.newReplay(1, "")), "to={hook}"},
+		} {
+			request := w.request(http.MethodPost, c.path, "")
+			w.carry(request, "POST "+c.path, &visit{body: theirs.Replace(c.body)}, v)
+			if status, body := w.send(request); status == http.StatusForbidden || status >= 500 {
+				w.t.Errorf("%s with %s by %s: %d %s", c.path, c.body, who, status, body)
+			}
+		}
 	}
-	// Nothing is planned for the other account, or for its webhook, by anybody.
-	if n := query[int](t, w.db.SQL, `SELECT count(*) FROM audit.replays WHERE requested_by LIKE '%for token%' AND total > 0`); n != 0 {
-		t.Errorf("%d replays are planned", n)
+	// Nothing is planned of the other account's events, or for its webhook.
+	for _, found := range []string{
+		`SELECT count(*) FROM audit.replays WHERE requested_by LIKE '%for token%' AND total > 0 AND $1 > 0`,
+		`SELECT count(*) FROM relay.replays WHERE account_id = 1 AND to_webhook_id = $1`,
+		`SELECT count(*) FROM relay.replay_deliveries d JOIN relay.replays r USING (replay_id) WHERE r.account_id = 1 AND d.webhook_id = $1`,
+	} {
+		if n := query[int](t, w.db.SQL, found, int64(w.hook[2])); n != 0 {
+			t.Errorf("%s finds %d", found, n)
+		}
 	}
 }
 
@@ -417,6 +435,9 @@ func (w *walk) carry(request *http.Request, route string, visit *visit, v *visit
 			request.Header.Set("Content-Type", "application/json")
 		}
 		request.Header.Set("If-Match", "*")
+	}
+	if strings.HasSuffix(route, "/live") {
+		request.Header.Set("Accept", "text/event-stream")
 	}
 	request.Body, request.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
 }
