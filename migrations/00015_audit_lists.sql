@@ -16,7 +16,8 @@ CREATE INDEX webhook_log_at ON relay.webhook_log (at, account_id, version);
 --
 -- A row that a link or a later one routed lies above what the link says is
 -- decided, or is one of the link's own (see relay.decided_up_to). Where the
--- links of that time are pruned, the bound is that of the oldest one left.
+-- links of that time are pruned, the bound is that of the oldest one left. It
+-- sorts by no + 0: by no, the planner would walk the chain from its beginning.
 -- +goose StatementBegin
 CREATE FUNCTION audit.seq_range(since timestamptz, until timestamptz, OUT above bigint, OUT up_to bigint, OUT replays bigint[])
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -26,7 +27,7 @@ AS $$
                             least(CASE WHEN f.bound > 0 THEN f.cursor ELSE f.low END, CASE WHEN f.seq_min <= f.seq_max THEN f.seq_min - 1 END)
                        ELSE 0 END
                   FROM (SELECT b.at FROM relay.batches b WHERE b.at >= since ORDER BY b.at LIMIT 1) o,
-               LATERAL (SELECT b.* FROM relay.batches b WHERE b.at >= o.at AND b.at < o.at + interval '1 minute' ORDER BY b.no LIMIT 1) f),
+               LATERAL (SELECT b.* FROM relay.batches b WHERE b.at >= o.at AND b.at < o.at + interval '1 minute' ORDER BY b.no + 0 LIMIT 1) f),
                relay.decided_up_to()) END,
            CASE WHEN until IS NULL THEN 9223372036854775807 ELSE coalesce(
                (SELECT max(b.high)

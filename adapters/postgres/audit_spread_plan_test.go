@@ -95,6 +95,7 @@ func auditCasesOf(history *Audit, event uuid.UUID, far *audit.Cursor, page int, 
 		{"events, far", events(audit.Filter{}, far), page},
 		{"events of an account", events(audit.Filter{AccountID: account}, nil), page},
 		{"events of an account, far", events(audit.Filter{AccountID: account}, far), page},
+		{"an event of an account", events(audit.Filter{AccountID: account, EventID: event}, nil), 1},
 		{"events to a webhook", events(audit.Filter{WebhookID: webhook}, nil), page},
 		{"events to a webhook, far", events(audit.Filter{WebhookID: webhook}, far), page},
 		{"deliveries", deliveries(audit.Filter{}, nil), page},
@@ -105,6 +106,7 @@ func auditCasesOf(history *Audit, event uuid.UUID, far *audit.Cursor, page int, 
 		{"deliveries of a webhook, far", deliveries(audit.Filter{WebhookID: webhook}, far), page},
 		{"deliveries of an account and its webhook", deliveries(audit.Filter{AccountID: account, WebhookID: webhook}, nil), page},
 		{"deliveries of an event", deliveries(audit.Filter{EventID: event}, nil), 1},
+		{"deliveries of an account's event", deliveries(audit.Filter{AccountID: account, EventID: event}, nil), 1},
 		{"attempts", attempts(audit.Filter{}, nil), page},
 		{"attempts of a webhook, far", attempts(audit.Filter{WebhookID: webhook}, far), page},
 	}
@@ -122,7 +124,7 @@ func TestAuditReadsWhatItShows(t *testing.T) {
 	history := NewAudit(pool.DB)
 
 	var event uuid.UUID
-	if err := db.SQL.QueryRowContext(t.Context(), `SELECT id FROM outbox.events WHERE seq = 1000106`).Scan(&event); err != nil {
+	if err := db.SQL.QueryRowContext(t.Context(), `SELECT id FROM outbox.events WHERE account_id = 5 AND seq >= 1000100 ORDER BY seq LIMIT 1`).Scan(&event); err != nil {
 		t.Fatal(err)
 	}
 	far := &audit.Cursor{Seq: 1_008_000, WebhookID: 101}
