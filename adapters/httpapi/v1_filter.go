@@ -49,14 +49,14 @@ func (d *During) judge() error {
 	return nil
 }
 
-// searched is how many events or deliveries a page looks at for what no index
+// looked is how many events or deliveries a page looks at for what no index
 // leads to: one stretch, so that it comes in the time of any other.
-const searched = 1000
+const looked = 1000
 
 // filterOf makes the filter of a list of the history.
 func filterOf(account domain.AccountID, o *OfEvents, d *During, p *Paging, replay int64, status string) audit.Filter {
 	return audit.Filter{
 		AccountID: account, WebhookID: domain.WebhookID(o.Webhook), Event: o.Event, EventID: o.EventID, OrderingKey: o.orderingKey,
-		ReplayID: domain.ReplayID(replay), Status: status, Since: d.Since, Until: d.Until, Limit: p.Limit, Search: searched,
+		ReplayID: domain.ReplayID(replay), Status: status, Since: d.Since, Until: d.Until, Limit: p.Limit, Look: looked,
 	}
 }

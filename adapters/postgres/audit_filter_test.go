@@ -292,6 +292,9 @@ func (l *life) pick(statuses []string, status, webhook, at, event, key, replay s
 		w.Status = statuses[l.rng.IntN(len(statuses))]
 		w.and(status+" = ?", w.Status)
 	}
+	if maybe() { // what is looked at for a page changes where it ends, not what comes
+		w.Look = l.rng.IntN(30) + 1
+	}
 	moment := func() time.Time { return l.base.Add(time.Duration(l.rng.IntN(60*60)-60*8) * time.Minute) }
 	never := ""
 	if at == "routed_at" {
@@ -408,6 +411,17 @@ SELECT a.*, d.replay_id FROM (SELECT * FROM audit.attempts`+w.where()+`) a JOIN 
 	// The chain is pruned from the left: its bounds get wider, and stay bounds.
 	l.exec(`DELETE FROM relay.batches WHERE no < $1`, lifeBatches/2)
 	round(20)
+}
+
+// TestAPageLooksNoFurther than a filter says, and says where to go on.
+func TestAPageLooksNoFurther(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	newLife(t, db.SQL).write()
+	page, err := postgres.NewAudit(db.SQL).Deliveries(t.Context(), audit.Filter{Event: "no_such_event", Limit: 5, Look: 5}, nil)
+	if err != nil || len(page.Records) > 0 || page.Next == nil || page.Searched != 6 {
+		t.Errorf("the page is %+v, %v", page, err)
+	}
 }
 
 // TestPagesWhileRowsArrive: what was there when paging began comes once, and

@@ -7,8 +7,8 @@ import (
 )
 
 const (
-	// maxSearched bounds how many events or deliveries one page looks at for what
-	// no index leads to, where its filter does not: about a second's reading.
+	// maxSearched bounds how many events or deliveries one page looks at for a
+	// status that no index leads to, where a filter says nothing else.
 	maxSearched = 20_000
 	// searchChunk is how many are read at a time: few enough for the planner
 	// to walk an index instead of sorting the history.
@@ -28,8 +28,8 @@ type chunk[T any] struct {
 // chunk.
 func search[T any](f *audit.Filter, after *audit.Cursor, read func(after *audit.Cursor, n int) (chunk[T], error), keep func(*T) bool, at func(*T) audit.Cursor) (audit.Page[T], error) {
 	var page audit.Page[T]
-	limit, most, searched := f.Limit, cmp.Or(f.Search, maxSearched), 0
-	for n := limit + 1; ; n = searchChunk {
+	searched := 0
+	for n := f.Limit + 1; ; n = searchChunk {
 		found, err := read(after, n)
 		if err != nil {
 			return audit.Page[T]{}, err
@@ -37,8 +37,8 @@ func search[T any](f *audit.Filter, after *audit.Cursor, read func(after *audit.
 		for i := range found.records {
 			switch {
 			case !keep(&found.records[i]):
-			case len(page.Records) == limit:
-				next := at(&page.Records[limit-1])
+			case len(page.Records) == f.Limit:
+				next := at(&page.Records[f.Limit-1])
 				page.Next = &next
 				return page, nil
 			default:
@@ -49,7 +49,7 @@ func search[T any](f *audit.Filter, after *audit.Cursor, read func(after *audit.
 		if found.end == nil {
 			return page, nil
 		}
-		if after = found.end; searched >= most {
+		if after = found.end; searched >= cmp.Or(f.Look, maxSearched) {
 			page.Next, page.Searched = after, searched
 			return page, nil
 		}

@@ -24,12 +24,13 @@ func deliveryRoutes() []route {
 	}
 }
 
-// deliveriesShown is how many are on a page.
-const deliveriesShown = 50
-
-// deliveriesSearched is how many are looked at for what no index leads to: one
-// stretch, so that a page comes in the time of any other.
-const deliveriesSearched = 1000
+const (
+	// deliveriesShown is how many are on a page.
+	deliveriesShown = 50
+	// deliveriesLooked is how many are looked at for a page of what no index
+	// leads to: a page comes at once, and says that there is more behind it.
+	deliveriesLooked = 1000
+)
 
 // deliveryStatuses are the statuses to choose from, in the order of a life.
 var deliveryStatuses = []domain.DeliveryStatus{
@@ -100,7 +101,7 @@ func (f *deliveryFilter) Query() string {
 
 // filter judges what was typed.
 func (f *deliveryFilter) filter(account domain.AccountID, now time.Time) audit.Filter {
-	filter := audit.Filter{AccountID: account, Event: f.Event, Limit: deliveriesShown, Search: deliveriesSearched}
+	filter := audit.Filter{AccountID: account, Event: f.Event, Limit: deliveriesShown, Look: deliveriesLooked}
 	var err error
 	problem := func(field, text string) { f.Problems[field] = text }
 	if f.Webhook != "" {

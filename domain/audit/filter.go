@@ -28,9 +28,9 @@ type Filter struct {
 	Since, Until time.Time
 	// Limit is how many records are wanted, at least 1.
 	Limit int
-	// Search is how many events or deliveries are looked at for what no index
-	// leads to, 0 for 20,000. They are read a thousand at a time.
-	Search int
+	// Look is how many events or deliveries are looked at, at the most and about,
+	// for what no index leads to; 0 is for 20,000, about a second's reading.
+	Look int
 }
 
 // During tells whether a time is in the range.
