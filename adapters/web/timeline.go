@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -16,6 +17,7 @@ import (
 func timelineRoutes() []route {
 	return []route{
 		{Route{Method: "GET", Pattern: "/accounts/{account}/events/{event_id}", Permission: domain.Read}, (*pages).timeline},
+		{Route{Method: "GET", Pattern: "/accounts/{account}/events/{event_id}/live", Permission: domain.Read, Stream: true}, (*pages).timelineLive},
 		{Route{Method: "POST", Pattern: "/accounts/{account}/events/{event_id}/again", Permission: domain.Operate}, (*pages).sendAgain},
 	}
 }
@@ -24,6 +26,8 @@ func timelineRoutes() []route {
 type shownTimeline struct {
 	ID     uuid.UUID
 	Events []shownEvent
+	// State is another one once anything has happened; Live is where that is told.
+	State, Live string
 }
 
 // shownEvent is a chat event.
@@ -96,13 +100,43 @@ func (p *pages) timeline(w http.ResponseWriter, r *request) error {
 		}
 		return errNoEvent
 	}
-	shown := &shownTimeline{ID: id}
+	shown := &shownTimeline{ID: id, State: traceState(traces), Live: accountPath(r.account, "events/"+id.String()+"/live")}
 	for i := range traces {
 		shown.Events = append(shown.Events, newShownEvent(&traces[i], p.Now().UTC()))
 	}
 	return p.render(w, r, http.StatusOK, "timeline", &view{
-		Title: shown.Events[0].Label, Nav: "deliveries", Styles: []string{"history.css"}, Data: shown,
+		Title: shown.Events[0].Label, Nav: "deliveries", Scripts: []string{"live.js"}, Styles: []string{"history.css"}, Data: shown,
 	})
+}
+
+// traceState tells lives of events from what they were before.
+func traceState(traces []audit.Trace) string {
+	entries, deliveries := 0, 0
+	for i := range traces {
+		deliveries += len(traces[i].Deliveries)
+		for j := range traces[i].Deliveries {
+			entries += len(traces[i].Deliveries[j].Entries)
+		}
+	}
+	return fmt.Sprintf("%d.%d.%d", len(traces), deliveries, entries)
+}
+
+// timelineLive tells that something has happened. It moves nothing under the
+// eyes of who reads: the page offers to be loaded anew.
+func (p *pages) timelineLive(w http.ResponseWriter, r *request) error {
+	id, err := uuid.Parse(r.PathValue("event_id"))
+	if err != nil {
+		return errNoEvent
+	}
+	account := r.account
+	return p.stream(w, r, accountPath(account, "events/"+id.String()), subject{read: func(ctx context.Context) ([]fragment, error) {
+		traces, err := p.Audit.Trace(ctx, account, id)
+		if err != nil {
+			return nil, err
+		}
+		html, err := p.part("timeline", "state", &shownTimeline{State: traceState(traces)})
+		return []fragment{{"state", html}}, err
+	}})
 }
 
 func newShownEvent(t *audit.Trace, now time.Time) shownEvent {

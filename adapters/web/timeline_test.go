@@ -18,13 +18,16 @@ func TestTimeline(t *testing.T) {
 	crm, bot := s.hook(t, 1, "CRM", "https://crm.example.com/hook?token=1"), s.hook(t, 1, "", "https://bot.example.com/hook")
 	st := s.story(t, 1, "message_created", "conversation:42", crm, bot)
 	id := st.delivered(crm, st.scheduled(), st.started(1, ""), st.failed(1, "503", "<script>alert(1)</script>\nsecond line\x1b[31m"), st.started(2, domain.OutcomeFailed), st.succeeded(2))
-	st.delivered(bot, st.scheduled(), domain.Held{At: st.at(time.Second), Reason: domain.HoldOrder, Until: st.at(31 * time.Second)})
+	held := domain.Held{At: st.at(time.Second), Reason: domain.HoldOrder, Until: st.at(31 * time.Second)}
+	st.delivered(bot, st.scheduled(), held)
 	b := s.as(t, domain.RoleOperator, 1)
 	p := b.get("/accounts/1/events/" + st.id.String())
 	p.shows(t, http.StatusOK, "Message created", "conversation 42", "1.2 KiB", "routed to webhooks", "webhook 99 passed over: disabled", "&lt;i&gt;me&lt;/i&gt;",
 		"Attempt 1</strong> ✗ 503 in 48ms", "↻ repeated", "Attempt 2</strong> ✓ 204 in 12ms", "delivered after 2 attempts", "The receiver&#39;s log tells more.",
 		"&lt;script&gt;alert(1)&lt;/script&gt;\nsecond line�[31m", "webhook-id: "+domain.NewNotificationID(1, st.id, crm).String(), "Outrider-Delivery: "+id.String(), "Outrider-Previous-Outcome: failed",
 		`webhook-signature: <span class="muted">(not kept)</span>`, "held: an earlier delivery of conversation 42 has not succeeded yet; for 30s at most", "https://crm.example.com/hook", "Send again")
+	live := b.stream("/accounts/1/events/" + st.id.String() + "/live")
+	live.with(`data-state="1.2.7"`)
 	p.lacks(t, "<script>alert", "secret of the chat", "token=1", "<i>me")
 	if p := b.get("/accounts/1/events/" + id.String()); p.path != "/accounts/1/events/"+st.id.String() {
 		t.Errorf("a delivery's id leads to %s", p.path)
@@ -40,6 +43,9 @@ func TestTimeline(t *testing.T) {
 	all.get("/accounts/2/events/"+st.id.String()).shows(t, http.StatusNotFound, "There is no such event")
 	all.get("/accounts/2/events/"+id.String()).shows(t, http.StatusNotFound, "There is no such event")
 	s.as(t, domain.RoleViewer, 1).get("/accounts/1/events/"+st.id.String()).lacks(t, "Send again", "/again")
+	st.delivered(bot, domain.Released{At: st.at(31 * time.Second), Reason: domain.ReleaseElapsed})
+	s.exec(t, `SELECT nextval('relay.commits')`)
+	live.with(`data-state="1.2.8"`)
 }
 
 // What others wrote is text wherever it is shown.

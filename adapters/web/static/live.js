@@ -19,9 +19,15 @@ for (const box of document.querySelectorAll("[data-live]")) {
     for (const part of come.content.children) fresh.set(part.id, part);
     for (const part of [...box.children]) {
       const other = fresh.get(part.id);
-      if (other && part.dataset.state !== other.dataset.state && "reload" in box.dataset) {
-        location.reload();
-        return;
+      if (other && part.dataset.state !== other.dataset.state) {
+        if ("reload" in box.dataset) {
+          location.reload();
+          return;
+        }
+        for (const link of document.querySelectorAll('[data-refresh="' + box.dataset.hint + '"]')) {
+          link.classList.add("primary");
+          link.textContent = "Something happened: refresh";
+        }
       }
       if (!ids.includes(part.id)) part.remove();
     }
