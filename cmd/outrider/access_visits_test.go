@@ -116,6 +116,7 @@ var historyVisits = map[string]visit{
 	"GET " + pagesAccount + "/deliveries":               {takes: domain.Read, status: http.StatusOK},
 	"GET " + pagesAccount + "/deliveries/live":          {takes: domain.Read, status: http.StatusOK},
 	"GET " + pagesAccount + "/events/{event_id}":        {takes: domain.Read, status: http.StatusOK},
+	"GET " + pagesAccount + "/events/{event_id}/live":   {takes: domain.Read, status: http.StatusOK},
 	"POST " + pagesAccount + "/events/{event_id}/again": {takes: domain.Operate, status: http.StatusSeeOther, body: "webhook={hook}"},
 	"GET " + pagesAccount + "/replays":                  {takes: domain.Read, status: http.StatusOK},
 	"GET " + pagesAccount + "/replays/new":              {takes: domain.Operate, status: http.StatusOK},
