@@ -129,6 +129,12 @@ func (p *pages) timelineLive(w http.ResponseWriter, r *request) error {
 		return errNoEvent
 	}
 	account := r.account
+	switch traces, err := p.Audit.Trace(r.Context(), account, id); {
+	case err != nil:
+		return err
+	case len(traces) == 0:
+		return errNoEvent
+	}
 	return p.stream(w, r, accountPath(account, "events/"+id.String()), subject{read: func(ctx context.Context) ([]fragment, error) {
 		traces, err := p.Audit.Trace(ctx, account, id)
 		if err != nil {
