@@ -30,25 +30,29 @@ deps: ## install PostgreSQL's server binaries, where there are none
 runtimes: ## install the languages of the examples, which the tests run
 	@$(find_runtimes) || { $(install_runtimes); }
 
+.PHONY: browser
+browser: ## install Chromium, where there is none: the tests look at the pages in it
+	@$(find_browser) || $(install_browser)
+
 .PHONY: build
 build: ## build bin/outrider
-	go build -trimpath -o bin/outrider ./cmd/outrider
+	go build -trimpath -ldflags '-s -w' -o bin/outrider ./cmd/outrider
 
 .PHONY: demo
 demo: deps build ## run everything on this machine, with sample traffic
 	bin/outrider dev --demo
 
 .PHONY: test
-test: deps runtimes ## run the tests, on a PostgreSQL of their own
+test: deps runtimes browser ## run the tests, on a PostgreSQL of their own
 	@go test -timeout 20m ./...
 
 # What the program does to databases, files and pages is tested by processes, and
 # slowly so with the detector; what these processes share in memory is in the
 # rest, the run of chaos among it.
-SLOW_RACES := ^Test(Adopt|ARebuild|ARunningRelay|AStandby|Bench|Dev|EveryConnection|KilledAtAnyMoment|MoveOver|PartitionsRunOut|Readme|StatisticsAreExact|TheDatabase|TheDisk|Uninstall)
+SLOW_RACES := ^Test(Adopt|ARebuild|ARunningRelay|AStandby|Bench|Browser|Dev|EveryConnection|KilledAtAnyMoment|MoveOver|PartitionsRunOut|Readme|StatisticsAreExact|TheDatabase|TheDisk|Uninstall)
 
 .PHONY: race
-race: deps runtimes ## run the tests with the race detector, but those of the whole program that are slow
+race: deps runtimes browser ## run the tests with the race detector, but those of the whole program that are slow
 	@go test -race -timeout 40m -skip '$(SLOW_RACES)' ./...
 
 .PHONY: chaos
@@ -56,7 +60,7 @@ chaos: deps ## let relays, their network and the database fail at random; SEED=7
 	@go test -timeout 60m -count=1 -v -run '^TestChaos$$' ./cmd/outrider -args -chaos.seed $(or $(SEED),1) -chaos.runs $(RUNS) -chaos.time $(TIME)
 
 .PHONY: test-matrix
-test-matrix: deps runtimes ## run the tests on PostgreSQL 14 to 18; VERSIONS="14 18": on some
+test-matrix: deps runtimes browser ## run the tests on PostgreSQL 14 to 18; VERSIONS="14 18": on some
 	@$(run_matrix)
 
 .PHONY: bench
@@ -162,6 +166,22 @@ define install_runtimes
 	$$sudo apt-get update -qq; \
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(RUNTIMES); \
 	$(find_runtimes) || { echo "ruby, python3, node and php in PATH are not all the system's, and one lacks what the examples need; for ruby: gem install activerecord pg" >&2; exit 1; }
+endef
+
+# The names that the tests look for, in cmd/outrider/browser_test.go.
+find_browser = { command -v chromium || command -v chromium-browser || command -v google-chrome || command -v google-chrome-stable; } >/dev/null
+
+define install_browser
+{ \
+	if ! command -v apt-get >/dev/null; then \
+		echo "Chromium is missing, in which the tests look at the pages; install it" >&2; exit 1; \
+	fi; \
+	if [ "$$(id -u)" = 0 ]; then sudo=; \
+	elif sudo -n true 2>/dev/null; then sudo='sudo -n'; \
+	else echo "Chromium is missing, in which the tests look at the pages; to install it: sudo apt-get install -y chromium" >&2; exit 1; fi; \
+	$$sudo apt-get update -qq; \
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium; \
+}
 endef
 
 # What a release is made of; the program itself says the rest.
