@@ -71,7 +71,25 @@ var auditQueries = []auditQuery{
 	{"account_far", "an account's deliveries, page 1,000", []string{accountBehind + newestFirst}, anAccountsPlace, 20},
 	{"webhook", "a webhook's deliveries, page 1", []string{`SELECT * FROM audit.deliveries WHERE webhook_id = $1` + newestFirst}, aWebhook, 20},
 	{"webhook_far", "a webhook's deliveries, page 1,000", []string{`SELECT * FROM audit.deliveries WHERE webhook_id = $1` + behindCursor + newestFirst}, aWebhooksPlace, 20},
+	{"dead", "a hundred dead deliveries of any account", []string{`SELECT * FROM audit.deliveries` + placesOf("dead") + ` AND status = 'dead'` + newestFirst}, aPlace, 20},
+	{"failed", "a hundred failed attempts of any account", []string{`
+SELECT a.* FROM (SELECT * FROM audit.deliveries` + placesOf("attempt_failed") + newestFirst + `) d
+ CROSS JOIN LATERAL (SELECT * FROM audit.attempts x WHERE x.delivery_id = d.delivery_id OFFSET 0) a
+ WHERE a.outcome = 'failed' ORDER BY d.event_seq DESC, d.webhook_id DESC, d.replay_id DESC, a.attempt DESC LIMIT 100`}, aPlace, 20},
 	{"hours", "a webhook's attempts by the hour, 30 days", []string{hourlyStats}, aWebhook, 200},
+}
+
+// placesOf finds what is rare, as outrider audit does, from a place in the outbox
+// downwards: by the entry that it has, and others have not.
+func placesOf(entry string) string {
+	return ` WHERE event_seq = ANY (ARRAY(SELECT audit.places('` + entry + `', 0, $1::bigint, 110)))`
+}
+
+// aPlace is one of any age.
+func aPlace(ctx context.Context, db *sql.DB, probe int) ([]any, error) {
+	var seq int64
+	err := db.QueryRowContext(ctx, `SELECT last_value * $1::bigint / $2::bigint FROM outbox.events_seq_seq`, probe+1, probes).Scan(&seq)
+	return []any{seq}, err
 }
 
 // anEvent is one of any age.
@@ -163,6 +181,9 @@ func (r *Run) audit(ctx context.Context, _ []string) ([]Workload, error) {
 			m.add(q.name+"_most", fmt.Sprintf("the slowest of %d", probes), Milliseconds, Lower, Percentile(run, 100))
 			m.add(q.name+"_planned", "to plan it, median", Milliseconds, Lower, Median(planned))
 		}
+		if err := r.sitePages(ctx, db, &m, progress); err != nil {
+			return nil, err
+		}
 	}
 	var count, size float64
 	err = db.DB.QueryRowContext(ctx, `
@@ -179,7 +200,7 @@ SELECT (SELECT count(*) FROM relay.log WHERE type = 'attempt_started'), (SELECT 
 		}
 	}
 	w.Measures = m.done()
-	w.Notes = []string{"times are the server's, by EXPLAIN ANALYZE, in a session that has asked before, with what memory held after the history was written"}
+	w.Notes = []string{"times of queries are the server's, by EXPLAIN ANALYZE, in a session that has asked before, with what memory held after the history was written; those of pages and APIs are their reader's, on this machine"}
 	return []Workload{w}, nil
 }
 
@@ -192,6 +213,9 @@ func (q *auditQuery) ask(ctx context.Context, db *sql.DB) (planned, run []float6
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, session.Close()) }()
+	if _, err := session.ExecContext(ctx, `SET jit = off`); err != nil { // as the program does, and the README advises
+		return nil, nil, err
+	}
 	for probe := -1; probe < probes; probe++ {
 		args, err := q.args(ctx, db, max(0, probe))
 		if err != nil {

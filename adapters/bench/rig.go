@@ -29,6 +29,8 @@ type Rig interface {
 	Relay(ctx context.Context, db *Database, inFlight int) (Process, error)
 	// Active waits until a relay is at work.
 	Active(ctx context.Context, relay Process) error
+	// Site starts the process of the pages on a database.
+	Site(ctx context.Context, db *Database) (*Site, error)
 	// Client starts a bare client.
 	Client(ctx context.Context, client Client) (Process, error)
 }

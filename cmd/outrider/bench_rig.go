@@ -296,6 +296,32 @@ func (b *benchRig) Active(ctx context.Context, relay bench.Process) error {
 	})
 }
 
+// Site implements bench.Rig.
+func (b *benchRig) Site(ctx context.Context, db *bench.Database) (*bench.Site, error) {
+	address, err := freeAddress(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_, token, err := postgres.NewTokens(db.DB).Create(ctx, domain.Access{Name: "bench", Role: domain.RoleAdministrator}, time.Time{})
+	if err != nil {
+		return nil, err
+	}
+	p, err := b.start("web", []string{"OUTRIDER_DATABASE_URL=" + db.DSN}, "web", "--listen", address)
+	if err != nil {
+		return nil, err
+	}
+	p.url = "http://" + address
+	err = p.await(ctx, "the pages are served", func() bool {
+		answer, err := http.Get(p.url + "/readyz") //nolint:noctx // await ends
+		if err != nil {
+			return false
+		}
+		_ = answer.Body.Close()
+		return answer.StatusCode == http.StatusOK
+	})
+	return &bench.Site{Process: p, URL: p.url, Token: token}, err
+}
+
 // Client implements bench.Rig.
 func (b *benchRig) Client(_ context.Context, c bench.Client) (bench.Process, error) {
 	return b.start("client", nil, "bench", "client", "--url", c.URL,
