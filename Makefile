@@ -49,7 +49,7 @@ test: deps runtimes browser ## run the tests, on a PostgreSQL of their own
 # What the program does to databases, files and pages is tested by processes, and
 # slowly so with the detector; what these processes share in memory is in the
 # rest, the run of chaos among it.
-SLOW_RACES := ^Test(Adopt|ARebuild|ARunningRelay|AStandby|Bench|Browser|Dev|EveryConnection|KilledAtAnyMoment|MoveOver|PartitionsRunOut|Readme|StatisticsAreExact|TheDatabase|TheDisk|Uninstall)
+SLOW_RACES := ^Test(Adopt|ARebuild|ARunningRelay|AStandby|Bench|Browser|Dev|EveryConnection|KilledAtAnyMoment|MoveOver|PartitionsRunOut|Readme|StatisticsAreExact|TheDatabase|TheDisk|TheLogIsLocked|Uninstall)
 
 .PHONY: race
 race: deps runtimes browser ## run the tests with the race detector, but those of the whole program that are slow

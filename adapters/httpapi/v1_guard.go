@@ -70,7 +70,7 @@ func (v *v1) refuse(w http.ResponseWriter, _ *http.Request, err error) {
 	case errors.Is(err, errUnavailable):
 		p = away(uuid.Nil)
 	case errors.Is(err, errNoCredentials):
-		p = newProblem(http.StatusUnauthorized, "no token was sent: send one as Authorization: Bearer outrider_…")
+		p = newProblem(http.StatusUnauthorized, "no token was sent, or more than one: send one as Authorization: Bearer outrider_…")
 	default:
 		p = newProblem(http.StatusUnauthorized, err.Error())
 	}

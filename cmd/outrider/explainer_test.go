@@ -68,6 +68,11 @@ func TestRecordingFails(t *testing.T) {
 	if r.failure() == nil {
 		t.Error("what waits for its record is forgotten")
 	}
+	r.Load(relay.Load{})
+	if r.failure() == nil {
+		t.Error("an outcome that is tried to be recorded is forgotten")
+	}
+	r.tried = r.tried.Add(-2 * recordingSilence)
 	r.Load(relay.Load{}) // another life of the relay: nothing waits
 	if err := r.failure(); err != nil {
 		t.Errorf("where nothing is to be recorded: %v", err)

@@ -12,12 +12,18 @@ import (
 // not ready: one lost connection is no trouble.
 const recordingPatience = 2 * time.Second
 
+// recordingSilence is after how long without a try nothing is left to record: a
+// relay that begins anew drops what it had. While it has something it tries
+// again sooner.
+const recordingSilence = 30 * time.Second
+
 // recording is the meter of a relay, and remembers whether it can record what it
 // is to do: where it cannot, it sends nothing.
 type recording struct {
 	relay.Meter
 	mu    sync.Mutex
 	since time.Time // that it fails, zero where it does not
+	tried time.Time // when it failed last
 	err   error
 }
 
@@ -35,15 +41,16 @@ func (r *recording) Recorded(steps int, took time.Duration, err error) {
 	case r.since.IsZero():
 		r.since = time.Now()
 	}
-	r.err = err
+	r.err, r.tried = err, time.Now()
 }
 
-// Load implements relay.Meter. Where nothing is to be done, nothing fails.
+// Load implements relay.Meter. Where nothing is to be done, nothing fails; an
+// outcome that waits to be recorded is no part of the load.
 func (r *recording) Load(load relay.Load) {
 	r.Meter.Load(load)
-	if load == (relay.Load{}) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if load == (relay.Load{}) && time.Since(r.tried) > recordingSilence {
 		r.since, r.err = time.Time{}, nil
 	}
 }
