@@ -25,20 +25,25 @@ func (r *Run) backlogOf(rate float64) int {
 	return min(max(int(math.Ceil(rate*backlogSeconds/step))*step, least), most)
 }
 
-// insertBacklog commits events 0 to n of a run.
+// insertBacklog commits events 0 to n of a run, of as many accounts.
 const insertBacklog = `
 INSERT INTO outbox.events (account_id, event, payload)
 SELECT $1::bigint + i % $2::int, $3::text,
        ('{"run":"' || $4::text || '","n":"' || lpad(i::text, $5::int, '0') || '","conversation":{"id":' || i % $6::int || '},"content":"' || $7::text || '"}')::json
   FROM generate_series($8::int, $9::int - 1) i`
 
-// fill commits a backlog. A large one takes several transactions.
+// fill commits a backlog of all accounts. A large one takes several transactions.
 func (r *Run) fill(ctx context.Context, db *Database, run, n int, progress Progress) error {
+	return r.fillOf(ctx, db, Accounts, run, n, progress)
+}
+
+// fillOf commits a backlog of the first accounts.
+func (r *Run) fillOf(ctx context.Context, db *Database, accounts, run, n int, progress Progress) error {
 	const most = 50_000
 	for from := 0; from < n; from += most {
 		progress.Step, progress.Done, progress.All = "inserting the backlog", from, n
 		r.Progress(progress)
-		_, err := db.DB.ExecContext(ctx, insertBacklog, FirstAccount, Accounts, EventName, fmt.Sprintf("%0*d", runDigits, run), numberDigits, conversations, filler,
+		_, err := db.DB.ExecContext(ctx, insertBacklog, FirstAccount, accounts, EventName, fmt.Sprintf("%0*d", runDigits, run), numberDigits, conversations, filler,
 			from, min(from+most, n))
 		if err != nil {
 			return fmt.Errorf("insert a backlog: %w", err)

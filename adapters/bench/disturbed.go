@@ -80,19 +80,23 @@ func (r *Run) hanging(ctx context.Context, _ []string) ([]Workload, error) {
 		r.lasting(calmRate, 2*time.Second, 10*time.Second),
 		r.lasting(steadyRate, 2*time.Second, 8*time.Second),
 	} {
-		disturbed := t
-		disturbed.hanging = hangingAccount
-		err := r.byTurns(&m, w.Name, fmt.Sprintf("_%d", t.rate), fmt.Sprintf(" at %s events/s", grouped(float64(t.rate))), []variant{
-			{"control", "none hangs", func(progress Progress) (*arrivals, error) { return r.fresh(ctx, t, progress) }},
-			{"hanging", "one hangs", func(progress Progress) (*arrivals, error) { return r.fresh(ctx, disturbed, progress) }},
-		}, &limited)
-		if err != nil {
+		if err := r.beside(ctx, &m, w.Name, t, &limited); err != nil {
 			return nil, err
 		}
 	}
 	w.Notes = limited.notes()
 	w.Measures = m.done()
 	return []Workload{w}, nil
+}
+
+// beside measures a traffic while one webhook hangs, next to none.
+func (r *Run) beside(ctx context.Context, m *measures, workload string, t traffic, limited *limits) error {
+	disturbed := t
+	disturbed.hanging = []int{hangingAccount}
+	return r.byTurns(m, workload, fmt.Sprintf("_%d", t.rate), fmt.Sprintf(" at %s events/s", grouped(float64(t.rate))), []variant{
+		{"control", "none hangs", func(progress Progress) (*arrivals, error) { return r.fresh(ctx, t, progress) }},
+		{"hanging", "one hangs", func(progress Progress) (*arrivals, error) { return r.fresh(ctx, disturbed, progress) }},
+	}, limited)
 }
 
 // fresh observes a traffic with a relay and a database of its own.

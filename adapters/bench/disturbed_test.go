@@ -27,7 +27,7 @@ func TestADisturbanceMayCostAFifthOrTwoMilliseconds(t *testing.T) {
 
 func TestWhatWarmsUpOrHangsDoesNotCount(t *testing.T) {
 	t.Parallel()
-	tr := traffic{rate: 10, warm: time.Second, measured: 2 * time.Second, hanging: 12}
+	tr := traffic{rate: 10, warm: time.Second, measured: 2 * time.Second, hanging: []int{12}}
 	if tr.events() != 30 {
 		t.Fatalf("%d events, want 30", tr.events())
 	}
@@ -36,7 +36,7 @@ func TestWhatWarmsUpOrHangsDoesNotCount(t *testing.T) {
 		commits[n] = int64(n) * int64(100*time.Millisecond)
 		times[n] = commits[n] + int64(time.Duration(n)*time.Millisecond)
 	}
-	a := tr.judge(commits, times, func(n int) bool { return n != tr.hanging })
+	a := tr.judge(commits, times)
 	if len(a.latencies) != 19 || a.latencies[0] != 10 || a.latencies[2] != 13 || a.p99() != 29 {
 		t.Errorf("latencies are %v", a.latencies)
 	}
@@ -44,7 +44,7 @@ func TestWhatWarmsUpOrHangsDoesNotCount(t *testing.T) {
 		t.Errorf("rate %v, late %v", a.rate, a.late)
 	}
 	tr.rate = 11
-	if a := tr.judge(commits, times, func(int) bool { return true }); !a.late {
+	if a := tr.judge(commits, times); !a.late {
 		t.Errorf("producers at %v of %d events/s are not late", a.rate, tr.rate)
 	}
 }

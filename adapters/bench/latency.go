@@ -56,7 +56,7 @@ func (r *Run) lasting(rate int, warm, measured time.Duration) traffic {
 	if r.Quick {
 		warm, measured = 100*time.Millisecond, 400*time.Millisecond
 	}
-	return traffic{rate: rate, warm: warm, measured: measured, hanging: -1}
+	return traffic{rate: rate, warm: warm, measured: measured}
 }
 
 // latency is workload b: from commit to arrival.

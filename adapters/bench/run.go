@@ -12,9 +12,9 @@ import (
 // Names of the workloads that run where none is named, in their order.
 var Names = []string{"a", "b", "c", "d", "e", "f", "g", "i"}
 
-// AllNames are those and three that are run by name: h takes long to prepare, j
-// takes a replay beside what others measure, and k two relays.
-var AllNames = []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"}
+// AllNames are those and four that are run by name: h takes long to prepare, j
+// takes a replay beside what others measure, k two relays, and l is c at length.
+var AllNames = []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"}
 
 // Run measures.
 type Run struct {
@@ -58,6 +58,7 @@ func (r *Run) Do(ctx context.Context, names []string) ([]Workload, error) {
 		{[]string{"h"}, r.audit},
 		{[]string{"j"}, r.replaying},
 		{[]string{"k"}, r.sharing},
+		{[]string{"l"}, r.isolated},
 	} {
 		wanted := slices.DeleteFunc(slices.Clone(group.names), func(name string) bool { return !slices.Contains(names, name) })
 		if len(wanted) == 0 {
@@ -152,4 +153,5 @@ var Titles = map[string]string{
 	"i": "from a relay's start to the first arrival, behind 5,000,000 rows of history",
 	"j": "100,000 deliveries are replayed: what fresh events notice, at 1,000 events/s",
 	"k": "two relays against one, each with 100 POSTs at once, answered after 20 ms",
+	"l": "one of 50 webhooks hangs for 30 s at 100 and at 3,000 events/s; 1,000,000 deliveries wait for dead ones at 1,000 events/s",
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,8 +23,8 @@ type traffic struct {
 	rate int // events per second
 	// warm is how long before what counts, measured how long that lasts.
 	warm, measured time.Duration
-	// hanging is an account that hangs, -1 for none: its events do not count.
-	hanging int
+	// hanging are the accounts that hang: their events do not count.
+	hanging []int
 }
 
 // hangFor is how long a hanging webhook keeps a POST: the relay's timeout.
@@ -57,8 +58,8 @@ func (r *Run) observe(ctx context.Context, db *Database, relay Process, t traffi
 	if err != nil {
 		return nil, err
 	}
-	if t.hanging >= 0 {
-		if err := r.Receiver.Behave(ctx, Behaviour{Hang: []int{t.hanging}, HangFor: hangFor}); err != nil {
+	if len(t.hanging) > 0 {
+		if err := r.Receiver.Behave(ctx, Behaviour{Hang: t.hanging, HangFor: hangFor}); err != nil {
 			return nil, err
 		}
 	}
@@ -71,8 +72,7 @@ func (r *Run) observe(ctx context.Context, db *Database, relay Process, t traffi
 	if err != nil {
 		return nil, err
 	}
-	counts := func(n int) bool { return t.hanging < 0 || n%Accounts != t.hanging }
-	times, err := r.all(ctx, relay, counts)
+	times, err := r.all(ctx, relay, t.counts)
 	if err != nil {
 		return nil, err
 	}
@@ -83,19 +83,22 @@ func (r *Run) observe(ctx context.Context, db *Database, relay Process, t traffi
 	if err != nil {
 		return nil, err
 	}
-	a := t.judge(commits, times, counts)
+	a := t.judge(commits, times)
 	a.full = usedAll(arrived.CPU-before.CPU, time.Since(clock.begun))
 	return a, nil
 }
 
+// counts says whether event n does.
+func (t traffic) counts(n int) bool { return !slices.Contains(t.hanging, n%Accounts) }
+
 // judge gives the latencies of what counts.
-func (t traffic) judge(commits, times []int64, counts func(int) bool) *arrivals {
+func (t traffic) judge(commits, times []int64) *arrivals {
 	warm := t.warmEvents()
 	a := &arrivals{rate: math.NaN()}
 	first, last := int64(math.MaxInt64), int64(0)
 	for n := warm; n < len(commits); n++ {
 		first, last = min(first, commits[n]), max(last, commits[n])
-		if counts(n) {
+		if t.counts(n) {
 			a.latencies = append(a.latencies, milliseconds(time.Duration(times[n]-commits[n])))
 		}
 	}

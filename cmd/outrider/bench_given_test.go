@@ -49,12 +49,12 @@ func TestBenchNamesTheCommandThatMigrates(t *testing.T) {
 func TestBenchMeasuresOnAGivenDatabase(t *testing.T) {
 	t.Parallel()
 	db := pgtest.NewOn(t, pgtest.NewServer(t, nil))
-	report := quickBench(t, db.DSN, "--workload", "b,d,e,f,g,h,i,j")
+	report := quickBench(t, db.DSN, "--workload", "b,d,e,f,g,h,i,j,l")
 	if report.Database.Private || !strings.Contains(report.Database.Left, "900000000000 to 900000000049") {
 		t.Errorf("the database is %+v", report.Database)
 	}
 	for _, left := range []struct{ workload, note string }{
-		{"d", "another database is left out"}, {"e", "left out"}, {"g", "left out"}, {"h", "left out"}, {"i", "left out"},
+		{"d", "another database is left out"}, {"e", "left out"}, {"g", "left out"}, {"h", "left out"}, {"i", "left out"}, {"l", "left out"},
 	} {
 		w := workloadOf(t, report, left.workload)
 		if !strings.Contains(strings.Join(w.Notes, "\n"), left.note) {
@@ -63,7 +63,7 @@ func TestBenchMeasuresOnAGivenDatabase(t *testing.T) {
 	}
 	checkMeasures(t, report, map[string][]string{
 		"b": {"p50", "p99_3000"}, "d": {"here_ratio"},
-		"e": nil, "f": {"ratio", "busy"}, "g": {"memory"}, "h": nil, "i": nil, "j": {"replay_ratio"},
+		"e": nil, "f": {"ratio", "busy"}, "g": {"memory"}, "h": nil, "i": nil, "j": {"replay_ratio"}, "l": {"hanging_ratio_3000"},
 	})
 	var foreign, webhooks, tables int
 	err := db.SQL.QueryRowContext(t.Context(), `

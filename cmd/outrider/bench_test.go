@@ -87,6 +87,21 @@ func TestBenchSharesTheWorkBetweenRelays(t *testing.T) {
 	}
 }
 
+// TestBenchIsolatesWebhooks: workload l runs where it is named.
+func TestBenchIsolatesWebhooks(t *testing.T) {
+	t.Parallel()
+	report := quickBench(t, "", "--workload", "l")
+	checkMeasures(t, report, map[string][]string{"l": {"hanging_ratio_100", "hanging_ratio_3000", "dead_ratio_waiting", "dead_waiting", "dead_memory"}})
+	for _, m := range workloadOf(t, report, "l").Measures {
+		switch {
+		case m.Name == "dead_waiting" && m.Median < 1000:
+			t.Errorf("%.0f deliveries waited", m.Median)
+		case (strings.Contains(m.Name, "_ratio_") || m.Name == "dead_memory") != (m.Bound != nil):
+			t.Errorf("%s has the bound %v", m.Name, m.Bound)
+		}
+	}
+}
+
 // quickBench runs all workloads small, on a database or a private server.
 func quickBench(t *testing.T, dsn string, more ...string) *bench.Report {
 	t.Helper()
