@@ -5,9 +5,11 @@ import (
 	"time"
 )
 
-// Stats count what ended of one webhook's deliveries within some time: a fold
-// over the events of all of them, in whatever order.
+// Stats count what began and ended of one webhook's deliveries within some time:
+// a fold over the events of all of them, in whatever order.
 type Stats struct {
+	// Scheduled are deliveries that began.
+	Scheduled int64
 	// Succeeded, Failed and Unknown are attempts by outcome.
 	Succeeded, Failed, Unknown int64
 	// Dead, Expired and Cancelled are deliveries that ended without success;
@@ -25,6 +27,8 @@ type Stats struct {
 // whether it is one that counts.
 func (s *Stats) Count(seq int64, event DeliveryEvent) bool {
 	switch e := event.(type) {
+	case Scheduled:
+		s.Scheduled++
 	case AttemptSucceeded:
 		s.Succeeded++
 		s.time(e.Outcome.Duration)
@@ -39,7 +43,7 @@ func (s *Stats) Count(seq int64, event DeliveryEvent) bool {
 		s.Expired++
 	case Cancelled:
 		s.Cancelled++
-	case Scheduled, AttemptStarted, Held, Released:
+	case AttemptStarted, Held, Released:
 		return false
 	}
 	if s.FirstSeq == 0 || seq < s.FirstSeq {

@@ -4,7 +4,7 @@
 -- whoever reads them: nothing is updated, rows are only merged. It may be
 -- dropped: outrider rebuild folds it again.
 
--- What ended within a slot: five minutes (0 to 11 of the hour), or the whole
+-- What began and ended within a slot: five minutes (0 to 11 of the hour), or the whole
 -- hour (-1) once that is two hours old. A rebuild's rows have a negative epoch
 -- until they take the place of the others.
 CREATE TABLE relay.webhook_stats (
@@ -13,10 +13,11 @@ CREATE TABLE relay.webhook_stats (
     hour       timestamptz NOT NULL,
     slot       smallint    NOT NULL,
     epoch      bigint      NOT NULL,
+    scheduled  bigint      NOT NULL, -- deliveries that began
     succeeded  bigint      NOT NULL, -- attempts
     failed     bigint      NOT NULL,
     unknown    bigint      NOT NULL,
-    dead       bigint      NOT NULL, -- deliveries
+    dead       bigint      NOT NULL, -- deliveries that ended without success
     expired    bigint      NOT NULL,
     cancelled  bigint      NOT NULL,
     first_seq  bigint      NOT NULL, -- the lowest event_seq in it: tells whether the log still has all of it
@@ -138,11 +139,12 @@ SELECT w.account_id,
        q.p99                                           AS p99_ms,
        c.dead,
        c.expired,
-       c.cancelled
+       c.cancelled,
+       c.scheduled
   FROM relay.webhooks w
  CROSS JOIN LATERAL (
        SELECT t.hour, sum(t.succeeded)::bigint AS succeeded, sum(t.failed)::bigint AS failed, sum(t.unknown)::bigint AS unknown,
-              sum(t.dead)::bigint AS dead, sum(t.expired)::bigint AS expired, sum(t.cancelled)::bigint AS cancelled
+              sum(t.dead)::bigint AS dead, sum(t.expired)::bigint AS expired, sum(t.cancelled)::bigint AS cancelled, sum(t.scheduled)::bigint AS scheduled
          FROM relay.webhook_stats t
         WHERE t.webhook_id = w.id AND t.epoch >= 0
         GROUP BY t.hour) c
@@ -173,10 +175,10 @@ COMMENT ON COLUMN audit.webhook_health.failing_since IS 'When the first of the c
 COMMENT ON COLUMN audit.webhook_health.breaker IS 'The circuit breaker: open while the receiver is down and gets probes only, else closed.';
 COMMENT ON COLUMN audit.webhook_health.breaker_opened_at IS 'Since when it is open; NULL while it is closed.';
 
-COMMENT ON VIEW audit.webhook_stats IS 'What became of attempts and deliveries, by webhook and hour in which they ended. The relay adds what happened every 2 to 10 seconds. It stays when the log is gone.';
+COMMENT ON VIEW audit.webhook_stats IS 'What became of attempts and deliveries, by webhook and hour in which they ended, and how many deliveries began. The relay adds what happened every 2 to 10 seconds. It stays when the log is gone.';
 COMMENT ON COLUMN audit.webhook_stats.account_id IS 'The account.';
 COMMENT ON COLUMN audit.webhook_stats.webhook_id IS 'The webhook.';
-COMMENT ON COLUMN audit.webhook_stats.hour IS 'The beginning of the hour, in UTC. An attempt belongs to the hour in which its outcome came.';
+COMMENT ON COLUMN audit.webhook_stats.hour IS 'The beginning of the hour, in UTC. An attempt belongs to the hour in which its outcome came, a delivery to the one in which it began or ended.';
 COMMENT ON COLUMN audit.webhook_stats.attempts IS 'Attempts that ended.';
 COMMENT ON COLUMN audit.webhook_stats.succeeded IS 'Attempts that succeeded: as many deliveries did.';
 COMMENT ON COLUMN audit.webhook_stats.failed IS 'Attempts that failed.';
@@ -188,3 +190,4 @@ COMMENT ON COLUMN audit.webhook_stats.p99_ms IS 'The same for 99 of 100 attempts
 COMMENT ON COLUMN audit.webhook_stats.dead IS 'Deliveries given up.';
 COMMENT ON COLUMN audit.webhook_stats.expired IS 'Deliveries whose deadline passed.';
 COMMENT ON COLUMN audit.webhook_stats.cancelled IS 'Deliveries cancelled, since their webhook was disabled or deleted.';
+COMMENT ON COLUMN audit.webhook_stats.scheduled IS 'Deliveries that began, by routing or by a replay. Those of all hours, less those that succeeded, are dead, expired or cancelled, have not ended.';

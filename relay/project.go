@@ -81,6 +81,16 @@ type LogEntry struct {
 	Event  domain.DeliveryEvent
 }
 
+// Beginnings are the deliveries to a webhook that a batch of the chain began.
+type Beginnings struct {
+	WebhookID domain.WebhookID
+	AccountID domain.AccountID
+	// FirstSeq is the lowest place of their chat events.
+	FirstSeq int64
+	At       time.Time
+	Count    int
+}
+
 // Projection keeps the statistics of webhooks. What is added is added up by
 // whoever reads it.
 type Projection interface {
@@ -103,9 +113,9 @@ type Projection interface {
 	// from then on. Where another one was faster it adds nothing. ErrFenced as of
 	// Log.
 	Finish(ctx context.Context, relayID, writer, commit int64, rest Tally) error
-	// Scheduled counts the deliveries that a batch of the chain began, in the
-	// standings of a tally. A batch that the chain has no more began none.
-	Scheduled(ctx context.Context, batch int64) (Tally, error)
+	// Scheduled counts the deliveries that a batch of the chain began, by webhook.
+	// A batch that the chain has no more began none.
+	Scheduled(ctx context.Context, batch int64) ([]Beginnings, error)
 	// Merge makes few rows of the many of these webhooks, and forgets the
 	// relay's older places. It is false while a rebuild is at work, and nothing
 	// is merged. ErrFenced as of Log.
@@ -259,7 +269,7 @@ func (p *projector) confirmed(batch *outbox.Batch) {
 	p.to.Batch = batch.No
 	for _, row := range batch.Rows {
 		for _, target := range row.Routed.Targets {
-			p.tally.Of(target.WebhookID, row.AccountID).Standing.Count(domain.Scheduled{})
+			p.tally.Of(target.WebhookID, row.AccountID).Count(row.Seq, batch.At, domain.Scheduled{})
 			p.entries++
 		}
 	}
@@ -371,8 +381,10 @@ func (p *projector) catchUp(ctx context.Context) error {
 		p.mu.Lock()
 		if p.to.Batch == next-1 { // else the tail was faster
 			p.to.Batch = next
-			for id, w := range scheduled {
-				p.tally.Of(id, w.AccountID).Standing.Pending += w.Standing.Pending
+			for _, b := range scheduled {
+				for range b.Count {
+					p.tally.Of(b.WebhookID, b.AccountID).Count(b.FirstSeq, b.At, domain.Scheduled{})
+				}
 				p.entries++
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -18,7 +19,7 @@ type fakeProjection struct {
 	Projection
 	fails     int
 	added     []addition
-	scheduled map[int64]int64 // deliveries by batch, of webhook 1
+	scheduled map[int64]int // deliveries by batch, of webhook 1
 	unfolded  []int64
 	finished  map[int64]Tally
 	merged    int
@@ -37,10 +38,8 @@ func (p *fakeProjection) Add(_ context.Context, _ int64, to Projected, tally Tal
 	return nil
 }
 
-func (p *fakeProjection) Scheduled(_ context.Context, batch int64) (Tally, error) {
-	tally := Tally{}
-	tally.Of(1, 1).Standing.Pending = p.scheduled[batch]
-	return tally, nil
+func (p *fakeProjection) Scheduled(_ context.Context, batch int64) ([]Beginnings, error) {
+	return []Beginnings{{WebhookID: 1, AccountID: 1, FirstSeq: batch, At: time.Unix(1000, 0), Count: p.scheduled[batch]}}, nil
 }
 
 func (p *fakeProjection) Unfolded(context.Context) ([]int64, error) { return p.unfolded, nil }
@@ -154,14 +153,14 @@ func TestALostAnswerIsAskedForAgain(t *testing.T) {
 // those that it does not.
 func TestBatchesAreCountedOnceAndInOrder(t *testing.T) {
 	t.Parallel()
-	fake := &fakeProjection{scheduled: map[int64]int64{9: 10, 10: 100}}
+	fake := &fakeProjection{scheduled: map[int64]int{9: 10, 10: 100}}
 	p := newTestProjector(t, fake)
 	batch := func(no int64) *outbox.Batch {
 		row := &outbox.Row{}
-		row.AccountID = 1
+		row.AccountID, row.Seq = 1, no
 		row.Routed.Targets = []domain.Target{{WebhookID: 1}}
 		b := &outbox.Batch{Rows: []*outbox.Row{row}}
-		b.No = no
+		b.No, b.At = no, time.Unix(1300, 0)
 		return b
 	}
 	p.confirmed(batch(8))
@@ -175,8 +174,14 @@ func TestBatchesAreCountedOnceAndInOrder(t *testing.T) {
 	if err := p.add(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}
-	if a := fake.added[0]; a.to.Batch != 11 || a.tally[1].Standing.Pending != 112 {
+	a := fake.added[0]
+	if a.to.Batch != 11 || a.tally[1].Standing.Pending != 112 {
 		t.Errorf("up to batch %d, %d are pending; want 11, 112", a.to.Batch, a.tally[1].Standing.Pending)
+	}
+	// Each in the slot of its time: those read from the log, and those handed over.
+	want := map[int64]*domain.Stats{900: {Scheduled: 110, FirstSeq: 9}, 1200: {Scheduled: 2, FirstSeq: 8}}
+	if got := a.tally[1].Slots; !reflect.DeepEqual(got, want) {
+		t.Errorf("the slots have %+v and %+v, want %+v and %+v", got[900], got[1200], want[900], want[1200])
 	}
 }
 

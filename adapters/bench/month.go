@@ -279,19 +279,20 @@ const monthResponsesOf = ` WHERE type = 'attempt_failed' AND data ->> 'excerpt_d
 // monthStats are the hours of the webhooks, as the relay folds them; see
 // domain.LatencyBucket for the buckets.
 const monthStats = `
-INSERT INTO relay.webhook_stats (webhook_id, account_id, hour, slot, epoch, succeeded, failed, unknown, dead, expired, cancelled, first_seq, latency, latency_n)
+INSERT INTO relay.webhook_stats (webhook_id, account_id, hour, slot, epoch, succeeded, failed, unknown, dead, expired, cancelled, first_seq, latency, latency_n, scheduled)
 SELECT webhook_id, account_id, hour, -1, 0, sum(succeeded), sum(failed), sum(unknown), sum(dead), sum(expired), sum(cancelled), min(seq),
-       coalesce(array_agg(bucket ORDER BY bucket) FILTER (WHERE bucket IS NOT NULL), '{}'), coalesce(array_agg(n ORDER BY bucket) FILTER (WHERE bucket IS NOT NULL), '{}')
+       coalesce(array_agg(bucket ORDER BY bucket) FILTER (WHERE bucket IS NOT NULL), '{}'), coalesce(array_agg(n ORDER BY bucket) FILTER (WHERE bucket IS NOT NULL), '{}'), sum(scheduled)
   FROM (SELECT webhook_id, account_id, hour, CASE WHEN us < 32 THEN us ELSE (us >> power - 4) + 16 * (power - 4) END::smallint AS bucket, min(event_seq) AS seq, count(*) AS n,
                count(*) FILTER (WHERE type = 'attempt_succeeded') AS succeeded, count(*) FILTER (WHERE type = 'attempt_failed') AS failed,
                count(*) FILTER (WHERE type = 'attempt_unknown') AS unknown, count(*) FILTER (WHERE type = 'dead') AS dead,
-               count(*) FILTER (WHERE type = 'expired') AS expired, count(*) FILTER (WHERE type = 'cancelled') AS cancelled
+               count(*) FILTER (WHERE type = 'expired') AS expired, count(*) FILTER (WHERE type = 'cancelled') AS cancelled,
+               count(*) FILTER (WHERE type = 'scheduled') AS scheduled
           FROM (SELECT *, floor(log(greatest(us, 1)::float8) / log(2::float8) + 1e-9)::int AS power
                   FROM (SELECT webhook_id, account_id, event_seq, type, date_trunc('hour', at, 'UTC') AS hour, (data ->> 'duration_us')::bigint AS us
                           FROM `
 
 const monthStatsOf = `
-                         WHERE type IN ('attempt_succeeded', 'attempt_failed', 'attempt_unknown', 'dead', 'expired', 'cancelled')) l) b
+                         WHERE type IN ('scheduled', 'attempt_succeeded', 'attempt_failed', 'attempt_unknown', 'dead', 'expired', 'cancelled')) l) b
          GROUP BY 1, 2, 3, 4) x
  GROUP BY 1, 2, 3`
 

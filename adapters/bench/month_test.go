@@ -63,6 +63,10 @@ SELECT count(*) FROM (SELECT webhook_id, count(*) FILTER (WHERE outcome = 'succe
                              count(*) FILTER (WHERE outcome = 'unknown') AS unknown, min(duration_ms) AS least, max(duration_ms) AS most FROM audit.attempts GROUP BY 1) a
   FULL JOIN (SELECT webhook_id, sum(succeeded) AS succeeded, sum(failed) AS failed, sum(unknown) AS unknown, min(p50_ms) AS least, max(p99_ms) AS most FROM audit.webhook_stats GROUP BY 1) s USING (webhook_id)
  WHERE (a.succeeded, a.failed, a.unknown) IS DISTINCT FROM (s.succeeded, s.failed, s.unknown) OR s.most NOT BETWEEN 0.96 * a.most AND 1.04 * a.most OR s.least < 0.96 * a.least`},
+		{"webhooks whose hours do not have as many deliveries as began", `
+SELECT count(*) FROM (SELECT webhook_id, count(*) AS scheduled FROM audit.deliveries GROUP BY 1) d
+  FULL JOIN (SELECT webhook_id, sum(scheduled) AS scheduled FROM audit.webhook_stats GROUP BY 1) s USING (webhook_id)
+ WHERE d.scheduled IS DISTINCT FROM s.scheduled`},
 		{"webhooks whose pending deliveries are not those of their health", `
 SELECT count(*) FROM audit.webhook_health h
  WHERE h.pending <> (SELECT count(*) FROM audit.deliveries d WHERE d.webhook_id = h.webhook_id AND d.status IN ('pending', 'held'))`},

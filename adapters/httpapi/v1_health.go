@@ -19,7 +19,7 @@ func (v *v1) addHealth() {
 	v1Add(v, &v1Operation{
 		method: http.MethodGet, path: "/accounts/{account_id}/stats", id: "listStats", tag: tagHealth, may: domain.Read,
 		summary: "Count attempts and deliveries by webhook and hour",
-		about: "Attempts by outcome, and deliveries that ended without success, by the hour in which they ended. The newest hour is first; hours in which nothing ended are left out. " +
+		about: "Attempts by outcome, and deliveries that ended without success, by the hour in which they ended, and deliveries that began. The newest hour is first; hours in which nothing began or ended are left out. " +
 			"It lags behind by 10 seconds at most. Without since it goes back 24 hours.",
 	}, v.listStats)
 }
@@ -94,12 +94,13 @@ type v1Stats struct {
 	Dead        int64     `json:"dead" doc:"How many deliveries were given up." example:"0"`
 	Expired     int64     `json:"expired" doc:"How many deliveries expired." example:"0"`
 	Cancelled   int64     `json:"cancelled" doc:"How many deliveries were cancelled." example:"0"`
+	Scheduled   int64     `json:"scheduled" doc:"How many deliveries began." example:"119"`
 }
 
 func showStats(s *audit.Stats) v1Stats {
 	return v1Stats{
 		s.Hour.UTC(), int64(s.AccountID), int64(s.WebhookID), s.Attempts, s.Succeeded, s.Failed, s.Unknown,
-		s.SuccessRate, s.P50MS, s.P95MS, s.P99MS, s.Dead, s.Expired, s.Cancelled,
+		s.SuccessRate, s.P50MS, s.P95MS, s.P99MS, s.Dead, s.Expired, s.Cancelled, s.Scheduled,
 	}
 }
 

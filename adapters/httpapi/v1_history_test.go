@@ -68,8 +68,8 @@ VALUES ($1::bigint, $1::bigint - 1, '3:3:', 0, 0, 0, $1::bigint, 0, $1::bigint, 
 	}
 	for hour := range 3 {
 		for _, of := range []struct{ account, hook int64 }{{7, p.hook}, {8, p.other}} {
-			r.exec(`INSERT INTO relay.webhook_stats (webhook_id, account_id, hour, slot, epoch, succeeded, failed, unknown, dead, expired, cancelled, first_seq, latency, latency_n)
-VALUES ($1, $2, $3, -1, 1, 3, 1, 0, 1, 0, 0, 1, '{10}', '{4}')`, of.hook, of.account, p.start.Truncate(time.Hour).Add(-time.Duration(hour)*30*time.Hour))
+			r.exec(`INSERT INTO relay.webhook_stats (webhook_id, account_id, hour, slot, epoch, succeeded, failed, unknown, dead, expired, cancelled, first_seq, latency, latency_n, scheduled)
+VALUES ($1, $2, $3, -1, 1, 3, 1, 0, 1, 0, 0, 1, '{10}', '{4}', 5)`, of.hook, of.account, p.start.Truncate(time.Hour).Add(-time.Duration(hour)*30*time.Hour))
 		}
 	}
 	return p

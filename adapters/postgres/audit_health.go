@@ -39,7 +39,7 @@ func scanHealthRecord(row scanner) (audit.Health, error) {
 	return h, err
 }
 
-// Stats lists what became of attempts and deliveries by webhook and hour, the
+// Stats lists what began and became of attempts and deliveries by webhook and hour, the
 // newest hour first.
 func (a *Audit) Stats(ctx context.Context, f audit.StatsFilter) ([]audit.Stats, error) {
 	c := ofWebhook(f.AccountID, f.WebhookID)
@@ -50,14 +50,14 @@ func (a *Audit) Stats(ctx context.Context, f audit.StatsFilter) ([]audit.Stats, 
 		c.add("hour < ?::timestamptz", f.Until.UTC())
 	}
 	return list(ctx, a.db, scanStatsRecord, `
-SELECT account_id, webhook_id, hour, attempts, succeeded, failed, unknown, success_rate, p50_ms, p95_ms, p99_ms, dead, expired, cancelled
+SELECT account_id, webhook_id, hour, attempts, succeeded, failed, unknown, success_rate, p50_ms, p95_ms, p99_ms, dead, expired, cancelled, scheduled
   FROM audit.webhook_stats`+c.where()+` ORDER BY hour DESC, account_id, webhook_id`, c.args...)
 }
 
 func scanStatsRecord(row scanner) (audit.Stats, error) {
 	var s audit.Stats
 	err := row.Scan(&s.AccountID, &s.WebhookID, &s.Hour, &s.Attempts, &s.Succeeded, &s.Failed, &s.Unknown, &s.SuccessRate, &s.P50MS, &s.P95MS, &s.P99MS,
-		&s.Dead, &s.Expired, &s.Cancelled)
+		&s.Dead, &s.Expired, &s.Cancelled, &s.Scheduled)
 	s.Hour = s.Hour.UTC()
 	return s, err
 }

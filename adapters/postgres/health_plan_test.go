@@ -25,8 +25,8 @@ func TestHealthAndStatisticsReadNoLog(t *testing.T) {
 	exec(`INSERT INTO relay.webhooks (account_id, version, state, settings, url, credential, secret, previous_secret)
 SELECT 1 + i / 10, 1, 'enabled', '{}', 'https://chat.example/' || i, '', '', '' FROM generate_series(1, $1::int) i`, webhooks)
 	// Slots of the last two hours, whole hours before.
-	const row = `INSERT INTO relay.webhook_stats (webhook_id, account_id, hour, slot, epoch, succeeded, failed, unknown, dead, expired, cancelled, first_seq, latency, latency_n)
-SELECT w, 1 + w / 10, date_trunc('hour', now(), 'UTC') - h * interval '1 hour', s, 0, 90, 9, 1, 0, 0, 0, 1, l.latency, l.n
+	const row = `INSERT INTO relay.webhook_stats (webhook_id, account_id, hour, slot, epoch, succeeded, failed, unknown, dead, expired, cancelled, first_seq, latency, latency_n, scheduled)
+SELECT w, 1 + w / 10, date_trunc('hour', now(), 'UTC') - h * interval '1 hour', s, 0, 90, 9, 1, 0, 0, 0, 1, l.latency, l.n, 90
   FROM generate_series($2::int, $3::int) h, generate_series(1, $1::int) w, generate_series($4::int, $5::int) s,
        (SELECT array_agg(b::smallint) AS latency, array_agg(2::bigint) AS n FROM generate_series(100, 119) b) l`
 	exec(row, webhooks, 2, hours-1, -1, -1)

@@ -59,6 +59,7 @@ type tallyColumns struct {
 	failures, pending                                                    []int64
 	slotWebhook, slotAccount, begin                                      []int64
 	succeeded, failed, unknown, dead, expired, cancelled, first, isWhole []int64
+	scheduled                                                            []int64
 	latency, latencyN                                                    []string
 }
 
@@ -75,6 +76,7 @@ func (c *tallyColumns) standing(id domain.WebhookID, account domain.AccountID, s
 func (c *tallyColumns) slot(id domain.WebhookID, account domain.AccountID, begin int64, whole bool, s *domain.Stats) {
 	c.slotWebhook, c.slotAccount, c.begin = append(c.slotWebhook, int64(id)), append(c.slotAccount, int64(account)), append(c.begin, begin)
 	c.isWhole = append(c.isWhole, map[bool]int64{true: 1}[whole])
+	c.scheduled = append(c.scheduled, s.Scheduled)
 	c.succeeded, c.failed, c.unknown = append(c.succeeded, s.Succeeded), append(c.failed, s.Failed), append(c.unknown, s.Unknown)
 	c.dead, c.expired, c.cancelled = append(c.dead, s.Dead), append(c.expired, s.Expired), append(c.cancelled, s.Cancelled)
 	c.first = append(c.first, s.FirstSeq)
@@ -111,7 +113,7 @@ func columnsOf(tally relay.Tally) *tallyColumns {
 	return &c
 }
 
-// tallyRows insert a tally's rows: $4 to $23, with the commit in $2 and the
+// tallyRows insert a tally's rows: $4 to $24, with the commit in $2 and the
 // epoch that a row named epoch gives.
 const tallyRows = `
 standing AS (
@@ -120,18 +122,18 @@ standing AS (
     FROM epoch e, unnest($4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $23::text[])
          AS t (webhook_id, account_id, success, failure, failures, pending, since)),
 stats AS (
-  INSERT INTO relay.webhook_stats (webhook_id, account_id, hour, slot, epoch, succeeded, failed, unknown, dead, expired, cancelled, first_seq, latency, latency_n)
+  INSERT INTO relay.webhook_stats (webhook_id, account_id, hour, slot, epoch, scheduled, succeeded, failed, unknown, dead, expired, cancelled, first_seq, latency, latency_n)
   SELECT t.webhook_id, t.account_id, to_timestamp(t.begin - t.begin % 3600), CASE t.whole WHEN 1 THEN -1 ELSE t.begin % 3600 / 300 END, e.epoch,
-         t.succeeded, t.failed, t.unknown, t.dead, t.expired, t.cancelled, t.first_seq, t.latency::smallint[], t.latency_n::bigint[]
-    FROM epoch e, unnest($10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], $19::bigint[], $20::bigint[], $21::text[], $22::text[])
-         AS t (webhook_id, account_id, begin, whole, succeeded, failed, unknown, dead, expired, cancelled, first_seq, latency, latency_n))`
+         t.scheduled, t.succeeded, t.failed, t.unknown, t.dead, t.expired, t.cancelled, t.first_seq, t.latency::smallint[], t.latency_n::bigint[]
+    FROM epoch e, unnest($10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], $19::bigint[], $20::bigint[], $21::text[], $22::text[], $24::bigint[])
+         AS t (webhook_id, account_id, begin, whole, succeeded, failed, unknown, dead, expired, cancelled, first_seq, latency, latency_n, scheduled))`
 
 func (c *tallyColumns) args() []any {
 	return []any{
 		pq.Array(c.webhook), pq.Array(c.account), pq.Array(c.success), pq.Array(c.failure), pq.Array(c.failures), pq.Array(c.pending),
 		pq.Array(c.slotWebhook), pq.Array(c.slotAccount), pq.Array(c.begin), pq.Array(c.isWhole),
 		pq.Array(c.succeeded), pq.Array(c.failed), pq.Array(c.unknown), pq.Array(c.dead), pq.Array(c.expired), pq.Array(c.cancelled), pq.Array(c.first),
-		pq.Array(c.latency), pq.Array(c.latencyN), pq.Array(c.since),
+		pq.Array(c.latency), pq.Array(c.latencyN), pq.Array(c.since), pq.Array(c.scheduled),
 	}
 }
 
@@ -141,7 +143,7 @@ func (c *tallyColumns) args() []any {
 const addStatement = `
 WITH ` + fenced + `,
 epoch AS MATERIALIZED (SELECT e.epoch FROM relay.projection_epoch e WHERE EXISTS (SELECT FROM fence) FOR SHARE),
-place AS (INSERT INTO relay.projected (writer, commit, batch, low) SELECT $1, $2, $24::bigint, $3::bigint FROM epoch),` + tallyRows + `
+place AS (INSERT INTO relay.projected (writer, commit, batch, low) SELECT $1, $2, $25::bigint, $3::bigint FROM epoch),` + tallyRows + `
 SELECT count(*) FROM epoch`
 
 // Add implements relay.Projection.
@@ -242,34 +244,22 @@ func (p *Projection) Finish(ctx context.Context, relayID, writer, commit int64, 
 
 // Scheduled implements relay.Projection. As in Store.Batch, the batch's bounds
 // are read first, so that the planner sees them and prunes partitions.
-func (p *Projection) Scheduled(ctx context.Context, batch int64) (relay.Tally, error) {
+func (p *Projection) Scheduled(ctx context.Context, batch int64) ([]relay.Beginnings, error) {
 	var commit, low, high int64
 	err := p.db.QueryRowContext(ctx, `SELECT commit, seq_min, seq_max FROM relay.batches WHERE no = $1`, batch).Scan(&commit, &low, &high)
 	if errors.Is(err, sql.ErrNoRows) {
-		return relay.Tally{}, nil
+		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	rows, err := p.db.QueryContext(ctx, `
-SELECT l.webhook_id, l.account_id, count(*) FROM relay.log l
- WHERE l.event_seq BETWEEN $3 AND $4 AND l.pos > $1 AND l.pos < $2 AND l.delivery_id IS NOT NULL GROUP BY l.webhook_id, l.account_id`,
+	return list(ctx, p.db, func(row scanner) (b relay.Beginnings, err error) {
+		err = row.Scan(&b.WebhookID, &b.AccountID, &b.FirstSeq, &b.At, &b.Count)
+		return b, err
+	}, `
+SELECT l.webhook_id, l.account_id, min(l.event_seq), l.at, count(*) FROM relay.log l
+ WHERE l.event_seq BETWEEN $3 AND $4 AND l.pos > $1 AND l.pos < $2 AND l.delivery_id IS NOT NULL GROUP BY l.webhook_id, l.account_id, l.at`,
 		commit<<commitShift, (commit+1)<<commitShift, low, high)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = rows.Close() }()
-	tally := relay.Tally{}
-	for rows.Next() {
-		var id domain.WebhookID
-		var account domain.AccountID
-		var n int64
-		if err := rows.Scan(&id, &account, &n); err != nil {
-			return nil, err
-		}
-		tally.Of(id, account).Standing.Pending += n
-	}
-	return tally, rows.Err()
 }
 
 // wholeAfter is how old an hour is once it needs no slots.
@@ -299,7 +289,7 @@ func summedOf(rows string) string { return strings.ReplaceAll(summed, "gone", ro
 
 const summed = `
 sums AS (
-  SELECT g.webhook_id, max(g.account_id) AS account_id, g.hour, g.target, g.new_epoch, sum(g.succeeded) AS succeeded, sum(g.failed) AS failed, sum(g.unknown) AS unknown,
+  SELECT g.webhook_id, max(g.account_id) AS account_id, g.hour, g.target, g.new_epoch, sum(g.scheduled) AS scheduled, sum(g.succeeded) AS succeeded, sum(g.failed) AS failed, sum(g.unknown) AS unknown,
          sum(g.dead) AS dead, sum(g.expired) AS expired, sum(g.cancelled) AS cancelled, min(g.first_seq) AS first_seq
     FROM gone g GROUP BY g.webhook_id, g.hour, g.target, g.new_epoch),
 latencies AS (
@@ -308,8 +298,8 @@ latencies AS (
             FROM gone g CROSS JOIN LATERAL unnest(g.latency, g.latency_n) AS u (bucket, n)
            GROUP BY g.webhook_id, g.hour, g.target, g.new_epoch, u.bucket) b
    GROUP BY b.webhook_id, b.hour, b.target, b.new_epoch)
-INSERT INTO relay.webhook_stats (webhook_id, account_id, hour, slot, epoch, succeeded, failed, unknown, dead, expired, cancelled, first_seq, latency, latency_n)
-SELECT s.webhook_id, s.account_id, s.hour, s.target, s.new_epoch, s.succeeded, s.failed, s.unknown, s.dead, s.expired, s.cancelled, s.first_seq,
+INSERT INTO relay.webhook_stats (webhook_id, account_id, hour, slot, epoch, scheduled, succeeded, failed, unknown, dead, expired, cancelled, first_seq, latency, latency_n)
+SELECT s.webhook_id, s.account_id, s.hour, s.target, s.new_epoch, s.scheduled, s.succeeded, s.failed, s.unknown, s.dead, s.expired, s.cancelled, s.first_seq,
        coalesce(l.latency, '{}'), coalesce(l.latency_n, '{}')
   FROM sums s LEFT JOIN latencies l USING (webhook_id, hour, target, new_epoch)`
 

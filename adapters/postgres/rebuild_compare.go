@@ -24,7 +24,7 @@ r AS MATERIALIZED (
   SELECT s.* FROM relay.webhook_stats s
    WHERE s.epoch < $1 AND NOT EXISTS (SELECT FROM kept k WHERE k.webhook_id = s.webhook_id AND k.hour = s.hour)),
 sums AS (
-  SELECT webhook_id, hour, epoch < 0 AS anew, sum(succeeded) AS succeeded, sum(failed) AS failed, sum(unknown) AS unknown,
+  SELECT webhook_id, hour, epoch < 0 AS anew, sum(scheduled) AS scheduled, sum(succeeded) AS succeeded, sum(failed) AS failed, sum(unknown) AS unknown,
          sum(dead) AS dead, sum(expired) AS expired, sum(cancelled) AS cancelled
     FROM r GROUP BY webhook_id, hour, anew),
 latencies AS (
@@ -33,12 +33,12 @@ latencies AS (
    GROUP BY webhook_id, hour, anew),
 compared AS (SELECT s.*, l.latency, l.latency_n FROM sums s LEFT JOIN latencies l USING (webhook_id, hour, anew))
 SELECT coalesce(i.webhook_id, o.webhook_id), coalesce(i.hour, o.hour),
-       concat_ws('/', o.succeeded, o.failed, o.unknown, o.dead, o.expired, o.cancelled),
-       concat_ws('/', i.succeeded, i.failed, i.unknown, i.dead, i.expired, i.cancelled)
+       concat_ws('/', o.scheduled, o.succeeded, o.failed, o.unknown, o.dead, o.expired, o.cancelled),
+       concat_ws('/', i.scheduled, i.succeeded, i.failed, i.unknown, i.dead, i.expired, i.cancelled)
   FROM (SELECT * FROM compared WHERE NOT anew) o
   FULL JOIN (SELECT * FROM compared WHERE anew) i ON i.webhook_id = o.webhook_id AND i.hour = o.hour
- WHERE (o.succeeded, o.failed, o.unknown, o.dead, o.expired, o.cancelled, o.latency, o.latency_n)
-       IS DISTINCT FROM (i.succeeded, i.failed, i.unknown, i.dead, i.expired, i.cancelled, i.latency, i.latency_n)
+ WHERE (o.scheduled, o.succeeded, o.failed, o.unknown, o.dead, o.expired, o.cancelled, o.latency, o.latency_n)
+       IS DISTINCT FROM (i.scheduled, i.succeeded, i.failed, i.unknown, i.dead, i.expired, i.cancelled, i.latency, i.latency_n)
  ORDER BY 1, 2`
 
 // standingsFolded gives each webhook's standing as it is, and as the log has
@@ -85,7 +85,7 @@ func (f *folding) compare(ctx context.Context, mended bool) (statistics, standin
 		if err := rows.Scan(&id, &hour, &was, &is); err != nil {
 			return statistics, standings, err
 		}
-		statistics.differs(mended, "webhook %d, %s: succeeded/failed/unknown/dead/expired/cancelled are %s, by the log %s",
+		statistics.differs(mended, "webhook %d, %s: scheduled/succeeded/failed/unknown/dead/expired/cancelled are %s, by the log %s",
 			id, hour.UTC().Format(time.RFC3339), orNone(was), orNone(is))
 	}
 	if err := rows.Err(); err != nil {

@@ -55,8 +55,8 @@ var fillAccount = []string{
 	  WHERE l.account_id = $1::bigint AND l.webhook_id = 0 AND l.event_seq % 7 = 0 AND $2::text || $3::text <> '' AND $4::bigint > 0`,
 	`INSERT INTO relay.replays (account_id, to_webhook_id, selection, requested_by) SELECT $1::bigint, $4::bigint, json_build_object('events', ARRAY[$2::text]), $2::text || $3::text`,
 	`INSERT INTO relay.replay_log (replay_id, version, account_id, type, actor, data) SELECT replay_id, 1, account_id, 'requested', $2::text, json_build_object('why', $2::text || $3::text) FROM relay.replays WHERE account_id = $1::bigint AND to_webhook_id = $4::bigint`,
-	`INSERT INTO relay.webhook_stats (webhook_id, account_id, hour, slot, epoch, succeeded, failed, unknown, dead, expired, cancelled, first_seq, latency, latency_n)
-	 SELECT $4::bigint, $1::bigint, date_trunc('hour', now()), 0, 0, 0, 50, 40, 30, 0, 0, 1, '{5}', '{50}' WHERE $2::text || $3::text <> ''`,
+	`INSERT INTO relay.webhook_stats (webhook_id, account_id, hour, slot, epoch, succeeded, failed, unknown, dead, expired, cancelled, first_seq, latency, latency_n, scheduled)
+	 SELECT $4::bigint, $1::bigint, date_trunc('hour', now()), 0, 0, 0, 50, 40, 30, 0, 0, 1, '{5}', '{50}', 60 WHERE $2::text || $3::text <> ''`,
 }
 
 // newTenancy migrates as a user that is no superuser, as the README has it.

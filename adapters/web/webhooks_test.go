@@ -481,8 +481,8 @@ func TestHowAWebhookDid(t *testing.T) {
 	hook := s.add(t, 1, domain.Settings{Name: "CRM"})
 	hour := time.Now().UTC().Truncate(time.Hour)
 	for i, c := range []struct{ succeeded, failed int }{{90, 10}, {900, 0}} {
-		s.exec(t, `INSERT INTO relay.webhook_stats (webhook_id, account_id, hour, slot, epoch, succeeded, failed, unknown, dead, expired, cancelled, first_seq, latency, latency_n)
-			VALUES ($1, 1, $2, -1, 0, $3, $4, 0, 0, 0, 0, 1, ARRAY[$5::smallint], ARRAY[$3::bigint])`,
+		s.exec(t, `INSERT INTO relay.webhook_stats (webhook_id, account_id, hour, slot, epoch, succeeded, failed, unknown, dead, expired, cancelled, first_seq, latency, latency_n, scheduled)
+			VALUES ($1, 1, $2, -1, 0, $3, $4, 0, 0, 0, 0, 1, ARRAY[$5::smallint], ARRAY[$3::bigint], 0)`,
 			int64(hook.ID), hour.Add(-time.Duration(i*30)*time.Hour), c.succeeded, c.failed, domain.LatencyBucket(120*time.Millisecond))
 	}
 	s.exec(t, `INSERT INTO relay.webhook_standings (webhook_id, account_id, commit, epoch, last_success_at, last_failure_at, failures, pending, failing_since)

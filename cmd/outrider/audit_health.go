@@ -56,9 +56,10 @@ func (a *app) auditStats() *cobra.Command {
 		Use:   "stats",
 		Short: "Count attempts and deliveries by webhook and hour",
 		Long: `Count attempts by outcome, and deliveries that ended without success, by webhook
-and hour in which they ended, with quantiles of the attempts' durations. It is
-audit.webhook_stats, which lags behind by 10 seconds at most. The newest hour is
-first; hours in which nothing ended are left out.
+and hour in which they ended, with quantiles of the attempts' durations, and
+deliveries that began. It is audit.webhook_stats, which lags behind by 10 seconds
+at most. The newest hour is first; hours in which nothing began or ended are left
+out.
 
 It takes a user with the role outrider_auditor.`,
 		Example: `  outrider audit stats --webhook 3 --since 720h
@@ -123,6 +124,7 @@ var statsColumns = []column[audit.Stats]{
 	{name: "dead", value: func(s *audit.Stats) any { return s.Dead }, shown: "dead"},
 	{name: "expired", value: func(s *audit.Stats) any { return s.Expired }, shown: "expired"},
 	{name: "cancelled", value: func(s *audit.Stats) any { return s.Cancelled }, shown: "cancelled"},
+	{name: "scheduled", value: func(s *audit.Stats) any { return s.Scheduled }, shown: "scheduled"},
 }
 
 func badTint(string) tint { return bad }

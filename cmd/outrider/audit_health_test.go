@@ -47,7 +47,7 @@ func TestAuditHealthAndStats(t *testing.T) {
 	if len(stats) != 2 {
 		t.Fatalf("%d rows of statistics, want 2: %v", len(stats), stats)
 	}
-	if got, want := members(stats[0]), "account_id attempts cancelled dead expired failed hour p50_ms p95_ms p99_ms succeeded success_rate unknown webhook_id"; got != want {
+	if got, want := members(stats[0]), "account_id attempts cancelled dead expired failed hour p50_ms p95_ms p99_ms scheduled succeeded success_rate unknown webhook_id"; got != want {
 		t.Errorf("statistics have the members\n%s\nwant\n%s", got, want)
 	}
 	for i, want := range []string{"1 18 9 9 0 0.5 0", "2 3 0 3 0 0 3"} {

@@ -9,17 +9,19 @@ import (
 // give, without the durations.
 const statisticsWanted = `
 SELECT account_id, webhook_id, hour, sum(succeeded + failed + unknown)::bigint, sum(succeeded)::bigint, sum(failed)::bigint, sum(unknown)::bigint,
-       sum(dead)::bigint, sum(expired)::bigint, sum(cancelled)::bigint
+       sum(dead)::bigint, sum(expired)::bigint, sum(cancelled)::bigint, sum(scheduled)::bigint
   FROM (SELECT account_id, webhook_id, date_trunc('hour', finished_at, 'UTC') AS hour,
-               (outcome = 'succeeded')::int AS succeeded, (outcome = 'failed')::int AS failed, (outcome = 'unknown')::int AS unknown, 0 AS dead, 0 AS expired, 0 AS cancelled
+               (outcome = 'succeeded')::int AS succeeded, (outcome = 'failed')::int AS failed, (outcome = 'unknown')::int AS unknown, 0 AS dead, 0 AS expired, 0 AS cancelled, 0 AS scheduled
           FROM audit.attempts WHERE outcome <> 'started'
          UNION ALL
-        SELECT account_id, webhook_id, date_trunc('hour', completed_at, 'UTC'), 0, 0, 0, (status = 'dead')::int, (status = 'expired')::int, (status = 'cancelled')::int
-          FROM audit.deliveries WHERE status IN ('dead', 'expired', 'cancelled')) x
+        SELECT account_id, webhook_id, date_trunc('hour', completed_at, 'UTC'), 0, 0, 0, (status = 'dead')::int, (status = 'expired')::int, (status = 'cancelled')::int, 0
+          FROM audit.deliveries WHERE status IN ('dead', 'expired', 'cancelled')
+         UNION ALL
+        SELECT account_id, webhook_id, date_trunc('hour', scheduled_at, 'UTC'), 0, 0, 0, 0, 0, 0, 1 FROM audit.deliveries) x
  GROUP BY account_id, webhook_id, hour`
 
 const statisticsGiven = `
-SELECT account_id, webhook_id, hour, attempts, succeeded, failed, unknown, dead, expired, cancelled FROM audit.webhook_stats`
+SELECT account_id, webhook_id, hour, attempts, succeeded, failed, unknown, dead, expired, cancelled, scheduled FROM audit.webhook_stats`
 
 // healthWanted is the same for audit.webhook_health. The order of the log is
 // the timeline's.

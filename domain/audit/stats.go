@@ -22,6 +22,7 @@ type Stats struct {
 	Dead        int64
 	Expired     int64
 	Cancelled   int64
+	Scheduled   int64
 }
 
 // StatsFilter selects hours; its zero values select all.
