@@ -24,6 +24,7 @@ CREATE TABLE relay.relays (
     leaving_at timestamptz, -- it stops, and takes nothing any more
     fenced_at  timestamptz,
     fenced_by  bigint, -- the relay that did, 0 for none; NULL where it stopped itself
+    seen_at    timestamptz, -- its last sign of life, kept where others fenced it; NULL where it stopped itself
     recorder   smallint    NOT NULL
 );
 CREATE UNIQUE INDEX relays_recorder ON relay.relays (recorder) WHERE fenced_at IS NULL;
@@ -223,7 +224,7 @@ CREATE TABLE relay.partitions (
 
 GRANT SELECT ON ALL TABLES IN SCHEMA relay TO outrider_relay;
 GRANT INSERT ON relay.identity, relay.relays, relay.heartbeats, relay.batches, relay.log, relay.responses, relay.due, relay.accounts, relay.webhooks, relay.webhook_log TO outrider_relay;
-GRANT UPDATE (leaving_at, fenced_at, fenced_by) ON relay.relays TO outrider_relay;
+GRANT UPDATE (leaving_at, fenced_at, fenced_by, seen_at) ON relay.relays TO outrider_relay;
 GRANT UPDATE (relay_id, position, low, since) ON relay.slots TO outrider_relay;
 GRANT UPDATE (at) ON relay.due TO outrider_relay;
 GRANT UPDATE ON relay.accounts, relay.webhooks TO outrider_relay;

@@ -175,7 +175,10 @@ DECLARE
 BEGIN
     FOR silent IN SELECT r.relay_id FROM relay.relays r WHERE r.fenced_at IS NULL AND r.sends AND r.relay_id NOT IN (SELECT relay.senders()) ORDER BY r.relay_id LOOP
         -- It waits for what the relay is recording.
-        UPDATE relay.relays r SET fenced_at = clock_timestamp(), fenced_by = 0 WHERE r.relay_id = silent AND r.fenced_at IS NULL;
+        UPDATE relay.relays r
+           SET fenced_at = clock_timestamp(), fenced_by = 0,
+               seen_at = coalesce((SELECT h.at FROM relay.heartbeats h WHERE h.relay_id = r.relay_id ORDER BY h.n DESC LIMIT 1), r.started_at)
+         WHERE r.relay_id = silent AND r.fenced_at IS NULL;
         CONTINUE WHEN NOT FOUND;
         UPDATE relay.slots s SET position = p.position, low = p.low FROM relay.places p WHERE p.slot = s.slot AND s.relay_id = silent;
         UPDATE relay.slots s SET relay_id = NULL, since = clock_timestamp() WHERE s.relay_id = silent;

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 // webhook; quantiles cannot be added up, buckets can.
 const spansQuery = `
 WITH found AS MATERIALIZED (
-  SELECT date_bin($2::interval, t.hour, $1::timestamptz) AS span, t.succeeded, t.failed, t.unknown, t.dead, t.expired, t.cancelled, t.latency, t.latency_n
+  SELECT date_bin($2::interval, t.hour, $1::timestamptz) AS span, w.id AS webhook_id, t.scheduled, t.succeeded, t.failed, t.unknown, t.dead, t.expired, t.cancelled, t.latency, t.latency_n
     FROM relay.webhooks w
    CROSS JOIN LATERAL (SELECT s.* FROM relay.webhook_stats s WHERE s.webhook_id = w.id AND s.hour >= $1::timestamptz AND s.epoch >= 0 OFFSET 0) t%s),
 quantiles AS (
@@ -27,27 +28,55 @@ quantiles AS (
             FROM (SELECT f.span, u.bucket, sum(u.n::double precision) AS n
                     FROM found f CROSS JOIN LATERAL unnest(f.latency, f.latency_n) AS u (bucket, n) GROUP BY f.span, u.bucket) h) b
    GROUP BY b.span)
-SELECT c.span, c.succeeded, c.failed, c.unknown, c.dead, c.expired, c.cancelled, q.p50, q.p95, q.p99
-  FROM (SELECT f.span, sum(f.succeeded)::bigint AS succeeded, sum(f.failed)::bigint AS failed, sum(f.unknown)::bigint AS unknown,
-               sum(f.dead)::bigint AS dead, sum(f.expired)::bigint AS expired, sum(f.cancelled)::bigint AS cancelled
-          FROM found f GROUP BY f.span) c
+SELECT c.span, c.scheduled, c.succeeded, c.failed, c.unknown, c.dead, c.expired, c.cancelled, c.tried, c.failing, q.p50, q.p95, q.p99
+  FROM (SELECT h.span, sum(h.scheduled)::bigint AS scheduled, sum(h.succeeded)::bigint AS succeeded, sum(h.failed)::bigint AS failed, sum(h.unknown)::bigint AS unknown,
+               sum(h.dead)::bigint AS dead, sum(h.expired)::bigint AS expired, sum(h.cancelled)::bigint AS cancelled,
+               count(*) FILTER (WHERE h.succeeded + h.failed + h.unknown > 0) AS tried, count(*) FILTER (WHERE h.succeeded = 0 AND h.failed + h.unknown > 0) AS failing
+          FROM (SELECT f.span, f.webhook_id, sum(f.scheduled) AS scheduled, sum(f.succeeded) AS succeeded, sum(f.failed) AS failed, sum(f.unknown) AS unknown,
+                       sum(f.dead) AS dead, sum(f.expired) AS expired, sum(f.cancelled) AS cancelled
+                  FROM found f GROUP BY f.span, f.webhook_id) h
+         GROUP BY h.span) c
   LEFT JOIN quantiles q ON q.span = c.span
  ORDER BY c.span`
 
-// Spans lists what became of attempts and deliveries in the spans of some whole
-// hours each from since, a full hour, on: of an account or, with 0, of all.
-// Those in which nothing ended are left out.
-func (a *Audit) Spans(ctx context.Context, account domain.AccountID, since time.Time, hours int) ([]audit.Span, error) {
+// pendingOfAll and pendingOfAccount add up the deliveries that have not ended.
+const (
+	pendingOfAll     = `SELECT coalesce(sum(s.pending), 0)::bigint FROM relay.webhook_standings s WHERE s.epoch >= 0`
+	pendingOfAccount = `
+SELECT coalesce(sum(s.pending), 0)::bigint
+  FROM relay.webhooks w CROSS JOIN LATERAL (SELECT s.pending FROM relay.webhook_standings s WHERE s.webhook_id = w.id AND s.epoch >= 0 OFFSET 0) s
+ WHERE w.account_id = $1`
+)
+
+// Spans lists what began and became of attempts and deliveries in the spans of
+// some whole hours each from since, a full hour, on: of an account or, with 0,
+// of all. Those in which nothing began or ended are left out. pending is how many
+// deliveries have not ended behind the last of them, from the same snapshot, so
+// that one can count back from it. It is negative where relays have told of the
+// end of deliveries, and not of their beginning yet.
+func (a *Audit) Spans(ctx context.Context, account domain.AccountID, since time.Time, hours int) (spans []audit.Span, pending int64, err error) {
+	tx, err := a.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() { _ = tx.Rollback() }()
 	var c conditions
 	c.args = []any{since.UTC(), fmt.Sprintf("%d hours", hours)}
+	query, args := pendingOfAll, []any{}
 	if account != 0 {
 		c.add("w.account_id = ?", int64(account))
+		query, args = pendingOfAccount, []any{int64(account)}
 	}
-	return list(ctx, a.db, func(row scanner) (s audit.Span, err error) {
-		err = row.Scan(&s.From, &s.Succeeded, &s.Failed, &s.Unknown, &s.Dead, &s.Expired, &s.Cancelled, &s.P50MS, &s.P95MS, &s.P99MS)
+	spans, err = list(ctx, tx, func(row scanner) (s audit.Span, err error) {
+		err = row.Scan(&s.From, &s.Scheduled, &s.Succeeded, &s.Failed, &s.Unknown, &s.Dead, &s.Expired, &s.Cancelled, &s.Tried, &s.Failing, &s.P50MS, &s.P95MS, &s.P99MS)
 		s.From = s.From.UTC()
 		return s, err
 	}, fmt.Sprintf(spansQuery, c.where()), c.args...)
+	if err != nil {
+		return nil, 0, err
+	}
+	err = tx.QueryRowContext(ctx, query, args...).Scan(&pending)
+	return spans, pending, err
 }
 
 // backlogQuery counts what waits in the due table, $1 rows of it at most.
@@ -91,12 +120,6 @@ func (a *Audit) Failing(ctx context.Context, limit int) ([]audit.Health, error) 
 	var c conditions
 	c.add("webhook_id = ANY (?::bigint[])", pq.Array(ids))
 	return list(ctx, a.db, scanHealthRecord, healthQuery+c.where()+` AND failing_since IS NOT NULL ORDER BY failing_since, webhook_id`, c.args...)
-}
-
-// Pending is how many deliveries of all accounts have begun and not ended.
-func (a *Audit) Pending(ctx context.Context) (n int64, err error) {
-	err = a.db.QueryRowContext(ctx, `SELECT coalesce(greatest(0, sum(s.pending)), 0)::bigint FROM relay.webhook_standings s WHERE s.epoch >= 0`).Scan(&n)
-	return n, err
 }
 
 // Commits is the last number that was given to a group commit, which may not be

@@ -190,7 +190,10 @@ func (l *Leases) Fence(ctx context.Context, relayID, dead int64) error {
 		return relay.ErrFenced
 	}
 	result, err := tx.ExecContext(ctx, `
-UPDATE relay.relays SET fenced_at = clock_timestamp(), fenced_by = $1 WHERE relay_id = $2 AND fenced_at IS NULL`, relayID, dead)
+UPDATE relay.relays r
+   SET fenced_at = clock_timestamp(), fenced_by = $1,
+       seen_at = coalesce((SELECT h.at FROM relay.heartbeats h WHERE h.relay_id = r.relay_id ORDER BY h.n DESC LIMIT 1), r.started_at)
+ WHERE r.relay_id = $2 AND r.fenced_at IS NULL`, relayID, dead)
 	if err != nil {
 		return fmt.Errorf("fence relay %d: %w", dead, err)
 	}

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"slices"
 	"time"
 
@@ -73,6 +74,31 @@ func (a *Audit) Relays(ctx context.Context, ended bool) ([]audit.Relay, error) {
 const endedRelaysQuery = `
 SELECT r.relay_id, r.name, r.version, r.sends, r.started_at, r.fenced_at, r.fenced_by
   FROM relay.relays r WHERE r.fenced_at > clock_timestamp() - interval '1 day' ORDER BY r.relay_id`
+
+// relayTimesQuery reads the relays that were at work since $1, by an index. Their
+// rows are kept for ever, so that none is missing however far back it goes; what
+// counts as silent is in $2.
+const relayTimesQuery = `
+SELECT t.began, t.ended
+  FROM (SELECT r.started_at AS began,
+               CASE WHEN r.fenced_at IS NOT NULL THEN coalesce(r.seen_at, r.fenced_at)
+                    WHEN coalesce(h.at, r.started_at) < clock_timestamp() - $2::interval THEN coalesce(h.at, r.started_at) END AS ended
+          FROM relay.relays r
+          LEFT JOIN LATERAL (SELECT b.at FROM relay.heartbeats b WHERE b.relay_id = r.relay_id ORDER BY b.n DESC LIMIT 1) h ON true
+         WHERE r.fenced_at IS NULL OR r.fenced_at >= $1::timestamptz) t
+ WHERE t.ended IS NULL OR t.ended >= $1::timestamptz
+ ORDER BY t.began`
+
+// RelayTimes lists when relays were at work since a time, in the order in which
+// they began.
+func (a *Audit) RelayTimes(ctx context.Context, since time.Time) ([]audit.RelayTime, error) {
+	return list(ctx, a.db, func(row scanner) (t audit.RelayTime, err error) {
+		var ended sql.NullTime
+		err = row.Scan(&t.From, &ended)
+		t.To = ended.Time
+		return t, err
+	}, relayTimesQuery, since.UTC(), fmt.Sprintf("%d milliseconds", silentAfter.Milliseconds()))
+}
 
 // relaysInUseQuery gives the relays that nobody has fenced, each with its part
 // of the work, and as relay 0 what nobody has. Its cost grows with their number

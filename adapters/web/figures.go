@@ -31,8 +31,9 @@ type figuresKey struct {
 type shownFigures struct {
 	spans   []audit.Span
 	backlog audit.Backlog
-	pending int64
+	pending int64 // negative where not all is told of yet
 	health  []audit.Health
+	relays  []audit.RelayTime // of all accounts only
 }
 
 // keptFigures are figures with the times at which they were read.
@@ -79,12 +80,12 @@ func (f *figures) of(ctx context.Context, account domain.AccountID, o overviewRa
 			}
 		}
 	}
-	fresh, err := f.history.Spans(ctx, account, from, o.Step)
+	fresh, pending, err := f.history.Spans(ctx, account, from, o.Step)
 	if err != nil {
 		return found, err
 	}
-	found.spans = append(found.spans, fresh...)
-	if err := f.rest(ctx, account, &found); err != nil {
+	found.spans, found.pending = append(found.spans, fresh...), pending
+	if err := f.rest(ctx, account, since, &found); err != nil {
 		return found, err
 	}
 	k.shownFigures, k.at = found, now
@@ -94,8 +95,8 @@ func (f *figures) of(ctx context.Context, account domain.AccountID, o overviewRa
 	return found, nil
 }
 
-// rest reads what is of now.
-func (f *figures) rest(ctx context.Context, account domain.AccountID, found *shownFigures) (err error) {
+// rest reads what is of now, and the relays.
+func (f *figures) rest(ctx context.Context, account domain.AccountID, since time.Time, found *shownFigures) (err error) {
 	if found.backlog, err = f.history.Backlog(ctx, account); err != nil {
 		return err
 	}
@@ -103,16 +104,11 @@ func (f *figures) rest(ctx context.Context, account domain.AccountID, found *sho
 		if found.health, err = f.history.Failing(ctx, healthShown); err != nil {
 			return err
 		}
-		found.pending, err = f.history.Pending(ctx)
+		found.relays, err = f.history.RelayTimes(ctx, since)
 		return err
 	}
-	if found.health, err = f.history.Health(ctx, account, 0); err != nil {
-		return err
-	}
-	for i := range found.health {
-		found.pending += found.health[i].Pending
-	}
-	return nil
+	found.health, err = f.history.Health(ctx, account, 0)
+	return err
 }
 
 // keep gives what is kept under a key. Where there are too many, what nobody has

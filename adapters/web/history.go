@@ -24,13 +24,15 @@ type History interface {
 	// Commits is a number that is another one once anything was written.
 	Commits(ctx context.Context) (int64, error)
 
-	// Spans adds up what ended in spans of some hours; account 0 is for all.
-	Spans(ctx context.Context, account domain.AccountID, since time.Time, hours int) ([]audit.Span, error)
+	// Spans adds up what began and ended in spans of some hours, and tells how
+	// many deliveries have not ended behind them, negative where relays have not
+	// told of all yet; account 0 is for all.
+	Spans(ctx context.Context, account domain.AccountID, since time.Time, hours int) (spans []audit.Span, pending int64, err error)
 	Backlog(ctx context.Context, account domain.AccountID) (audit.Backlog, error)
 	// Failing lists those of all accounts that fail, the longest first.
 	Failing(ctx context.Context, limit int) ([]audit.Health, error)
-	// Pending is how many deliveries of all accounts have not ended.
-	Pending(ctx context.Context) (int64, error)
+	// RelayTimes lists when relays were at work since a time.
+	RelayTimes(ctx context.Context, since time.Time) ([]audit.RelayTime, error)
 	// Relays lists those at work, with those that ended within a day if ended
 	// says so, and as the last one what nobody has.
 	Relays(ctx context.Context, ended bool) ([]audit.Relay, error)

@@ -31,6 +31,23 @@ type overviewRange struct {
 	every  int64
 }
 
+// label is what an axis calls its step i, which begins at a time; most have no
+// name there.
+func (o *overviewRange) label(i int, at time.Time) string {
+	if at.Unix()/3600%o.every != 0 || i >= o.spans()-2 { // the last would stick out
+		return ""
+	}
+	return at.Format(o.layout)
+}
+
+// per is a step in words.
+func (o *overviewRange) per() string {
+	if o.Step > 1 {
+		return count(o.Step, "hour", "hours")
+	}
+	return "hour"
+}
+
 // Spans is how many steps there are.
 func (o *overviewRange) spans() int { return o.Hours / o.Step }
 
@@ -102,13 +119,17 @@ func (p *pages) overview(w http.ResponseWriter, r *request) error {
 		shown.Range = overviewRanges[i]
 	}
 	step := time.Duration(shown.Range.Step) * time.Hour
-	since := p.Now().UTC().Truncate(step).Add(-time.Duration(shown.Range.spans()-1) * step)
+	now := p.Now().UTC()
+	since := now.Truncate(step).Add(-time.Duration(shown.Range.spans()-1) * step)
 	figures, err := p.figures.of(r.Context(), r.account, shown.Range, since)
 	if err != nil {
 		return err
 	}
-	shown.Backlog, shown.Pending = figures.backlog, figures.pending
+	shown.Backlog, shown.Pending = figures.backlog, max(0, figures.pending)
 	if err := shown.draw(figures.spans, since, step); err != nil {
+		return err
+	}
+	if err := shown.drawCounts(&figures, since, now); err != nil {
 		return err
 	}
 	if err := p.listHealth(r, shown, figures.health); err != nil {
@@ -186,9 +207,7 @@ func (s *shownOverview) draw(spans []audit.Span, since time.Time, step time.Dura
 	for i := range n {
 		at := since.Add(time.Duration(i) * step)
 		times[i] = at
-		if at.Unix()/3600%s.Range.every == 0 && i < n-2 { // the last would stick out
-			labels[i] = at.Format(s.Range.layout)
-		}
+		labels[i] = s.Range.label(i, at)
 		span := byTime[at]
 		if span == nil {
 			span = &audit.Span{}
@@ -215,14 +234,10 @@ func (s *shownOverview) draw(spans []audit.Span, since time.Time, step time.Dura
 		share := float64(s.Delivered) / float64(s.Attempts)
 		s.SuccessRate = &share
 	}
-	per := "hour"
-	if s.Range.Step > 1 {
-		per = count(s.Range.Step, "hour", "hours")
-	}
 	hundred := 100.0
 	charts := []shownChart{
 		{
-			Title: "Deliveries per " + per, Columns: []string{"Delivered", "Not delivered"},
+			Title: "Deliveries per " + s.Range.per(), Columns: []string{"Delivered", "Not delivered"},
 			Summary: fmt.Sprintf("%s delivered, %s not, in %s.", number(s.Delivered), number(s.GivenUp), s.Range.Label),
 			Legend:  []legendEntry{{"good", "delivered"}, {"bad", "given up, expired or cancelled"}},
 		},
@@ -264,8 +279,10 @@ func rateSummary(s *shownOverview) string {
 }
 
 func latencySummary(spans []audit.Span) string {
-	if i := len(spans) - 1; i >= 0 && spans[i].P50MS != nil {
-		return fmt.Sprintf("Lately half took %s or less, 99 of 100 took %s or less.", millis(*spans[i].P50MS), millis(*spans[i].P99MS))
+	for i := range slices.Backward(spans) { // in the last nothing may have ended yet
+		if spans[i].P50MS != nil {
+			return fmt.Sprintf("Lately half took %s or less, 99 of 100 took %s or less.", millis(*spans[i].P50MS), millis(*spans[i].P99MS))
+		}
 	}
 	return "No attempt has a duration lately."
 }

@@ -47,6 +47,10 @@ type Relay struct {
 	EndedBy int64
 }
 
+// RelayTime is how long a relay was at work: until its last sign of life, where
+// it did not stop by itself. To is zero where it still is.
+type RelayTime struct{ From, To time.Time }
+
 // ShardNumbers are the numbers of its shards, 0 to 63.
 func (r *Relay) ShardNumbers() []int {
 	numbers := []int{}
