@@ -106,9 +106,10 @@ type Webhook struct {
 	DisabledVersion int64
 	State           WebhookState
 	Settings        Settings
-	// Unreadable says that Settings could not be read from where they are kept,
-	// and is zero: it is neither routed nor sent to until they are mended.
-	Unreadable bool
+	// Unreadable says why Settings could not be read from where they are kept, nil
+	// where they could. They are zero then, and it is neither routed nor sent to
+	// until they are mended.
+	Unreadable error
 	// Credential is the userinfo of the URL as it was given, sent as Basic
 	// authorization and never shown.
 	Credential Secret
@@ -122,6 +123,15 @@ type Webhook struct {
 	// BreakerOpenedAt is since when its circuit breaker is open, zero while it is
 	// closed.
 	BreakerOpenedAt time.Time
+}
+
+// Problem says for people what is wrong with a webhook that is as good as not
+// there, "" where nothing is.
+func (w *Webhook) Problem() string {
+	if w.Unreadable == nil {
+		return ""
+	}
+	return "its settings cannot be read: " + w.Unreadable.Error()
 }
 
 // WebhookEvent is a change of a webhook: registered, updated, secret_rotated,

@@ -64,6 +64,9 @@ func showChatwoot(hook *domain.Webhook, masked bool) chatwootWebhook {
 	if s.Name != "" {
 		shown.Name = &s.Name
 	}
+	if problem := hook.Problem(); problem != "" {
+		shown.Name = &problem // Chatwoot's answer has no other place for it
+	}
 	if s.Subscriptions == nil {
 		shown.Subscriptions = []string{} // of settings that cannot be read
 	}

@@ -370,6 +370,21 @@ func TestChatwootLists(t *testing.T) {
 	}
 }
 
+// TestChatwootListsWhatCannotBeRead: by its name, beside the others.
+func TestChatwootListsWhatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	for _, url := range []string{"https://one.example/in", "https://two.example/in"} {
+		s.send(ofSeven, http.MethodPost, sevenHooks, "", `{"url":"`+url+`","subscriptions":["message_created"]}`).webhook()
+	}
+	if _, err := s.db.SQL.ExecContext(t.Context(), `UPDATE relay.webhooks SET settings = '{"timeout": "soon"}' WHERE id = (SELECT min(id) FROM relay.webhooks)`); err != nil {
+		t.Fatal(err)
+	}
+	s.send(ofSeven, http.MethodGet, sevenHooks, "none", "").want(http.StatusOK, `{"payload":{"webhooks":[`+
+		`{"id":41,"name":"its settings cannot be read: time: invalid duration \"soon\"","url":"","account_id":7,"subscriptions":[],"secret":""},`+
+		`{"id":41,"name":null,"url":"https://two.example/in","account_id":7,"subscriptions":["message_created"],"secret":"hidden"}]}}`)
+}
+
 func TestChatwootLimits(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *httpapi.Config) { c.RequestsPerMinute = 2 })

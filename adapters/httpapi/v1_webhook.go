@@ -29,6 +29,7 @@ type V1Webhook struct {
 	AccountID      int64              `json:"account_id" doc:"Its account." example:"1"`
 	Version        int64              `json:"version" doc:"The account's configuration version that changed the webhook last. Its ETag has it." example:"12"`
 	State          string             `json:"state" doc:"enabled, paused (what is routed to it is kept, and nothing sent) or disabled (nothing is routed to it)." example:"enabled"`
+	Problem        *string            `json:"problem" doc:"What is wrong where its settings cannot be read: nothing is routed or sent to it, and they are shown empty; null otherwise." example:"its settings cannot be read: unexpected end of JSON input"`
 	Name           string             `json:"name" doc:"What people call it; may be empty." example:"CRM"`
 	URL            string             `json:"url" doc:"Where POSTs go, without the user and password that it may have: see has_credential. The query is left out where the token's role may not see secrets." example:"https://example.com/hooks"`
 	Subscriptions  []string           `json:"subscriptions" doc:"The names of the events that it gets." example:"[\"message_created\"]"`
@@ -69,12 +70,15 @@ func showWebhookTo(access domain.Access) func(*domain.Webhook) V1Webhook {
 func showWebhook(hook *domain.Webhook, values bool) V1Webhook {
 	s := &hook.Settings
 	shown := V1Webhook{
-		ID: int64(hook.ID), AccountID: int64(hook.AccountID), Version: hook.Version, State: string(hook.State),
+		ID: int64(hook.ID), AccountID: int64(hook.AccountID), Version: hook.Version, State: string(hook.State), Problem: orNil(hook.Problem()),
 		Name: s.Name, URL: s.URL, Subscriptions: append([]string{}, s.Subscriptions...), InboxID: orNil(s.InboxID),
 		Timeout: durationText(s.Timeout), MaxConcurrency: s.MaxConcurrency, OrderHold: holdText(s.OrderHold), Deadline: durationText(s.Deadline),
 		Headers: map[string]*string{}, RateLimit: orNil(s.RateLimit),
 		Breaker: string(hook.Breaker()), BreakerOpened: orNever(hook.BreakerOpenedAt),
 		HasCredential: !hook.Credential.IsZero(), PreviousUntil: orNever(hook.PreviousUntil),
+	}
+	if hook.Unreadable != nil {
+		shown.Timeout, shown.OrderHold, shown.Deadline = "", "", ""
 	}
 	if s.Retries != nil {
 		shown.Retries = make([]string, len(s.Retries))

@@ -390,3 +390,27 @@ SELECT 900 + n, 0, 0, 7, 900 + n, 1, clock_timestamp(), 1, 'routed', json_build_
 		t.Errorf("the test is %s", timeline.text)
 	}
 }
+
+// TestAWebhookThatCannotBeReadIsListed: with what is wrong, beside the others.
+func TestAWebhookThatCannotBeReadIsListed(t *testing.T) {
+	t.Parallel()
+	r := newV1Rig(t)
+	for n := range 2 {
+		r.register(fmt.Sprintf(`{"url": "https://example.com/%d"}`, n))
+	}
+	r.exec(`UPDATE relay.webhooks SET settings = '{"timeout": "soon"}' WHERE id = (SELECT min(id) FROM relay.webhooks)`)
+	listed := r.ok(http.StatusOK, http.MethodGet, hooksOf7, "").data()
+	if len(listed) != 2 {
+		t.Fatalf("%d webhooks are listed", len(listed))
+	}
+	for i, want := range []map[string]any{
+		{"account_id": 7.0, "state": "enabled", "problem": `its settings cannot be read: time: invalid duration "soon"`, "url": "", "timeout": "", "order_hold": "", "deadline": ""},
+		{"account_id": 7.0, "state": "enabled", "problem": nil, "url": "https://example.com/1", "timeout": "5s"},
+	} {
+		for member, value := range want {
+			if got := listed[i][member]; got != value {
+				t.Errorf("%s of webhook %d is %v, want %v", member, i, got, value)
+			}
+		}
+	}
+}

@@ -300,7 +300,8 @@ func keepable(text string) string {
 }
 
 // List reads the webhooks of an account, or with account 0 of all accounts, in
-// the order of account and id. Deleted ones are not listed.
+// the order of account and id. Deleted ones are not listed. One whose settings
+// cannot be read comes without them, see domain.Webhook.
 func (w *Webhooks) List(ctx context.Context, account domain.AccountID) ([]domain.Webhook, error) {
 	if account == 0 {
 		return w.query(ctx, `SELECT `+webhookColumns+` FROM relay.webhooks w WHERE w.state <> 'deleted' ORDER BY w.account_id, w.id`)
@@ -325,7 +326,7 @@ func (w *Webhooks) Load(ctx context.Context, ids []domain.WebhookID) ([]domain.W
 }
 
 func (w *Webhooks) query(ctx context.Context, query string, args ...any) ([]domain.Webhook, error) {
-	return list(ctx, w.db, scanWebhook, query, args...)
+	return list(ctx, w.db, scanListedWebhook, query, args...)
 }
 
 // changedQuery gives at least one row, for the snapshot. The first condition
@@ -588,18 +589,27 @@ func (e *unreadableError) Error() string {
 
 func (e *unreadableError) Unwrap() error { return e.cause }
 
-// scanAnyWebhook is scanWebhook for the relay, which one broken row must not
-// stop: a webhook whose settings cannot be read comes without them, and is paused
-// where it was enabled, so that what is pending is kept until they are mended.
-func scanAnyWebhook(row scanner) (domain.Webhook, error) {
+// scanListedWebhook is scanWebhook for who reads many, which one broken row must
+// not stop: a webhook whose settings cannot be read comes without them.
+func scanListedWebhook(row scanner) (domain.Webhook, error) {
 	hook, err := scanWebhook(row)
-	if _, unreadable := errors.AsType[*unreadableError](err); unreadable {
-		hook.Unreadable = true
+	if e, unreadable := errors.AsType[*unreadableError](err); unreadable {
+		hook.Unreadable = e.cause
+		return hook, nil
+	}
+	return hook, err
+}
+
+// scanAnyWebhook is scanListedWebhook for the relay, to which one whose settings
+// cannot be read is paused where it was enabled, so that what is pending is kept
+// until they are mended.
+func scanAnyWebhook(row scanner) (domain.Webhook, error) {
+	hook, err := scanListedWebhook(row)
+	if hook.Unreadable != nil {
 		hook.Settings = domain.Settings{OrderHold: domain.DefaultOrderHold} // what is kept stays in order
 		if hook.State == domain.WebhookEnabled {
 			hook.State = domain.WebhookPaused
 		}
-		return hook, nil
 	}
 	return hook, err
 }

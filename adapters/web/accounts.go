@@ -31,7 +31,7 @@ type shownAccounts struct {
 type shownAccount struct {
 	ID                         domain.AccountID
 	Webhooks, Paused, Disabled int
-	Down                       int
+	Down, Unreadable           int
 }
 
 // accounts lists the accounts that have webhooks, or goes to one by its number.
@@ -69,6 +69,9 @@ func (p *pages) accounts(w http.ResponseWriter, r *request) error {
 // add counts a webhook.
 func (a *shownAccount) add(hook *domain.Webhook) {
 	a.Webhooks++
+	if hook.Unreadable != nil {
+		a.Unreadable++
+	}
 	switch hook.State {
 	case domain.WebhookPaused:
 		a.Paused++

@@ -203,6 +203,9 @@ func (p *pages) hookNames(ctx context.Context, account domain.AccountID) ([]hook
 		if name == "" {
 			name = withoutQuery(hooks[i].Settings.URL)
 		}
+		if hooks[i].Unreadable != nil {
+			name = "Unreadable"
+		}
 		names[i] = hookName{hooks[i].ID, audit.Printable(name)}
 	}
 	return names, nil

@@ -82,6 +82,8 @@ type standing struct{ Tint, Text string }
 
 func standingOf(hook *domain.Webhook) standing {
 	switch {
+	case hook.Unreadable != nil && hook.State != domain.WebhookDeleted:
+		return standing{"bad", "Unreadable"}
 	case hook.State == domain.WebhookPaused:
 		return standing{"waiting", "Paused"}
 	case hook.State == domain.WebhookDisabled:
@@ -116,7 +118,7 @@ func (p *pages) webhooks(w http.ResponseWriter, r *request) error {
 	shown := &shownWebhooks{Search: strings.TrimSpace(r.URL.Query().Get("q")), Total: len(hooks)}
 	var found []domain.Webhook
 	for _, hook := range hooks {
-		if matches(shown.Search, hook.Settings.Name, shownURL(r, hook.Settings.URL)) {
+		if matches(shown.Search, hook.Settings.Name, shownURL(r, hook.Settings.URL), hook.Problem()) {
 			found = append(found, hook)
 		}
 	}

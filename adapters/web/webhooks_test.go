@@ -607,3 +607,28 @@ func TestAFormIsOvertakenAtTheLastMoment(t *testing.T) {
 	m.before = func() { s.add(t, 1, domain.Settings{URL: "https://example.com/other"}) }
 	b.postForm(pathOf(hook), fields).shows(t, http.StatusUnprocessableEntity, "has a webhook with this URL already", `value="https://example.com/other"`, "Look at the one that has it")
 }
+
+// TestAWebhookThatCannotBeReadIsListed: with what is wrong and without what
+// could not be done, and the pages that name webhooks come too.
+func TestAWebhookThatCannotBeReadIsListed(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	broken := s.add(t, 1, domain.Settings{URL: "https://example.com/broken"})
+	s.add(t, 1, domain.Settings{URL: "https://example.com/well"})
+	s.exec(t, `UPDATE relay.webhooks SET settings = '{"timeout": "soon"}' WHERE id = $1`, int64(broken.ID))
+	const problem = "its settings cannot be read: time: invalid duration &#34;soon&#34;"
+
+	list := s.as(t, domain.RoleAdministrator, 1).get("/accounts/1/webhooks")
+	list.shows(t, http.StatusOK, fmt.Sprintf("Webhook %d", broken.ID), problem, "Unreadable", "https://example.com/well", "2 webhooks")
+	if strings.Contains(list.body, pathOf(broken)) {
+		t.Error("what cannot be read is to be opened or changed")
+	}
+	all := s.as(t, domain.RoleViewer, 0)
+	all.get("/accounts/1/webhooks?q=cannot").shows(t, http.StatusOK, problem, "1 of 2 webhooks")
+	all.get("/accounts/1/deliveries").shows(t, http.StatusOK, fmt.Sprintf("%d · Unreadable", broken.ID), "https://example.com/well")
+	accounts := all.get("/accounts")
+	accounts.shows(t, http.StatusOK, "2 webhooks", "1 unreadable")
+	if strings.Contains(accounts.body, "all enabled") {
+		t.Error("an account is well of which one webhook cannot be read")
+	}
+}

@@ -51,21 +51,32 @@ var webhookColumns = []column[shownWebhook]{
 	{name: "account_id", value: func(w *shownWebhook) any { return w.AccountID }, shown: "account"},
 	{name: "version", value: func(w *shownWebhook) any { return w.Version }},
 	{name: "state", value: func(w *shownWebhook) any { return w.State }, shown: "state", tint: stateTint},
-	{name: "name", value: func(w *shownWebhook) any { return w.Settings.Name }, shown: "name", flexible: true},
-	{name: "url", value: func(w *shownWebhook) any { return w.Settings.URL }, shown: "url", flexible: true},
-	{name: "subscriptions", value: func(w *shownWebhook) any { return w.Settings.Subscriptions }, shown: "events", flexible: true},
-	{name: "inbox_id", value: func(w *shownWebhook) any { return orNil(w.Settings.InboxID) }, shown: "inbox"},
-	{name: "timeout", value: func(w *shownWebhook) any { return w.Settings.Timeout.String() }, shown: "timeout"},
-	{name: "max_concurrency", value: func(w *shownWebhook) any { return w.Settings.MaxConcurrency }, shown: "concurrency"},
-	{name: "order_hold", value: func(w *shownWebhook) any { return holdText(w.Settings.OrderHold) }, shown: "order hold"},
-	{name: "deadline", value: func(w *shownWebhook) any { return w.Settings.Deadline.String() }, shown: "deadline", alone: true},
-	{name: "retries", value: func(w *shownWebhook) any { return shownRetries(retriesText(w.Settings.Retries)) }, shown: "retries", alone: true},
+	{name: "problem", value: func(w *shownWebhook) any { return orNil(w.Problem()) }, shown: "problem", flexible: true, tint: badTint},
+	{name: "name", value: settingOf(func(s *domain.Settings) any { return s.Name }), shown: "name", flexible: true},
+	{name: "url", value: settingOf(func(s *domain.Settings) any { return s.URL }), shown: "url", flexible: true},
+	{name: "subscriptions", value: settingOf(func(s *domain.Settings) any { return s.Subscriptions }), shown: "events", flexible: true},
+	{name: "inbox_id", value: settingOf(func(s *domain.Settings) any { return orNil(s.InboxID) }), shown: "inbox"},
+	{name: "timeout", value: settingOf(func(s *domain.Settings) any { return s.Timeout.String() }), shown: "timeout"},
+	{name: "max_concurrency", value: settingOf(func(s *domain.Settings) any { return s.MaxConcurrency }), shown: "concurrency"},
+	{name: "order_hold", value: settingOf(func(s *domain.Settings) any { return holdText(s.OrderHold) }), shown: "order hold"},
+	{name: "deadline", value: settingOf(func(s *domain.Settings) any { return s.Deadline.String() }), shown: "deadline", alone: true},
+	{name: "retries", value: settingOf(func(s *domain.Settings) any { return shownRetries(retriesText(s.Retries)) }), shown: "retries", alone: true},
 	{name: "headers", value: func(w *shownWebhook) any { return showHeaders(w.Headers, w.reveal) }, shown: "headers", alone: true},
-	{name: "rate_limit", value: func(w *shownWebhook) any { return orNil(w.Settings.RateLimit) }, shown: "rate"},
+	{name: "rate_limit", value: settingOf(func(s *domain.Settings) any { return orNil(s.RateLimit) }), shown: "rate"},
 	{name: "breaker", value: func(w *shownWebhook) any { return w.Breaker() }},
 	{name: "breaker_opened_at", value: func(w *shownWebhook) any { return orNever(w.BreakerOpenedAt) }, shown: "down since", tint: badTint},
 	{name: "has_credential", value: func(w *shownWebhook) any { return !w.Credential.IsZero() }},
 	{name: "previous_secret_until", value: func(w *shownWebhook) any { return orNever(w.PreviousUntil) }},
+}
+
+// settingOf gives a value of the settings, nil where they cannot be read.
+func settingOf(value func(*domain.Settings) any) func(*shownWebhook) any {
+	return func(w *shownWebhook) any {
+		if w.Unreadable != nil {
+			return nil
+		}
+		return value(&w.Settings)
+	}
 }
 
 // withSecret are webhookColumns, and the secrets.
@@ -302,10 +313,28 @@ func (a *app) webhookList() *cobra.Command {
 			for i := range found {
 				shown[i].Webhook = found[i]
 			}
-			return writeList(a, format, webhookColumns, shown)
+			if err := writeList(a, format, webhookColumns, shown); err != nil {
+				return err
+			}
+			return unreadable(found)
 		})
 	}
 	return cmd
+}
+
+// unreadable names the webhooks whose settings cannot be read: nil where there is
+// none.
+func unreadable(hooks []domain.Webhook) error {
+	var problems []error
+	for i := range hooks {
+		if problem := hooks[i].Problem(); problem != "" {
+			problems = append(problems, fmt.Errorf("webhook %d of account %d: %s", hooks[i].ID, hooks[i].AccountID, problem))
+		}
+	}
+	if problems == nil {
+		return nil
+	}
+	return &refusals{problems, "nothing is routed or sent to it meanwhile. Where a newer outrider wrote them, run that version; where they are damaged, outrider rebuild mends them"}
 }
 
 func (a *app) webhookShow() *cobra.Command {

@@ -112,6 +112,9 @@ it.`,
 				}
 			}
 			found, err := read(cmd.Context(), account)
+			if err == nil {
+				err = unreadable(found) // or an import would not bring all
+			}
 			if err != nil {
 				return err
 			}

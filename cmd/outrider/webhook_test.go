@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/csv"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -11,7 +12,7 @@ import (
 	"github.com/outrider-relay/outrider/domain"
 )
 
-const shownMembers = "account_id breaker breaker_opened_at deadline has_credential headers id inbox_id max_concurrency name order_hold previous_secret_until rate_limit retries state subscriptions timeout url version"
+const shownMembers = "account_id breaker breaker_opened_at deadline has_credential headers id inbox_id max_concurrency name order_hold previous_secret_until problem rate_limit retries state subscriptions timeout url version"
 
 func TestWebhookLife(t *testing.T) {
 	t.Parallel()
@@ -21,7 +22,7 @@ func TestWebhookLife(t *testing.T) {
 	added := c.object("webhook", "add", "--account", "1", "--url", "https://user:hunter2@example.com/hook?a=1&b=2", "--event", "message_created,contact_created",
 		"--event", "message_updated", "--name", "CRM", "--inbox", "3", "--timeout", "2s", "--max-concurrency", "4", "--order-hold", "forever", "--deadline", "1d", "--retries", "1s, 5m,2d", "--rate-limit", "2.5")
 	secret, _ := added["secret"].(string)
-	if !strings.HasPrefix(secret, "whsec_") || members(added) != "account_id breaker breaker_opened_at deadline has_credential headers id inbox_id max_concurrency name order_hold previous_secret previous_secret_until rate_limit retries secret state subscriptions timeout url version" {
+	if !strings.HasPrefix(secret, "whsec_") || members(added) != "account_id breaker breaker_opened_at deadline has_credential headers id inbox_id max_concurrency name order_hold previous_secret previous_secret_until problem rate_limit retries secret state subscriptions timeout url version" {
 		t.Errorf("added is %v", added)
 	}
 	for name, want := range map[string]any{
@@ -188,7 +189,7 @@ func TestWebhookList(t *testing.T) {
 		t.Errorf("listed are %v", listed)
 	}
 	records, err := csv.NewReader(strings.NewReader(c.ok("webhook", "list", "--format", "csv"))).ReadAll()
-	if err != nil || len(records) != 4 || len(records[0]) != len(webhookColumns) || records[1][4] != `a "name", with marks` {
+	if err != nil || len(records) != 4 || len(records[0]) != len(webhookColumns) || records[1][5] != `a "name", with marks` {
 		t.Errorf("the CSV is %v, error %v", records, err)
 	}
 	c.width = 100
@@ -327,4 +328,49 @@ func TestWebhookURLTaken(t *testing.T) {
 	// An address that is refused for the present settings is refused on update too.
 	c.fails(exitUsage, []string{"--url: the address 127.0.0.1 is refused"}, "webhook", "update", "1", "--url", "http://127.0.0.1/")
 	c.ok("webhook", "update", "1", "--url", "http://127.0.0.1/", "--allow-cidrs", "127.0.0.0/8")
+}
+
+// TestAWebhookThatCannotBeReadIsListed: with what is wrong, beside the others,
+// and an export does not leave it out.
+func TestAWebhookThatCannotBeReadIsListed(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	c := newCLI(t, db.DSN)
+	for n := range 3 {
+		c.ok("webhook", "add", "--account", "1", "--url", fmt.Sprintf("https://example.com/%d", n))
+	}
+	mustExec(t, db.SQL, `UPDATE relay.webhooks SET settings = '{"timeout": "soon"}' WHERE id = 2`)
+	const problem = `its settings cannot be read: time: invalid duration "soon"`
+
+	r := c.run("webhook", "list", "--format", "json")
+	var listed []map[string]any
+	for line := range strings.Lines(r.out) {
+		var object map[string]any
+		if err := json.Unmarshal([]byte(line), &object); err != nil {
+			t.Fatal(err)
+		}
+		listed = append(listed, object)
+	}
+	if r.code != exitFailed || len(listed) != 3 || !strings.Contains(r.err, "outrider: webhook 2 of account 1: "+problem) || !strings.Contains(r.err, "outrider rebuild") {
+		t.Fatalf("exit %d, %d webhooks, and it says %s", r.code, len(listed), r.err)
+	}
+	for i, want := range []map[string]any{
+		{"id": 1.0, "problem": nil, "url": "https://example.com/0", "timeout": "5s"},
+		{"id": 2.0, "account_id": 1.0, "state": "enabled", "problem": problem, "url": nil, "subscriptions": nil, "timeout": nil, "order_hold": nil},
+		{"id": 3.0, "problem": nil, "url": "https://example.com/2", "timeout": "5s"},
+	} {
+		for name, value := range want {
+			if listed[i][name] != value {
+				t.Errorf("%s of webhook %d is %v, want %v", name, i+1, listed[i][name], value)
+			}
+		}
+	}
+	if r := c.run("webhook", "list"); r.code != exitFailed || !strings.Contains(r.out, problem) || !strings.Contains(r.out, "https://example.com/2") {
+		t.Errorf("exit %d, and the table is\n%s", r.code, r.out)
+	}
+	c.fails(exitFailed, []string{"webhook 2 of account 1: " + problem}, "webhook", "export")
+	c.ok("rebuild")
+	if out := c.ok("webhook", "list"); strings.Contains(out, "PROBLEM") || !strings.Contains(out, "https://example.com/1") {
+		t.Errorf("once mended the table is\n%s", out)
+	}
 }
