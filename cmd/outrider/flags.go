@@ -85,6 +85,50 @@ func (v *value[T]) Type() string { return v.kind }
 
 func (v *value[T]) wrong() error { return v.problem }
 
+// meantFlag ends the message about a flag that there is not, with those whose names
+// are nearest to it. cobra does so for commands only.
+func meantFlag(flags *pflag.FlagSet, err error) string {
+	unknown, ok := errors.AsType[*pflag.NotExistError](err)
+	if !ok || unknown.GetSpecifiedShortnames() != "" {
+		return ""
+	}
+	name := strings.ToLower(unknown.GetSpecifiedName())
+	least := min(mostTypos, len(name)-1) // what has no letter of it is not like it
+	var like []string
+	flags.VisitAll(func(flag *pflag.Flag) {
+		away := typos(name, flag.Name)
+		if flag.Hidden || away > least {
+			return
+		}
+		if away < least {
+			least, like = away, nil
+		}
+		like = append(like, "--"+flag.Name)
+	})
+	return didYouMean(like)
+}
+
+// typos is how many bytes have to be put in, left out or replaced to make one word
+// of another: the distance of Levenshtein.
+func typos(a, b string) int {
+	row := make([]int, len(b)+1) // of the part of a so far, to each beginning of b
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		before := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			here := before
+			if a[i] != b[j] {
+				here = 1 + min(before, row[j], row[j+1])
+			}
+			before, row[j+1] = row[j+1], here
+		}
+	}
+	return row[len(b)]
+}
+
 // check is what is wrong with a command line, with its settings.
 type check struct {
 	cmd      *cobra.Command

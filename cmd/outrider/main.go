@@ -88,7 +88,7 @@ of the account, and keeps every decision and every attempt on record.`,
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, err.Error()) })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, err.Error()+meantFlag(cmd.Flags(), err)) })
 	root.AddGroup(
 		&cobra.Group{ID: groupRun, Title: "Run:"},
 		&cobra.Group{ID: groupConfigure, Title: "Configure:"},
@@ -134,18 +134,27 @@ func (a *app) run(ctx context.Context, args []string) int {
 func parent(cmd *cobra.Command) *cobra.Command {
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	cmd.Args = cobra.ArbitraryArgs
-	cmd.SuggestionsMinimumDistance = 2
+	cmd.SuggestionsMinimumDistance = mostTypos
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return cmd.Help()
 		}
 		text := fmt.Sprintf("unknown command %q", args[0])
-		if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
-			text += "; did you mean " + strings.Join(like, " or ") + "?"
-		}
-		return usage(cmd, text)
+		return usage(cmd, text+didYouMean(cmd.SuggestionsFor(args[0])))
 	}
 	return cmd
+}
+
+// mostTypos is how many letters a word may be away from what was meant.
+const mostTypos = 2
+
+// didYouMean ends a message about a word that there is not: with those like it, if
+// any.
+func didYouMean(like []string) string {
+	if len(like) == 0 {
+		return ""
+	}
+	return "; did you mean " + strings.Join(like, " or ") + "?"
 }
 
 // usageError is a command line, environment or file that cannot be used: all
