@@ -19,10 +19,9 @@ const (
 
 // The helpers of other files of the package.
 var (
-	IsCode             = isCode
-	IsNotNullViolation = isNotNullViolation
-	IsLockTimeout      = isLockTimeout
-	IsSerialization    = isSerialization
+	IsCode          = isCode
+	IsLockTimeout   = isLockTimeout
+	IsSerialization = isSerialization
 )
 
 // NewWire is a relay's connection with another limit.

@@ -393,9 +393,6 @@ func isDenied(err error) bool { return isCode(err, "42501") }
 // isUndefined reports a table, column or function that is not there.
 func isUndefined(err error) bool { return isCode(err, "42P01", "42703", "42883", "3F000") }
 
-// isNotNullViolation reports NULL in a column that refuses it.
-func isNotNullViolation(err error) bool { return isCode(err, "23502") }
-
 // isLockTimeout reports a lock that did not come within lock_timeout, or at
 // once where that was asked for.
 func isLockTimeout(err error) bool { return isCode(err, "55P03") }

@@ -203,9 +203,6 @@ func TestIsCode(t *testing.T) {
 	if !postgres.IsCode(state("42P01"), "3F000", "42P01") || postgres.IsCode(state("42P01"), "3F000") || postgres.IsCode(errors.New("42P01"), "42P01") {
 		t.Error("IsCode")
 	}
-	if !postgres.IsNotNullViolation(state(pqerror.NotNullViolation)) || postgres.IsNotNullViolation(nil) {
-		t.Error("IsNotNullViolation")
-	}
 	if !postgres.IsLockTimeout(state(pqerror.LockNotAvailable)) || !postgres.IsSerialization(state("40P01")) {
 		t.Error("IsLockTimeout, IsSerialization")
 	}
