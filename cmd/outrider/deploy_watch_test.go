@@ -17,9 +17,9 @@ import (
 // would be Prometheus itself, with all that it depends on: too much for a check
 // of names.
 var (
-	promFunctions    = []string{"rate", "increase", "histogram_quantile", "absent", "label_values"}
+	promFunctions    = []string{"rate", "increase", "histogram_quantile", "absent", "label_values", "max_over_time"}
 	promAggregations = []string{"sum", "max", "min"}
-	promWords        = []string{"by", "on", "and"}
+	promWords        = []string{"by", "on", "and", "offset"}
 	promToken        = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|[a-zA-Z_:][a-zA-Z0-9_:]*|[0-9]+(?:\.[0-9]+)?[smhdw]?|\$[a-zA-Z_]+|=~|!=|!~|>=|<=|==|[-+*/(){}\[\],=<>]`)
 )
 
@@ -126,20 +126,22 @@ func TestCheckExpression(t *testing.T) {
 		`histogram_quantile(0.5, sum by (le) (rate(outrider_arrival_seconds_bucket[10m])))`:                    true,
 		`outrider_relay_sends == 0 and on (instance) outrider_relay_state{state="active"} == 1`:                true,
 		`label_values(outrider_build_info, job)`:                                                               true,
-		`max(outrider_lag_minutes)`:                                                                            false,
-		`max(outrider_lag_seconds`:                                                                             false,
-		`max(outrider_lag_seconds))`:                                                                           false,
-		`maximum(outrider_lag_seconds)`:                                                                        false,
-		`rate(outrider_attempts_total{outcome="fails"}[5m])`:                                                   false,
-		`rate(outrider_attempts_total{result="failed"}[5m])`:                                                   false,
-		`rate(outrider_attempts_total{outcome=~"failed|late"}[5m])`:                                            false,
-		`sum by (result) (rate(outrider_attempts_total[5m]))`:                                                  false,
-		`outrider_attempts_total > 5`:                                                                          false, // a counter
-		`rate(outrider_lag_rows[5m])`:                                                                          false, // a gauge
-		`rate(outrider_arrival_seconds[5m])`:                                                                   false,
-		`rate(outrider_lag_rows_bucket[5m])`:                                                                   false,
-		`5 > 4`:                                                                                                false,
-		`max(outrider_lag_seconds) § 3`:                                                                        false,
+		`sum(outrider_lag_rows) - max_over_time(sum(outrider_lag_rows)[10m:1m] offset 15m) > 10`:               true,
+		`max(outrider_lag_minutes)`:                                   false,
+		`max_over_time(sum(outrider_lag_minutes)[10m:1m] offset 15m)`: false,
+		`max(outrider_lag_seconds`:                                    false,
+		`max(outrider_lag_seconds))`:                                  false,
+		`maximum(outrider_lag_seconds)`:                               false,
+		`rate(outrider_attempts_total{outcome="fails"}[5m])`:          false,
+		`rate(outrider_attempts_total{result="failed"}[5m])`:          false,
+		`rate(outrider_attempts_total{outcome=~"failed|late"}[5m])`:   false,
+		`sum by (result) (rate(outrider_attempts_total[5m]))`:         false,
+		`outrider_attempts_total > 5`:                                 false, // a counter
+		`rate(outrider_lag_rows[5m])`:                                 false, // a gauge
+		`rate(outrider_arrival_seconds[5m])`:                          false,
+		`rate(outrider_lag_rows_bucket[5m])`:                          false,
+		`5 > 4`:                                                       false,
+		`max(outrider_lag_seconds) § 3`:                               false,
 	} {
 		if used, err := checkExpression(expression, families); (err == nil) != ok || ok && len(used) == 0 {
 			t.Errorf("%s: %v, want ok: %v", expression, err, ok)
@@ -165,15 +167,19 @@ func TestAlerts(t *testing.T) {
 		t.Fatal(err)
 	}
 	families, readme := allFamilies(t), readReadme(t)
-	rules := map[string]bool{}
+	rules, asked := map[string]bool{}, map[string]bool{}
 	for _, group := range file.Groups {
 		for _, rule := range group.Rules {
 			if rules[rule.Alert] {
 				t.Errorf("%s is there twice", rule.Alert)
 			}
 			rules[rule.Alert] = true
-			if _, err := checkExpression(rule.Expr, families); err != nil {
+			used, err := checkExpression(rule.Expr, families)
+			if err != nil {
 				t.Errorf("%s: %s: %v", rule.Alert, rule.Expr, err)
+			}
+			for _, name := range used {
+				asked[name] = true
 			}
 			if _, err := time.ParseDuration(rule.For); rule.For != "" && err != nil {
 				t.Errorf("%s: %v", rule.Alert, err)
@@ -185,6 +191,9 @@ func TestAlerts(t *testing.T) {
 				t.Errorf("README.md has no row for %s, %s, that says what to do", rule.Alert, rule.Labels["severity"])
 			}
 		}
+	}
+	if !asked["outrider_breakers"] {
+		t.Error("nobody is told that many receivers are down")
 	}
 	if len(rules) < 10 {
 		t.Errorf("%d rules: where are the others?", len(rules))
