@@ -338,11 +338,9 @@ func (p *pages) deliveriesLive(w http.ResponseWriter, r *request) error {
 		rows := make([]fragment, len(found.Records))
 		for i := range found.Records {
 			row := newShownDelivery(&found.Records[i], names)
-			html, err := p.part("deliveries", "row", row)
-			if err != nil {
+			if rows[i], err = p.part("deliveries", "row", "d-"+row.DeliveryID.String(), row); err != nil {
 				return nil, err
 			}
-			rows[i] = fragment{"d-" + row.DeliveryID.String(), html}
 		}
 		return rows, nil
 	}})

@@ -4,6 +4,7 @@ import "time"
 
 // For the tests of the package.
 var (
+	Lately        = lately
 	SinceText     = sinceText
 	Percent       = percent
 	Millis        = millis

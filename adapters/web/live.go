@@ -47,14 +47,18 @@ type fragment struct{ id, html string }
 type subject struct {
 	// read gives it as it is, from first to last.
 	read func(context.Context) ([]fragment, error)
-	// always says that it may change without an entry in the history.
-	always bool
+	// every is how long after a look the next one is taken though nothing was
+	// written: it may change without an entry in the history. 0 is never.
+	every time.Duration
+	// rest is how long after a look none is taken, whatever was written.
+	rest time.Duration
 }
 
 // watched is a subject with those who look at it.
 type watched struct {
 	subject
 	viewers int
+	at      time.Time // of the last look
 	// now is how it is, changed is closed where that is no longer so.
 	now     []fragment
 	known   bool
@@ -142,7 +146,7 @@ func (l *live) run() {
 		case settles > 0:
 			settles--
 		}
-		for _, w := range l.toRead(settles > 0) {
+		for _, w := range l.toRead(begun, settles > 0) {
 			if err == nil {
 				l.look(ctx, w)
 			}
@@ -169,12 +173,15 @@ func (l *live) over() bool {
 	return !l.running
 }
 
-// toRead are the subjects that may have changed, and new ones.
-func (l *live) toRead(written bool) (list []*watched) {
+// toRead are the subjects that may have changed, and new ones, of which a look
+// is now taken.
+func (l *live) toRead(now time.Time, written bool) (list []*watched) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, w := range l.subjects {
-		if written || w.always || !w.known {
+		past := now.Sub(w.at)
+		if !w.known || past >= w.rest && (written || w.every > 0 && past >= w.every) {
+			w.at = now
 			list = append(list, w)
 		}
 	}
@@ -308,7 +315,8 @@ func (l *live) news(sent map[string]uint64, now []fragment) string {
 		digest := maphash.String(l.seed, f.html)
 		if have, ok := sent[f.id]; !ok || have != digest {
 			news = true
-			for line := range strings.Lines(f.html) {
+			// Each is parsed by itself: a row of a table is none behind a paragraph.
+			for line := range strings.Lines("<template>" + f.html + "</template>") {
 				data.WriteString("data: " + strings.TrimRight(line, "\r\n") + "\n")
 			}
 		}
@@ -324,13 +332,14 @@ func (l *live) news(sent map[string]uint64, now []fragment) string {
 	return fmt.Sprintf("event: parts\ndata: %s\n%s\n", strings.Join(ids, " "), data.String())
 }
 
-// part makes one block of a page's template, for what is live.
-func (p *pages) part(name, block string, data any) (string, error) {
+// part makes one block of a page's template, for what is live. id is the one in
+// it.
+func (p *pages) part(name, block, id string, data any) (fragment, error) {
 	page, ok := p.templates.pages[name]
 	if !ok {
-		return "", fmt.Errorf("there is no template %q", name)
+		return fragment{}, fmt.Errorf("there is no template %q", name)
 	}
 	var made strings.Builder
 	err := page.ExecuteTemplate(&made, block, data)
-	return strings.TrimSpace(made.String()), err
+	return fragment{id, strings.TrimSpace(made.String())}, err
 }

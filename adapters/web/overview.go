@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"fmt"
 	"html/template"
 	"math"
@@ -18,6 +19,8 @@ func overviewRoutes() []route {
 	return []route{
 		{Route{Method: "GET", Pattern: "/accounts/{account}", Permission: domain.Read}, (*pages).overview},
 		{Route{Method: "GET", Pattern: "/overview", Permission: domain.Read, AllAccounts: true}, (*pages).overview},
+		{Route{Method: "GET", Pattern: "/accounts/{account}/live", Permission: domain.Read, Stream: true}, (*pages).overviewLive},
+		{Route{Method: "GET", Pattern: "/overview/live", Permission: domain.Read, AllAccounts: true, Stream: true}, (*pages).overviewLive},
 	}
 }
 
@@ -76,6 +79,8 @@ type shownOverview struct {
 
 // shownChart is a drawing with what it shows in words and figures.
 type shownChart struct {
+	// ID begins the ids of its parts.
+	ID             string
 	Title, Summary string
 	Drawing        template.HTML
 	Legend         []legendEntry
@@ -97,7 +102,12 @@ type shownHealth struct {
 	audit.Health
 	Name  string
 	Shown statusOf
+	// All says that it stands among those of all accounts.
+	All bool
 }
+
+// PartID is the id of its row.
+func (h *shownHealth) PartID() string { return "w-" + strconv.FormatInt(int64(h.WebhookID), 10) }
 
 // Failing says that its last attempt did not succeed.
 func (h *shownHealth) Failing() bool { return h.ConsecutiveFailures > 0 }
@@ -105,53 +115,127 @@ func (h *shownHealth) Failing() bool { return h.ConsecutiveFailures > 0 }
 // healthShown is how many webhooks an overview lists.
 const healthShown = 50
 
+// overviewEvery is how long after a look at an overview the next one is taken
+// though nothing was written: the statistics come later than what they add up.
+const overviewEvery = 5 * time.Second
+
 // overview shows how an account does or, where the path has none, how all do.
 func (p *pages) overview(w http.ResponseWriter, r *request) error {
-	shown := &shownOverview{All: r.account == 0, Path: "/overview", Range: overviewRanges[0], Ranges: overviewRanges}
-	if !shown.All {
-		shown.Path = accountPath(r.account, "")
-	}
-	if name := r.URL.Query().Get("range"); name != "" {
-		i := slices.IndexFunc(overviewRanges, func(o overviewRange) bool { return o.Name == name })
-		if i < 0 {
-			return errNotFound
-		}
-		shown.Range = overviewRanges[i]
-	}
-	step := time.Duration(shown.Range.Step) * time.Hour
-	now := p.Now().UTC()
-	since := now.Truncate(step).Add(-time.Duration(shown.Range.spans()-1) * step)
-	figures, err := p.figures.of(r.Context(), r.account, shown.Range, since)
+	span, err := rangeOf(r)
 	if err != nil {
 		return err
 	}
+	shown, err := p.readOverview(r.Context(), r.account, span)
+	if err != nil {
+		return err
+	}
+	return p.render(w, r, http.StatusOK, "overview", &view{Title: "Overview", Nav: "overview", Scripts: []string{"live.js"}, Styles: []string{"history.css"}, Data: shown})
+}
+
+// overviewLive keeps an overview up to date.
+func (p *pages) overviewLive(w http.ResponseWriter, r *request) error {
+	span, err := rangeOf(r)
+	if err != nil {
+		return err
+	}
+	account := r.account
+	return p.stream(w, r, overviewPath(account)+"?"+span.Name, subject{every: overviewEvery, rest: figuresFresh, read: func(ctx context.Context) ([]fragment, error) {
+		shown, err := p.readOverview(ctx, account, span)
+		if err != nil {
+			return nil, err
+		}
+		return p.overviewParts(shown)
+	}})
+}
+
+// rangeOf is the range of time that is asked for.
+func rangeOf(r *request) (overviewRange, error) {
+	name := r.URL.Query().Get("range")
+	if name == "" {
+		return overviewRanges[0], nil
+	}
+	i := slices.IndexFunc(overviewRanges, func(o overviewRange) bool { return o.Name == name })
+	if i < 0 {
+		return overviewRange{}, errNotFound
+	}
+	return overviewRanges[i], nil
+}
+
+// overviewPath is where the overview of an account is or, with 0, of all.
+func overviewPath(account domain.AccountID) string {
+	if account == 0 {
+		return "/overview"
+	}
+	return accountPath(account, "")
+}
+
+// readOverview reads how an account does or, with 0, how all do.
+func (p *pages) readOverview(ctx context.Context, account domain.AccountID, span overviewRange) (*shownOverview, error) {
+	shown := &shownOverview{All: account == 0, Path: overviewPath(account), Range: span, Ranges: overviewRanges}
+	step := time.Duration(span.Step) * time.Hour
+	now := p.Now().UTC()
+	since := now.Truncate(step).Add(-time.Duration(span.spans()-1) * step)
+	figures, err := p.figures.of(ctx, account, span, since)
+	if err != nil {
+		return nil, err
+	}
 	shown.Backlog, shown.Pending = figures.backlog, max(0, figures.pending)
 	if err := shown.draw(figures.spans, since, step); err != nil {
-		return err
+		return nil, err
 	}
 	if err := shown.drawCounts(&figures, since, now); err != nil {
-		return err
+		return nil, err
 	}
-	if err := p.listHealth(r, shown, figures.health); err != nil {
-		return err
+	for i := range shown.Charts {
+		shown.Charts[i].ID = "chart-" + strconv.Itoa(i)
+	}
+	if err := p.listHealth(ctx, account, shown, figures.health); err != nil {
+		return nil, err
 	}
 	if shown.All {
-		relays, err := p.Audit.Relays(r.Context(), false)
-		if err != nil {
-			return err
+		if shown.Relays, err = p.readRelays(ctx, false); err != nil {
+			return nil, err
 		}
-		shown.Relays = newShownRelays(relays)
 	}
-	return p.render(w, r, http.StatusOK, "overview", &view{Title: "Overview", Nav: "overview", Styles: []string{"history.css"}, Data: shown})
+	return shown, nil
+}
+
+// overviewParts are the parts of an overview, of which a reader gets those that
+// changed. What people open, scroll and stand on is around them: a chart's table
+// stays open while its figures come anew.
+func (p *pages) overviewParts(shown *shownOverview) (parts []fragment, err error) {
+	add := func(block, id string, data any) {
+		if err == nil {
+			var made fragment
+			made, err = p.part("overview", block, id, data)
+			parts = append(parts, made)
+		}
+	}
+	add("tiles", "tiles", shown)
+	for i := range shown.Charts {
+		chart := &shown.Charts[i]
+		for _, block := range []string{"summary", "drawing", "figures"} {
+			add(block, chart.ID+"-"+block, chart)
+		}
+	}
+	for i := range shown.Webhooks {
+		add("hook", shown.Webhooks[i].PartID(), &shown.Webhooks[i])
+	}
+	add("unshown", "unshown", shown)
+	if err != nil {
+		return nil, err
+	}
+	relays, err := p.relayParts("overview", shown.Relays)
+	return append(parts, relays...), err
 }
 
 // listHealth lists webhooks, those that fail first: of an account all, of all
 // accounts those.
-func (p *pages) listHealth(r *request, shown *shownOverview, health []audit.Health) error {
+func (p *pages) listHealth(ctx context.Context, account domain.AccountID, shown *shownOverview, health []audit.Health) error {
 	var names []hookName
 	if !shown.All {
 		var err error
-		if names, err = p.hookNames(r.Context(), r.account); err != nil {
+		if names, err = p.hookNames(ctx, account); err != nil {
 			return err
 		}
 	}
@@ -170,7 +254,7 @@ func (p *pages) listHealth(r *request, shown *shownOverview, health []audit.Heal
 		health = health[:healthShown]
 	}
 	for i := range health {
-		shown.Webhooks = append(shown.Webhooks, shownHealth{health[i], nameIn(names, health[i].WebhookID), webhookStatus(&health[i])})
+		shown.Webhooks = append(shown.Webhooks, shownHealth{health[i], nameIn(names, health[i].WebhookID), webhookStatus(&health[i]), shown.All})
 	}
 	return nil
 }

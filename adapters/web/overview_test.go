@@ -1,10 +1,12 @@
 package web_test
 
 import (
+	"fmt"
 	"net/http"
 	"testing"
 	"time"
 
+	"github.com/outrider-relay/outrider/adapters/web"
 	"github.com/outrider-relay/outrider/domain"
 )
 
@@ -15,7 +17,7 @@ func TestOverview(t *testing.T) {
 	other := s.hook(t, 2, "Other", "https://other.example.com/")
 	b, all := s.as(t, domain.RoleViewer, 1), s.as(t, domain.RoleViewer, 0)
 	b.get("/accounts/1").shows(t, http.StatusOK, "No attempt ended", "Enabled", "CRM &lt;b&gt;")
-	all.get("/overview").shows(t, http.StatusOK, "None fails", "No relay is running")
+	all.get("/overview").shows(t, http.StatusOK, `data-live-empty="hook-rows"><p><strong>None fails`, "No relay is running")
 	hour := time.Now().UTC().Truncate(time.Hour)
 	for i, webhook := range []domain.WebhookID{crm, bot} {
 		s.exec(t, `INSERT INTO relay.webhook_stats (webhook_id, account_id, hour, slot, epoch, succeeded, failed, unknown, dead, expired, cancelled, first_seq, latency, latency_n, scheduled)
@@ -37,7 +39,7 @@ VALUES ($1, 1, $2, -1, 0, 1500, $3, 0, 2, 1, 0, 1, ARRAY[$4::smallint], ARRAY[15
 	all.get("/accounts/2").shows(t, http.StatusOK, "No attempt ended")
 	p = all.eventually("/overview?range=7d", "Down")
 	p.shows(t, http.StatusOK, "3,000 delivered", "Failing webhooks", ">Account 1<", ">34<")
-	p.lacks(t, "None fails")
+	p.lacks(t, `data-live-empty="hook-rows">`)
 	// What is long over is kept, and added to what is new.
 	add := func(at time.Time, n int) {
 		t.Helper()
@@ -94,4 +96,69 @@ VALUES ($1, 1, $2, -1, 0, $3, $4, $5, 0, $6, 0, 0, 1, '{}', '{}')`, int64(webhoo
 	p.shows(t, http.StatusOK, "0 now, 820 at most", "Relays at work", "0 at least and 2 at most at one time in 24 hours.",
 		row(21, "1", "1"), row(20, "1", "0"), row(19, "0", "0"), row(10, "1", "0"), row(9, "2", "1"), row(8, "2", "2"), row(7, "2", "1"), row(0, "1", "1"), `class="s-least"`)
 	all.get("/overview?range=7d").shows(t, http.StatusOK, "at the end of each 6 hours", "Failing webhooks per 6 hours", "1 at most in 6 hours.")
+}
+
+// An overview changes by itself, and of it what has changed alone is sent.
+func TestOverviewIsLive(t *testing.T) {
+	t.Parallel()
+	stopping := make(chan struct{})
+	s := newSite(t, func(c *web.Config) { c.Stopping = stopping })
+	t.Cleanup(func() { close(stopping) })
+	crm, bot := s.hook(t, 1, "CRM", "https://crm.example.com/"), s.hook(t, 1, "BOT", "https://bot.example.com/")
+	b, all := s.as(t, domain.RoleViewer, 1), s.as(t, domain.RoleViewer, 0)
+	b.get("/accounts/1?range=7d").shows(t, http.StatusOK, `data-live="/accounts/1/live?range=7d"`, `data-live-switch="overview"`)
+	b.get("/accounts/1/live?range=9d").shows(t, http.StatusNotFound)
+	b.get("/accounts/2/live").shows(t, http.StatusNotFound)
+	live, failing := b.stream("/accounts/1/live?range=24h"), all.stream("/overview/live")
+	first := live.with("event: parts")
+	for _, part := range []string{"tiles", "chart-0-summary", "chart-0-drawing", "chart-0-figures", fmt.Sprintf("w-%d", crm), "unshown"} {
+		if !contains(first, `id="`+part+`"`) {
+			t.Errorf("%s is not in what comes first: %s", part, first)
+		}
+	}
+	failing.with("event: parts")
+	s.exec(t, `
+WITH s AS (INSERT INTO relay.webhook_stats (webhook_id, account_id, hour, slot, epoch, succeeded, failed, unknown, dead, expired, cancelled, first_seq, latency, latency_n, scheduled)
+           VALUES ($1, 1, date_trunc('hour', now()), -1, 0, 1234, 0, 0, 0, 0, 0, 1, '{}', '{}', 1234))
+INSERT INTO relay.webhook_standings (webhook_id, account_id, commit, epoch, last_failure_at, failures, pending, failing_since) VALUES ($1, 1, 1, 0, now(), 3, 4, now())`, int64(bot))
+	event := live.with("1,234 delivered")
+	for _, part := range []string{"tiles", "chart-0-summary", "chart-0-drawing", "chart-0-figures", fmt.Sprintf("w-%d", bot)} {
+		if !contains(event, `id="`+part+`"`) {
+			t.Errorf("%s has changed, and is not in %s", part, event)
+		}
+	}
+	for _, part := range []string{"chart-2-figures", fmt.Sprintf("w-%d", crm), "unshown"} {
+		if contains(event, `id="`+part+`"`) {
+			t.Errorf("%s has not changed, and is in %s", part, event)
+		}
+	}
+	if bad, good := indexOf(event, fmt.Sprintf(" w-%d ", bot)), indexOf(event, fmt.Sprintf(" w-%d ", crm)); bad < 0 || bad > good {
+		t.Errorf("who fails is not first: %s", event)
+	}
+	failing.with(fmt.Sprintf(`<tr id="w-%d" data-state="Failing">`, bot))
+}
+
+// Relays come and go by themselves on their page and on the overview of all.
+func TestRelaysAreLive(t *testing.T) {
+	t.Parallel()
+	stopping := make(chan struct{})
+	s := newSite(t, func(c *web.Config) { c.Stopping = stopping })
+	t.Cleanup(func() { close(stopping) })
+	all := s.as(t, domain.RoleViewer, 0)
+	all.get("/relays").shows(t, http.StatusOK, `data-live="/relays/live"`, `data-live-empty="relay-rows"><p><strong>No relay is running`)
+	all.get("/relays?ended=yes").shows(t, http.StatusOK, `data-live="/relays/live?ended=yes"`)
+	live, ended, overview := all.stream("/relays/live"), all.stream("/relays/live?ended=yes"), all.stream("/overview/live")
+	for n := range 6 { // more than the looks that are taken at first, whatever is written
+		s.exec(t, `INSERT INTO relay.relays (name, version, recorder) VALUES ('host <' || $1::int || '>', 'v1', $1)`, n)
+		live.with(fmt.Sprintf("host &lt;%d&gt;", n))
+	}
+	ended.with("host &lt;5&gt;")
+	overview.with("host &lt;5&gt;")
+	s.exec(t, `UPDATE relay.relays SET fenced_at = now()`)
+	if event := ended.with("Stopped"); !contains(event, `ended <time`) || !contains(event, "just now") {
+		t.Errorf("it does not say when: %s", event)
+	}
+	if event := live.with("event: parts"); contains(event, "<tr") || contains(event, "r-1") {
+		t.Errorf("it is still there: %s", event)
+	}
 }

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"net/http"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 func relayRoutes() []route {
 	return []route{
 		{Route{Method: "GET", Pattern: "/relays", Permission: domain.Read, AllAccounts: true}, (*pages).relays},
+		{Route{Method: "GET", Pattern: "/relays/live", Permission: domain.Read, AllAccounts: true, Stream: true}, (*pages).relaysLive},
 	}
 }
 
@@ -38,11 +40,16 @@ type shownRelay struct {
 	Of int
 }
 
+// PartID is the id of its row.
+func (s *shownRelay) PartID() string { return "r-" + strconv.FormatInt(s.ID, 10) }
+
 // shownRelays is the list.
 type shownRelays struct {
 	Relays []shownRelay
 	// Ended says that those that ended within a day are in it.
 	Ended bool
+	// Query is what of the path says so, "" for nothing.
+	Query string
 }
 
 // newShownRelays gives none where there is nothing but what nobody has.
@@ -75,12 +82,49 @@ func ranges(numbers []int) string {
 	return strings.Join(parts, ", ")
 }
 
-// relays lists the relays of the database.
+// readRelays reads the relays of the database.
+func (p *pages) readRelays(ctx context.Context, ended bool) ([]shownRelay, error) {
+	relays, err := p.Audit.Relays(ctx, ended)
+	return newShownRelays(relays), err
+}
+
+// relays lists them.
 func (p *pages) relays(w http.ResponseWriter, r *request) error {
-	ended := r.URL.Query().Get("ended") != ""
-	relays, err := p.Audit.Relays(r.Context(), ended)
-	if err != nil {
+	shown := &shownRelays{Ended: endedToo(r)}
+	if shown.Ended {
+		shown.Query = "?ended=yes"
+	}
+	var err error
+	if shown.Relays, err = p.readRelays(r.Context(), shown.Ended); err != nil {
 		return err
 	}
-	return p.render(w, r, http.StatusOK, "relays", &view{Title: "Relays", Nav: "relays", Styles: []string{"history.css"}, Data: &shownRelays{newShownRelays(relays), ended}})
+	return p.render(w, r, http.StatusOK, "relays", &view{Title: "Relays", Nav: "relays", Scripts: []string{"live.js"}, Styles: []string{"history.css"}, Data: shown})
+}
+
+// endedToo says that those that ended within a day are wanted too.
+func endedToo(r *request) bool { return r.URL.Query().Get("ended") != "" }
+
+// relaysLive keeps the list up to date. Signs of life are no entries in the
+// history.
+func (p *pages) relaysLive(w http.ResponseWriter, r *request) error {
+	ended := endedToo(r)
+	return p.stream(w, r, "/relays?"+strconv.FormatBool(ended), subject{every: livePoll, read: func(ctx context.Context) ([]fragment, error) {
+		relays, err := p.readRelays(ctx, ended)
+		if err != nil {
+			return nil, err
+		}
+		return p.relayParts("relays", relays)
+	}})
+}
+
+// relayParts are the rows of relays on a page.
+func (p *pages) relayParts(page string, relays []shownRelay) ([]fragment, error) {
+	rows := make([]fragment, len(relays))
+	for i := range relays {
+		var err error
+		if rows[i], err = p.part(page, "relay", relays[i].PartID(), &relays[i]); err != nil {
+			return nil, err
+		}
+	}
+	return rows, nil
 }

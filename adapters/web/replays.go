@@ -423,14 +423,14 @@ func (p *pages) replayLive(w http.ResponseWriter, r *request) error {
 	}
 	id := replay.ID
 	// Its counts are not in the history, but in the replay's own row.
-	return p.stream(w, r, replayPath(r.account, id), subject{always: true, read: func(ctx context.Context) ([]fragment, error) {
+	return p.stream(w, r, replayPath(r.account, id), subject{every: livePoll, read: func(ctx context.Context) ([]fragment, error) {
 		replay, err := p.Replays.Read(ctx, id)
 		if err != nil {
 			return nil, err
 		}
 		shown := newShownReplay(&replay)
-		html, err := p.part("replay", "progress", &shown)
-		return []fragment{{"progress", html}}, err
+		progress, err := p.part("replay", "progress", "progress", &shown)
+		return []fragment{progress}, err
 	}})
 }
 

@@ -140,8 +140,8 @@ func (p *pages) timelineLive(w http.ResponseWriter, r *request) error {
 		if err != nil {
 			return nil, err
 		}
-		html, err := p.part("timeline", "state", &shownTimeline{State: traceState(traces)})
-		return []fragment{{"state", html}}, err
+		state, err := p.part("timeline", "state", "state", &shownTimeline{State: traceState(traces)})
+		return []fragment{state}, err
 	}})
 }
 

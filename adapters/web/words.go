@@ -20,6 +20,7 @@ func (p *pages) functions() template.FuncMap {
 		"account":     accountName,
 		"path":        func(account domain.AccountID, rest ...any) string { return accountPath(account, joined(rest)) },
 		"ago":         func(t time.Time) template.HTML { return ago(p.Now(), t) },
+		"lately":      func(t time.Time) template.HTML { return lately(p.Now(), t) },
 		"at":          at,
 		"count":       countOf,
 		"number":      numberOf,
@@ -59,6 +60,16 @@ func ago(now, t time.Time) template.HTML {
 		return "never"
 	}
 	return timeElement(t, sinceText(now.Sub(t)))
+}
+
+// lately is ago, and the same for the whole of the last minute: what is live is
+// not sent anew each second for it.
+func lately(now, t time.Time) template.HTML {
+	if t.IsZero() || now.Sub(t).Abs() >= time.Minute {
+		return ago(now, t)
+	}
+	minute := t.UTC().Truncate(time.Minute)
+	return template.HTML(`<time datetime="` + minute.Format(time.RFC3339) + `" title="` + minute.Format("2006-01-02 15:04 UTC") + `">just now</time>`) //nolint:gosec // digits and our own words
 }
 
 // sinceText is how long something is ago, or still to come.

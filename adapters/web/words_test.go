@@ -24,6 +24,25 @@ func TestWords(t *testing.T) {
 	}
 }
 
+// What is live stays the same through the last minute, and tells more of what is
+// longer ago.
+func TestLately(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 7, 1, 12, 30, 59, 0, time.UTC)
+	first := web.Lately(now, now.Add(-58*time.Second))
+	for _, past := range []time.Duration{0, time.Millisecond, 30 * time.Second} {
+		if got := web.Lately(now, now.Add(-past)); got != first || !contains(string(got), `datetime="2026-07-01T12:30:00Z"`) || !contains(string(got), "just now") {
+			t.Errorf("%s ago: %s", past, got)
+		}
+	}
+	if got := string(web.Lately(now, now.Add(-61*time.Second))); !contains(got, `datetime="2026-07-01T12:29:58Z"`) || !contains(got, "1 min ago") {
+		t.Errorf("a minute ago: %s", got)
+	}
+	if got := web.Lately(now, time.Time{}); got != "never" {
+		t.Errorf("never: %s", got)
+	}
+}
+
 // What a form shows is what it reads.
 func FuzzDurations(f *testing.F) {
 	for _, d := range []time.Duration{0, 1, time.Second, time.Minute, 61 * time.Second, time.Hour, 10 * time.Hour, 24 * time.Hour, 36*time.Hour + time.Nanosecond, 9999 * 24 * time.Hour} {

@@ -111,8 +111,11 @@ var pageVisits = map[string]visit{
 // historyVisits are the pages about what became of events.
 var historyVisits = map[string]visit{
 	"GET /overview":                                     {takes: domain.Read, all: true, status: http.StatusOK},
+	"GET /overview/live":                                {takes: domain.Read, all: true, status: http.StatusOK},
 	"GET /relays":                                       {takes: domain.Read, all: true, status: http.StatusOK},
+	"GET /relays/live":                                  {takes: domain.Read, all: true, status: http.StatusOK},
 	"GET " + pagesAccount:                               {takes: domain.Read, status: http.StatusOK},
+	"GET " + pagesAccount + "/live":                     {takes: domain.Read, status: http.StatusOK},
 	"GET " + pagesAccount + "/deliveries":               {takes: domain.Read, status: http.StatusOK},
 	"GET " + pagesAccount + "/deliveries/live":          {takes: domain.Read, status: http.StatusOK},
 	"GET " + pagesAccount + "/events/{event_id}":        {takes: domain.Read, status: http.StatusOK},

@@ -206,3 +206,53 @@ func TestBrowserWithoutJavaScript(t *testing.T) {
 		return strings.Contains(strings.ToLower(said), "finished"), said
 	})
 }
+
+// TestBrowserPagesUpdateThemselves: the overview changes when a delivery ends,
+// and the relays' page when a relay comes or goes. What a reader has opened,
+// scrolled to and stands on stays.
+func TestBrowserPagesUpdateThemselves(t *testing.T) {
+	t.Parallel()
+	s := newSomebody(t)
+	c := newCLI(t, s.db.DSN)
+	c.env["OUTRIDER_ALLOW_CIDRS"] = "127.0.0.0/8"
+	c.ok("webhook", "add", "--account", "1", "--url", s.URL+"/broken", "--name", "CRM sync")
+	s.token, _ = c.object("token", "create", "--all-accounts", "--role", "viewer", "--name", "wall display")["token"].(string)
+	s.logIn()
+	s.at(func(path string) bool { return path == "/accounts" })
+
+	s.open(s.site + "/accounts/1")
+	s.shows("Live", "1 · CRM sync", "0 attempts")
+	s.click("As a table")
+	is := func(what, expression string) {
+		t.Helper()
+		until(t, what, func() (bool, string) {
+			return s.asks("String("+expression+")") == "true", s.text()
+		})
+	}
+	region := `document.querySelector('[aria-label$="as a table"]')`
+	s.asks("window.kept = 'yes'; " + region + ".focus(); " + region + ".scrollTop = 60; ''")
+	s.happens("Where is my parcel?")
+	is("the attempt on the tiles", `document.getElementById("tiles").innerText.includes("1 attempt")`)
+	is("the row of the webhook", `document.getElementById("w-1").dataset.state === "Failing"`)
+	is("the reader stays where he was", `window.kept === "yes" && document.activeElement === `+region+` && `+region+`.scrollTop === 60 && `+region+`.closest("details").open`)
+	s.asks(`document.querySelector("#w-1 a").focus(); window.row = document.getElementById("w-1"); ''`)
+	s.happens("Hello?")
+	is("another row", `document.getElementById("w-1") !== window.row`)
+	is("the reader stands on what he stood on", `document.activeElement === document.querySelector("#w-1 a")`)
+	s.accessible()
+	s.click("Stop")
+	s.shows("Stopped")
+
+	s.open(s.site + "/overview")
+	s.shows("Failing webhooks", "Account 1", "Working")
+	s.accessible()
+	s.open(s.site + "/relays")
+	s.shows("Live", "Working")
+	s.accessible()
+	s.asks("window.kept = 'yes'")
+	relay := startProcess(t, s.db.DSN, "serve", "--allow-unsafe")
+	is("the second relay", `document.getElementById("r-2")?.dataset.state === "working"`)
+	s.picture("relays")
+	relay.signal(syscall.SIGTERM)
+	is("the second relay is gone", `document.getElementById("r-2") === null && window.kept === "yes"`)
+}

@@ -1,55 +1,65 @@
 // [data-live="path"] is kept up to date: the server sends its parts, each with an
-// id of its own, as they change.
+// id of its own, as they change. A part is replaced where it stands; in a
+// [data-list="prefix"] the parts whose ids begin so also come, go and move.
 "use strict";
 
 for (const box of document.querySelectorAll("[data-live]")) {
   const said = document.querySelector('[data-live-state="' + box.id + '"]');
   const button = document.querySelector('[data-live-switch="' + box.id + '"]');
+  const lists = [...box.querySelectorAll("[data-list]")];
+  if ("list" in box.dataset) lists.push(box);
   let source = null;
   let first = true;
 
   const say = (text) => { if (said) said.textContent = text; };
+
+  // What the keyboard may stand on.
+  const stands = (part) => [...part.querySelectorAll("a[href], button, summary, [tabindex]")];
 
   const update = (event) => {
     const end = event.data.indexOf("\n");
     const ids = (end < 0 ? event.data : event.data.slice(0, end)).split(" ").filter(Boolean);
     const come = document.createElement("template");
     come.innerHTML = end < 0 ? "" : event.data.slice(end + 1);
+    let focused = document.activeElement;
     const fresh = new Map();
-    for (const part of come.content.children) fresh.set(part.id, part);
-    for (const part of [...box.children]) {
-      const other = fresh.get(part.id);
-      if (other && part.dataset.state !== other.dataset.state) {
+    for (const { content } of come.content.children) fresh.set(content.firstElementChild.id, content.firstElementChild);
+    for (const [id, part] of fresh) {
+      localTimes(part);
+      const old = document.getElementById(id);
+      if (!old || old.isEqualNode(part)) continue; // equal: as the page was made
+      if (old.dataset.state !== part.dataset.state) {
         if ("reload" in box.dataset) {
           location.reload();
           return;
         }
-        for (const link of document.querySelectorAll('[data-refresh="' + box.dataset.hint + '"]')) {
-          link.classList.add("primary");
-          link.textContent = "Something happened: refresh";
+        if ("hint" in box.dataset) {
+          for (const link of document.querySelectorAll('[data-refresh="' + box.dataset.hint + '"]')) {
+            link.classList.add("primary");
+            link.textContent = "Something happened: refresh";
+          }
         }
+        if (!first) part.classList.add("fresh");
       }
-      if (!ids.includes(part.id)) part.remove();
+      if (old.contains(focused)) focused = stands(part)[stands(old).indexOf(focused)];
+      old.replaceWith(part);
     }
-    ids.forEach((id, place) => {
-      const old = document.getElementById(id);
-      const part = fresh.get(id) || old;
-      if (!part) return;
-      if (fresh.has(id)) {
-        localTimes(part);
-        if (old && old.isEqualNode(part)) { // as the page was made
-          fresh.delete(id);
-        } else {
+    for (const list of lists) {
+      const wanted = ids.filter((id) => id.startsWith(list.dataset.list));
+      for (const part of [...list.children]) if (!wanted.includes(part.id)) part.remove();
+      wanted.forEach((id, place) => {
+        let part = document.getElementById(id);
+        if (!part) {
+          part = fresh.get(id);
+          if (!part) return;
           if (!first) part.classList.add("fresh");
-          if (old) old.replaceWith(part);
         }
-      }
-      const placed = document.getElementById(id) || part;
-      if (box.children[place] !== placed) box.insertBefore(placed, box.children[place] || null);
-    });
-    document.dispatchEvent(new CustomEvent("live", { detail: box.id }));
-    const empty = document.querySelector('[data-live-empty="' + box.id + '"]');
-    if (empty) empty.hidden = box.children.length > 0;
+        if (list.children[place] !== part) list.insertBefore(part, list.children[place] || null);
+      });
+      const empty = document.querySelector('[data-live-empty="' + list.id + '"]');
+      if (empty) empty.hidden = list.children.length > 0;
+    }
+    if (focused && focused !== document.activeElement && box.contains(focused)) focused.focus({ preventScroll: true });
     first = false;
     say("Live · " + new Date().toLocaleTimeString());
   };
