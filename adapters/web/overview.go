@@ -37,7 +37,7 @@ type overviewRange struct {
 // label is what an axis calls its step i, which begins at a time; most have no
 // name there.
 func (o *overviewRange) label(i int, at time.Time) string {
-	if at.Unix()/3600%o.every != 0 || i >= o.spans()-2 { // the last would stick out
+	if at.Unix()/3600%o.every != 0 || i >= o.spans()-o.spans()/12 { // the last would stick out
 		return ""
 	}
 	return at.Format(o.layout)
@@ -51,7 +51,7 @@ func (o *overviewRange) per() string {
 	return "hour"
 }
 
-// Spans is how many steps there are.
+// spans is how many steps there are.
 func (o *overviewRange) spans() int { return o.Hours / o.Step }
 
 var overviewRanges = []overviewRange{

@@ -488,9 +488,10 @@ func TestHowAWebhookDid(t *testing.T) {
 	s.exec(t, `INSERT INTO relay.webhook_standings (webhook_id, account_id, commit, epoch, last_success_at, last_failure_at, failures, pending, failing_since)
 		VALUES ($1, 1, 1, 0, clock_timestamp() - interval '2 hours', clock_timestamp() - interval '3 minutes', 4, 1234, clock_timestamp() - interval '1 hour')`, int64(hook.ID))
 	b := s.as(t, domain.RoleViewer, 1)
-	b.get("/accounts/1/webhooks").shows(t, http.StatusOK, `aria-label="100 attempts in the last 24 hours, 90 % succeeded, 10 did not"`, "1,234 waiting", "failed, 4 in a row", ">3 min ago<", "90 %")
+	b.get("/accounts/1/webhooks").shows(t, http.StatusOK, `<svg class="graph plain" viewBox="0 0 1088 224" role="img" aria-label="100 attempts in the last 24 hours, 90 % succeeded, 10 did not"`, "1,234 waiting", "failed, 4 in a row", ">3 min ago<", "90 %")
 	p := b.get(pathOf(hook))
-	p.shows(t, http.StatusOK, "90 %", "100 attempts in 24 hours", "1,234", ">2 h ago<", `class="chart bars"`, `class="chart lines"`,
+	p.shows(t, http.StatusOK, "90 %", "100 attempts in 24 hours", "1,234", ">2 h ago<", `class="graph" viewBox="0 0 2640 1080" role="img" aria-label="100 attempts in the last 24 hours`, `aria-label="Time to answer in the last 24 hours`, `class="s-none f-bad"`, `class="s-p95`,
+		"<title>"+hour.Format("2 Jan 15:04 UTC")+": 100 attempts, 10 failed</title>",
 		`<th scope="row">`+hour.Format("2006-01-02 15:04")+`</th><td class="numeric">100</td><td class="numeric">90</td><td class="numeric">10</td>`)
 	p.lacks(t, " style=", "900")
 	b.get(pathOf(hook)+"?range=7d").shows(t, http.StatusOK, "99 %", "1,000 attempts in 7 days", `<td class="numeric">900</td>`)
