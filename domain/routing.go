@@ -67,7 +67,7 @@ func Route(event string, inbox int64, config Configuration) Routing {
 	for i := range config.Webhooks {
 		w := &config.Webhooks[i]
 		switch {
-		case w.Unreadable != nil && w.State != WebhookDeleted:
+		case w.Unreadable != "" && w.State != WebhookDeleted:
 			r.Skips = append(r.Skips, Skip{w.ID, SkipUnreadable})
 		case w.State == WebhookDeleted || !slices.Contains(w.Settings.Subscriptions, event):
 		case w.State == WebhookDisabled:
@@ -88,7 +88,7 @@ func RouteTest(webhook WebhookID, config Configuration) Routing {
 	for i := range config.Webhooks {
 		switch w := &config.Webhooks[i]; {
 		case w.ID != webhook || w.State == WebhookDeleted:
-		case w.Unreadable != nil:
+		case w.Unreadable != "":
 			r.Skips = append(r.Skips, Skip{w.ID, SkipUnreadable})
 		case w.State == WebhookDisabled:
 			r.Skips = append(r.Skips, Skip{w.ID, SkipDisabled})

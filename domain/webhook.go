@@ -106,10 +106,10 @@ type Webhook struct {
 	DisabledVersion int64
 	State           WebhookState
 	Settings        Settings
-	// Unreadable says why Settings could not be read from where they are kept, nil
-	// where they could. They are zero then, and it is neither routed nor sent to
-	// until they are mended.
-	Unreadable error
+	// Unreadable says why Settings could not be read from where they are kept,
+	// empty where they could. They are zero then, and it is neither routed nor sent
+	// to until they are mended.
+	Unreadable string
 	// Credential is the userinfo of the URL as it was given, sent as Basic
 	// authorization and never shown.
 	Credential Secret
@@ -128,10 +128,10 @@ type Webhook struct {
 // Problem says for people what is wrong with a webhook that is as good as not
 // there, "" where nothing is.
 func (w *Webhook) Problem() string {
-	if w.Unreadable == nil {
+	if w.Unreadable == "" {
 		return ""
 	}
-	return "its settings cannot be read: " + w.Unreadable.Error()
+	return "its settings cannot be read: " + w.Unreadable
 }
 
 // WebhookEvent is a change of a webhook: registered, updated, secret_rotated,

@@ -109,7 +109,7 @@ func (d *dispatcher) breakerChanged(q *queue) {
 
 // tellBreaker says on record what a breaker does, where that says otherwise.
 func (d *dispatcher) tellBreaker(q *queue) {
-	sends := q.hook.State == domain.WebhookEnabled || q.hook.State == domain.WebhookPaused && q.hook.Unreadable == nil
+	sends := q.hook.State == domain.WebhookEnabled || q.hook.State == domain.WebhookPaused && q.hook.Unreadable == ""
 	if q.dropped || !sends || q.breaker.telling || q.breaker.open == (q.hook.Breaker() == domain.BreakerOpen) {
 		return
 	}

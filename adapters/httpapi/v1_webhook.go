@@ -77,7 +77,7 @@ func showWebhook(hook *domain.Webhook, values bool) V1Webhook {
 		Breaker: string(hook.Breaker()), BreakerOpened: orNever(hook.BreakerOpenedAt),
 		HasCredential: !hook.Credential.IsZero(), PreviousUntil: orNever(hook.PreviousUntil),
 	}
-	if hook.Unreadable != nil {
+	if hook.Unreadable != "" {
 		shown.Timeout, shown.OrderHold, shown.Deadline = "", "", ""
 	}
 	if s.Retries != nil {

@@ -149,7 +149,7 @@ func readAccounts(ctx context.Context, tx *sql.Tx, accounts []int64) (*accountBo
 	}
 	for i := range hooks {
 		book.webhooks[hooks[i].ID] = hooks[i]
-		book.unreadable[hooks[i].ID] = hooks[i].Unreadable != nil
+		book.unreadable[hooks[i].ID] = hooks[i].Unreadable != ""
 	}
 	return book, nil
 }

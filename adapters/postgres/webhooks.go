@@ -594,7 +594,7 @@ func (e *unreadableError) Unwrap() error { return e.cause }
 func scanListedWebhook(row scanner) (domain.Webhook, error) {
 	hook, err := scanWebhook(row)
 	if e, unreadable := errors.AsType[*unreadableError](err); unreadable {
-		hook.Unreadable = e.cause
+		hook.Unreadable = e.cause.Error()
 		return hook, nil
 	}
 	return hook, err
@@ -605,7 +605,7 @@ func scanListedWebhook(row scanner) (domain.Webhook, error) {
 // until they are mended.
 func scanAnyWebhook(row scanner) (domain.Webhook, error) {
 	hook, err := scanListedWebhook(row)
-	if hook.Unreadable != nil {
+	if hook.Unreadable != "" {
 		hook.Settings = domain.Settings{OrderHold: domain.DefaultOrderHold} // what is kept stays in order
 		if hook.State == domain.WebhookEnabled {
 			hook.State = domain.WebhookPaused

@@ -69,7 +69,7 @@ func (p *pages) accounts(w http.ResponseWriter, r *request) error {
 // add counts a webhook.
 func (a *shownAccount) add(hook *domain.Webhook) {
 	a.Webhooks++
-	if hook.Unreadable != nil {
+	if hook.Unreadable != "" {
 		a.Unreadable++
 	}
 	switch hook.State {

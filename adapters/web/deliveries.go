@@ -203,7 +203,7 @@ func (p *pages) hookNames(ctx context.Context, account domain.AccountID) ([]hook
 		if name == "" {
 			name = withoutQuery(hooks[i].Settings.URL)
 		}
-		if hooks[i].Unreadable != nil {
+		if hooks[i].Unreadable != "" {
 			name = "Unreadable"
 		}
 		names[i] = hookName{hooks[i].ID, audit.Printable(name)}

@@ -82,7 +82,7 @@ type standing struct{ Tint, Text string }
 
 func standingOf(hook *domain.Webhook) standing {
 	switch {
-	case hook.Unreadable != nil && hook.State != domain.WebhookDeleted:
+	case hook.Unreadable != "" && hook.State != domain.WebhookDeleted:
 		return standing{"bad", "Unreadable"}
 	case hook.State == domain.WebhookPaused:
 		return standing{"waiting", "Paused"}

@@ -72,7 +72,7 @@ var webhookColumns = []column[shownWebhook]{
 // settingOf gives a value of the settings, nil where they cannot be read.
 func settingOf(value func(*domain.Settings) any) func(*shownWebhook) any {
 	return func(w *shownWebhook) any {
-		if w.Unreadable != nil {
+		if w.Unreadable != "" {
 			return nil
 		}
 		return value(&w.Settings)
