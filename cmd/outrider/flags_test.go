@@ -15,7 +15,7 @@ func TestUnknownFlagsTellWhatWasMeant(t *testing.T) {
 		{"web --listne :80", "unknown flag: --listne; did you mean --listen?"},
 		{"webhook list --acount 1", "unknown flag: --acount; did you mean --account?"},
 		{"webhook list --database-ulr x", "unknown flag: --database-ulr; did you mean --database-url?"},
-		{"audit deliveries --untill 1h", "unknown flag: --untill; did you mean --until?"},
+		{"audit deliveries --untl 1h", "unknown flag: --untl; did you mean --until?"},
 		{"webhook list --colour", "unknown flag: --colour"},
 		{"serve --x", "unknown flag: --x"},
 		{"serve -x", "unknown shorthand flag: 'x' in -x"},
