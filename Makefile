@@ -9,6 +9,12 @@ export GOCACHE ?= $(CURDIR)/.cache/go-build
 export GOPATH ?= $(CURDIR)/.cache/go
 endif
 
+# All is compiled as a release is, without C and without paths: the tests, the
+# programs that they build and run, an image, and the linter have what they share
+# from one cache then. Each other way is all of it once more.
+export CGO_ENABLED := 0
+export GOFLAGS := $(filter-out -trimpath,$(shell go env GOFLAGS 2>/dev/null)) -trimpath
+
 # Those of make chaos. A seed alone is one run.
 RUNS ?= $(if $(SEED),1,10)
 TIME ?= 1m
@@ -53,7 +59,7 @@ SLOW_RACES := ^Test(Adopt|ARebuild|ARunningRelay|AStandby|Bench|Browser|Dev|Ever
 
 .PHONY: race
 race: deps runtimes browser ## run the tests with the race detector, but those of the whole program that are slow
-	@go test -race -timeout 40m -skip '$(SLOW_RACES)' ./...
+	@CGO_ENABLED=1 go test -race -timeout 40m -skip '$(SLOW_RACES)' ./...
 
 .PHONY: chaos
 chaos: deps ## let relays, their network and the database fail at random; SEED=7 RUNS=1 TIME=1m

@@ -25,7 +25,8 @@ import (
 	"github.com/outrider-relay/outrider/domain"
 )
 
-// binary builds the program once for all tests that run it as a process.
+// binary builds the program once for all tests that run it as a process: as a
+// release is built, which the cache has from the tests of releases and images.
 var binary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "outrider-test-")
 	if err != nil {
@@ -33,7 +34,8 @@ var binary = sync.OnceValues(func() (string, error) {
 	}
 	binaryDir.Store(&dir)
 	path := filepath.Join(dir, "outrider")
-	build := exec.Command("go", "build", "-o", path, ".")
+	build := exec.Command("go", "build", "-trimpath", "-o", path, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // also where the tests have it, for the detector
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, out)
 	}
