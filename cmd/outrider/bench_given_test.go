@@ -63,8 +63,13 @@ func TestBenchMeasuresOnAGivenDatabase(t *testing.T) {
 	}
 	checkMeasures(t, report, map[string][]string{
 		"b": {"p50", "p99_3000"}, "d": {"here_ratio"},
-		"e": nil, "f": {"ratio", "busy"}, "g": {"memory"}, "h": nil, "i": nil, "j": {"replay_ratio"}, "l": {"hanging_ratio_3000"},
+		"e": nil, "f": {"ratio", "busy"}, "g": {"memory"}, "h": nil, "i": nil, "j": {"control_p99", "replay_p99", "replay_ratio", "replayed"}, "l": {"hanging_ratio_3000"},
 	})
+	for _, m := range workloadOf(t, report, "j").Measures {
+		if (m.Name == "replay_ratio") != (m.Bound != nil) {
+			t.Errorf("%s has the bound %v", m.Name, m.Bound)
+		}
+	}
 	var foreign, webhooks, tables int
 	err := db.SQL.QueryRowContext(t.Context(), `
 SELECT (SELECT count(*) FROM outbox.events WHERE account_id NOT BETWEEN $1::bigint AND $2::bigint),

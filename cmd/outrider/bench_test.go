@@ -63,18 +63,6 @@ func TestBenchAsksTheAudit(t *testing.T) {
 	}
 }
 
-// TestBenchReplaysBesideFreshEvents: workload j runs where it is named.
-func TestBenchReplaysBesideFreshEvents(t *testing.T) {
-	t.Parallel()
-	report := quickBench(t, "", "--workload", "j")
-	checkMeasures(t, report, map[string][]string{"j": {"control_p99", "replay_p99", "replay_ratio", "replayed"}})
-	for _, m := range workloadOf(t, report, "j").Measures {
-		if (m.Name == "replay_ratio") != (m.Bound != nil) {
-			t.Errorf("%s has the bound %v", m.Name, m.Bound)
-		}
-	}
-}
-
 // TestBenchSharesTheWorkBetweenRelays: workload k runs where it is named.
 func TestBenchSharesTheWorkBetweenRelays(t *testing.T) {
 	t.Parallel()
