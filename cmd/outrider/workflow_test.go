@@ -1,7 +1,9 @@
 package main
 
 import (
+	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -86,4 +88,65 @@ func TestWorkflow(t *testing.T) {
 	if strings.Join(majors, " ") != versions[1] {
 		t.Errorf("there are servers of %v", majors)
 	}
+}
+
+// TestRaceLeavesOutWhatIsMeant: each name that make race leaves out is of tests
+// that there are, all in one package, so that it takes none with it elsewhere.
+func TestRaceLeavesOutWhatIsMeant(t *testing.T) {
+	t.Parallel()
+	recipe, err := exec.CommandContext(t.Context(), "make", "-C", moduleFolder, "--dry-run", "race").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	skipped := regexp.MustCompile(`go test -race .* -skip '\^Test\((.+)\)' \./\.{3}`).FindSubmatch(recipe)
+	if skipped == nil {
+		t.Fatalf("make race does not leave out what it is to:\n%s", recipe)
+	}
+	tests := map[string][]string{} // names by folder
+	declared := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+	module := os.DirFS(moduleFolder)
+	err = fs.WalkDir(module, ".", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := fs.ReadFile(module, path)
+		for _, match := range declared.FindAllSubmatch(source, -1) {
+			tests[filepath.Dir(path)] = append(tests[filepath.Dir(path)], string(match[1]))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range alternatives(string(skipped[1])) {
+		pattern := regexp.MustCompile("^Test(" + name + ")")
+		var in []string
+		for folder, names := range tests {
+			if slices.ContainsFunc(names, pattern.MatchString) {
+				in = append(in, folder)
+			}
+		}
+		if len(in) != 1 {
+			t.Errorf("%s leaves out tests of %d packages: %q", name, len(in), in)
+		}
+	}
+}
+
+// alternatives takes a pattern apart at each | that is in no parentheses.
+func alternatives(pattern string) []string {
+	found, depth := []string{""}, 0
+	for _, r := range pattern {
+		switch r {
+		case '(':
+			depth++
+		case ')':
+			depth--
+		}
+		if r == '|' && depth == 0 {
+			found = append(found, "")
+			continue
+		}
+		found[len(found)-1] += string(r)
+	}
+	return found
 }
