@@ -72,9 +72,12 @@ const (
 	// maxSpilled is how many of them may be of those that spill, and are where
 	// there are so many: what others record waits for them, and they get on.
 	maxSpilled = maxGroup / 4
-	// maxBehind is how many steps of replays a group has at most, beside fresh
-	// deliveries and where there are none: what these record waits for them.
-	maxBehind, maxAlone = 16, 128
+	// maxBehind is how many steps of replays a group has at most, while there are
+	// fresh deliveries and where there are none: what these record waits for them.
+	maxBehind, maxAlone = 8, 128
+	// behindPatience is how long steps of replays wait for a moment in which nothing
+	// fresh does, before they go along with that.
+	behindPatience = 100 * time.Millisecond
 	// behindShare is how many times as long as a group with steps of replays
 	// took the next ones of theirs wait, while there are fresh deliveries: so much
 	// of the recorder, and of the database behind it, is left to these, however
@@ -133,22 +136,23 @@ func (r *recorder) run(ctx context.Context) error {
 	rested := time.NewTimer(0) // steps of replays may go on
 	defer rested.Stop()
 	resting := false
-	var busy time.Time // when there were fresh deliveries
+	var busy time.Time  // when there were fresh deliveries
+	var ready time.Time // since when they might
 	for {
-		most := maxAlone
+		most, along := maxAlone, true
 		switch {
 		case r.hurries.Load() > 0:
 		case resting:
 			most = 0
 		case time.Since(busy) < quiet:
-			most = maxBehind
+			most, along = maxBehind, time.Since(ready) >= behindPatience
 		}
-		group, fresh := r.next(most)
+		group, fresh := r.next(most, along)
 		if len(group) == 0 {
 			select {
 			case <-r.wake:
 			case <-rested.C:
-				resting = false
+				resting, ready = false, time.Now()
 			case <-ctx.Done():
 				return nil
 			}
@@ -173,7 +177,7 @@ func (r *recorder) run(ctx context.Context) error {
 		case resting:
 			select {
 			case <-rested.C:
-				resting = false
+				resting, ready = false, time.Now()
 			default:
 			}
 		}
@@ -181,8 +185,9 @@ func (r *recorder) run(ctx context.Context) error {
 }
 
 // next takes the next group: fresh deliveries' steps first, of those that spill
-// only some, then up to most of replays'. fresh says how many are the first.
-func (r *recorder) next(most int) (group []*step, fresh int) {
+// only some, then up to most of replays', if these may go along with others.
+// fresh says how many are the first.
+func (r *recorder) next(most int, along bool) (group []*step, fresh int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	spilled := r.spilled[:min(len(r.spilled), maxSpilled)]
@@ -195,6 +200,9 @@ func (r *recorder) next(most int) (group []*step, fresh int) {
 	fresh = len(group)
 	if fresh > 0 {
 		most = min(most, maxBehind)
+		if !along {
+			most = 0
+		}
 	}
 	if n := min(len(r.behind), most, maxGroup-fresh); n > 0 {
 		group = append(slices.Clip(group), r.behind[:n]...)
