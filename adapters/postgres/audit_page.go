@@ -10,9 +10,12 @@ const (
 	// maxSearched bounds how many events or deliveries one page looks at for a
 	// status that no index leads to, where a filter says nothing else.
 	maxSearched = 20_000
-	// searchChunk is how many are read at a time: few enough for the planner
-	// to walk an index instead of sorting the history.
+	// searchChunk is how many are read at a time at most: few enough for the
+	// planner to walk an index instead of sorting the history.
 	searchChunk = 1000
+	// searchGrowth is how many times as many are read where those before did not
+	// fill a page: most often little is missing, and where much is, few reads are.
+	searchGrowth = 3
 )
 
 // chunk is a stretch of a list, read whole.
@@ -29,7 +32,7 @@ type chunk[T any] struct {
 func search[T any](f *audit.Filter, after *audit.Cursor, read func(after *audit.Cursor, n int) (chunk[T], error), keep func(*T) bool, at func(*T) audit.Cursor) (audit.Page[T], error) {
 	var page audit.Page[T]
 	searched := 0
-	for n := f.Limit + 1; ; n = searchChunk {
+	for n := f.Limit + 1; ; n = min(searchGrowth*n, searchChunk) {
 		found, err := read(after, n)
 		if err != nil {
 			return audit.Page[T]{}, err
