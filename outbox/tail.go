@@ -23,6 +23,8 @@ const Topic = "outbox.events"
 // Row is a row of the outbox and, once its handler ran, the decision about it.
 type Row struct {
 	domain.ChatEvent
+	// Place is how many rows of its batch are before it.
+	Place int
 	// Metadata is the producer's, nil where there is none, or where it is over
 	// the limit of a body.
 	Metadata []byte
@@ -396,6 +398,7 @@ func (r *reader) UnmarshalMessage(scanner wsql.Scanner) (wsql.Row, error) {
 			Seq: s.seq.Int64, AccountID: domain.AccountID(s.account.Int64), Name: s.event.String,
 			Payload: s.payload, PayloadBytes: len(s.payload), InsertedAt: s.inserted.Time,
 		},
+		Place:    len(r.fetch.rows),
 		Metadata: s.metadata, ConfigVersion: s.version, DuplicateOf: s.duplicate,
 	}
 	if s.payload == nil {

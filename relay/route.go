@@ -29,7 +29,6 @@ type routing struct {
 	configs map[domain.AccountID]domain.Configuration
 	// seen are the ids of the batch at hand.
 	seen map[eventKey]int64
-	last int64
 	// told says of the rows of the operator's account, of the batch at hand,
 	// whether the relay wrote them.
 	told map[int64]bool
@@ -57,10 +56,9 @@ func (r *routing) handle(msg *message.Message) error {
 	if len(row.ID) == 0 || row.ID == (domain.EventID{}) {
 		row.ID = domain.NewEventID(row.AccountID, row.Seq, row.InsertedAt)
 	}
-	if row.Seq <= r.last || len(r.seen) > 2*len(r.tail.Rows()) {
+	if row.Place == 0 {
 		clear(r.seen)
 	}
-	r.last = row.Seq
 	row.Routed = domain.Routed{EventName: row.Name, ConfigVersion: row.ConfigVersion, BodyBytes: row.PayloadBytes}
 
 	config, ok := r.configs[row.AccountID]

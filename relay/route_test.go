@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/relay"
 )
 
 func TestEachKindOfRoutingIsOnRecord(t *testing.T) {
@@ -104,5 +105,29 @@ func TestAnEventIsRoutedByTheConfigurationOfItsSnapshot(t *testing.T) {
 	if n := scan[int](b, `SELECT count(*) FROM audit.deliveries d WHERE NOT EXISTS (
 SELECT FROM audit.webhook_changes c WHERE c.webhook_id = d.webhook_id AND c.webhook_version = d.webhook_version)`); n != 0 {
 		t.Errorf("%d deliveries name a version that is not on record", n)
+	}
+}
+
+// An event that comes twice is found out wherever the two are: in one batch, whose
+// decisions are not on record while it is routed, or in two that follow.
+func TestEachRepeatIsFoundOut(t *testing.T) {
+	t.Parallel()
+	const events = 60
+	b := newBench(t)
+	b.webhook(1, "/all", nil)
+	b.exec(`INSERT INTO outbox.events (account_id, event, payload, id)
+SELECT 1, 'message_created', '{}', ('0198a6c0-0000-7000-8000-' || lpad((i / 2)::text, 12, '0'))::uuid FROM generate_series(0, 2 * $1::int - 1) i`, events)
+	b.start(func(c *relay.Config) { c.BatchRows = 5 })
+	b.awaitStatus("succeeded", events)
+	b.eventually("the routing", func() (bool, string) {
+		n := scan[int](b, `SELECT count(*) FROM audit.events WHERE routing <> 'waiting'`)
+		return n == 2*events, fmt.Sprintf("%d of %d", n, 2*events)
+	})
+	if n := scan[int](b, `SELECT count(*) FROM relay.log r JOIN outbox.events e ON e.seq = r.event_seq JOIN outbox.events f ON f.seq = (r.data ->> 'duplicate_of')::bigint
+ WHERE r.routing = 'duplicate' AND f.id = e.id AND f.seq = e.seq - 1`); n != events {
+		t.Errorf("%d of %d repeats are recorded as such", n, events)
+	}
+	if n := len(b.receiver.got("")); n != events {
+		t.Errorf("%d POSTs of %d events", n, events)
 	}
 }
