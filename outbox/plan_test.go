@@ -226,6 +226,13 @@ func TestPollsReadOnlyWhatIsNew(t *testing.T) {
 	// while others were routed: the planner knows nothing of either.
 	exec(t, db, fillEvents, routed+1, all)
 	checkAll("stale", all)
+	// The less of it is left the less the planner thinks there is, down to nothing.
+	for waits := int64(45_000); waits > 0; waits -= 5000 {
+		check("stale", fmt.Sprintf("%d rows wait", waits), at(all-waits), xidOf(all-waits)+1, batch, full, fullPages)
+		adopted := at(all - waits)
+		adopted.Bound, adopted.Cursor = all, all-waits
+		check("stale", fmt.Sprintf("an adoption left %d rows", waits), adopted, xidOf(all-waits)+1, batch, full, fullPages)
+	}
 	exec(t, db, `INSERT INTO outbox.events (xid, account_id, event, payload) SELECT '1100000', 1, 'message_created', '{}' FROM generate_series(1, 50000)`)
 	bulk := at(all + 50_000)
 	bulk.Consumed = outbox.Snapshot{Xmin: 1_100_000, Xmax: xidOf(all) + 1, InProgress: []uint64{1_100_000}}

@@ -24,7 +24,10 @@ import (
 // partitions. The statistics of new rows are missing or wrong, so the text sees
 // to it that a plan that does sort them never looks cheap: stragglers are
 // looked up one transaction after the other, as a comparison of rows, which
-// the planner thinks true of many; and it thinks IS NOT NULL true of all.
+// the planner thinks true of many; it thinks IS NOT NULL true of all; and of a
+// LIMIT by a subquery, that a tenth of the rows is enough. One that it knows may
+// be more than the rows that it believes to be left, and then it sorts a hundred
+// thousand to give two.
 //
 // Names and keys far over their limits are cut, and stay over them.
 //
@@ -77,7 +80,7 @@ const (
 	rowsAbove = `
                  (SELECT ` + rowColumns + ` FROM outbox.events
                    WHERE seq > $5 AND CASE WHEN ` + inWindow + ` THEN 1 END IS NOT NULL
-                   ORDER BY seq LIMIT :limit)`
+                   ORDER BY seq LIMIT (SELECT :limit::bigint))`
 )
 
 // selectAdopted reads the next rows of those that an adoption found: what has
@@ -91,7 +94,8 @@ var selectAdopted = poll("$7", `
                    LEFT JOIN LATERAL (
                         SELECT true AS decided FROM relay.log l
                          WHERE l.event_seq = e.seq AND l.webhook_id = 0 AND l.replay_id = 0 AND l.version = 1 LIMIT 1) l ON true
-                  WHERE seq > $5 AND seq <= $6 AND l.decided IS NULL`)
+                  WHERE seq > $5 AND seq <= $6 AND l.decided IS NULL
+                  ORDER BY seq LIMIT (SELECT :limit::bigint)`)
 
 // poll gives the statement of a poll: rows finds those of the window. An earlier
 // event of the account with a row's id is looked up for each; "+ 0" leaves the
