@@ -1,10 +1,12 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -213,10 +215,33 @@ type fetch struct {
 	more    bool // says the last of them: behind it the window has others
 }
 
-// rowIndex finds the row of a message; handlers run in other goroutines.
+// rowIndex finds the row of a message; handlers run in other goroutines. Messages
+// come in the order of the rows, so the next one's is known.
 type rowIndex struct {
 	sync.Mutex
-	bySeq map[string]*Row
+	rows []*Row // ascending
+	next int
+}
+
+// set takes the rows of a batch of which no message is out yet.
+func (x *rowIndex) set(rows []*Row) {
+	x.Lock()
+	defer x.Unlock()
+	x.rows, x.next = rows, 0
+}
+
+func (x *rowIndex) find(seq int64) (row *Row, ok bool) {
+	x.Lock()
+	defer x.Unlock()
+	if x.next == len(x.rows) || x.rows[x.next].Seq != seq {
+		x.next, ok = slices.BinarySearchFunc(x.rows, seq, func(r *Row, seq int64) int { return cmp.Compare(r.Seq, seq) })
+		if !ok {
+			return nil, false
+		}
+	}
+	row = x.rows[x.next]
+	x.next++
+	return row, true
 }
 
 // NewTail makes the tail. db must be a pool of direct or session-pooled
@@ -230,7 +255,6 @@ func NewTail(db *sql.DB, config TailConfig) (*Tail, error) {
 	r := &reader{DB: db, config: config}
 	r.selectFew, r.selectAbove = selectFew(config.few()+1), selectAbove(config.few()+1)
 	r.sleep = sleeper{db: db, wake: config.Wake, stop: stop, poll: config.PollInterval}
-	r.index.bySeq = map[string]*Row{}
 	subscriber, err := wsql.NewSubscriber(r, wsql.SubscriberConfig{
 		BackoffManager: r,
 		SchemaAdapter:  r,
@@ -245,10 +269,11 @@ func NewTail(db *sql.DB, config TailConfig) (*Tail, error) {
 // Row gives the row that a message of the tail carries. The handler leaves its
 // decision there. ok is false for a message that is not of the present batch.
 func (t *Tail) Row(msg *message.Message) (row *Row, ok bool) {
-	t.reader.index.Lock()
-	defer t.reader.index.Unlock()
-	row, ok = t.reader.index.bySeq[msg.UUID]
-	return row, ok
+	seq, err := strconv.ParseInt(msg.UUID, 10, 64)
+	if err != nil {
+		return nil, false
+	}
+	return t.reader.index.find(seq)
 }
 
 // Rows gives all rows of the present batch, for a handler that reads
@@ -348,9 +373,7 @@ func (r *reader) SelectQuery(string, string, wsql.OffsetsAdapter) wsql.Query {
 	limit := r.config.BatchRows + 1
 	few := r.fetch.started && len(r.fetch.rows) <= r.config.few()/2
 	r.fetch = fetch{}
-	r.index.Lock()
-	clear(r.index.bySeq)
-	r.index.Unlock()
+	r.index.set(nil)
 	p := r.position
 	args := []any{r.config.MaxBody, r.config.BatchBytes, r.dupFloor, p.High}
 	if p.Bound > 0 {
@@ -416,9 +439,7 @@ func (r *reader) UnmarshalMessage(scanner wsql.Scanner) (wsql.Row, error) {
 	r.fetch.rows, r.fetch.more = append(r.fetch.rows, row), s.more.Bool
 
 	msg := message.NewMessage(strconv.FormatInt(row.Seq, 10), row.Payload)
-	r.index.Lock()
-	r.index.bySeq[msg.UUID] = row
-	r.index.Unlock()
+	r.index.set(r.fetch.rows)
 	return wsql.Row{Offset: row.Seq, Payload: row.Payload, Msg: msg}, nil
 }
 
