@@ -123,6 +123,8 @@ type queue struct {
 	failing failing
 	rate    *rate.Limiter
 	alarm   alarm
+	// oldest is no later than since when any of its first deliveries waits in memory.
+	oldest time.Time
 	// hurrying counts the statements under way that make what waits due now.
 	hurrying int
 	// marked says that the queue is listed to be looked at, starved that it is
@@ -229,6 +231,9 @@ func (q *queue) confirmGone(o domain.Outcome, begun, now time.Time) bool {
 func (q *queue) add(it *item) {
 	l := &q.lanes[it.lane()]
 	l.size++
+	if it.since.Before(q.oldest) {
+		q.oldest = it.since
+	}
 	if it.order == 0 {
 		l.runnable = append(l.runnable, it)
 		return
@@ -356,18 +361,27 @@ func (q *queue) take(it *item) {
 }
 
 // waitsSince says whether a first delivery has waited in memory since before
-// late.
-func (q *queue) waitsSince(late time.Time) bool {
-	old := func(it *item) bool { return it.spillable() && it.since.Before(late) }
-	if slices.ContainsFunc(q.lanes[freshLane].runnable, old) {
-		return true
+// late. Those that come are younger than those that are there, so it looks at
+// them only where the oldest of the last look would be old enough.
+func (q *queue) waitsSince(late time.Time) (waits bool) {
+	if !q.oldest.Before(late) {
+		return false
 	}
-	for _, c := range q.conversations {
-		if slices.ContainsFunc(c.waiting, old) {
-			return true
+	var oldest time.Time
+	look := func(items []*item) {
+		for _, it := range items {
+			if it.batch != nil && (oldest.IsZero() || it.since.Before(oldest)) {
+				oldest = it.since
+			}
+			waits = waits || it.spillable() && it.since.Before(late)
 		}
 	}
-	return false
+	look(q.lanes[freshLane].runnable)
+	for _, c := range q.conversations {
+		look(c.waiting)
+	}
+	q.oldest = oldest
+	return waits
 }
 
 // unload gives those that wait in memory, in routing order; none of them is

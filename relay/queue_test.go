@@ -71,3 +71,44 @@ func TestA410IsConfirmedByALaterAttempt(t *testing.T) {
 		}
 	}
 }
+
+// Which first deliveries wait is known without a look at all of them each time,
+// whatever comes, starts or cannot go yet.
+func TestWhoWaitsLongestIsKnown(t *testing.T) {
+	t.Parallel()
+	begin := time.Unix(1000, 0)
+	q := newQueue(domain.Webhook{})
+	came := func(order int64, second int, change func(*item)) *item {
+		it := &item{order: order, batch: &progress{}, since: begin.Add(time.Duration(second) * time.Second)}
+		it.Pos = int64(second)
+		if change != nil {
+			change(it)
+		}
+		q.add(it)
+		return it
+	}
+	check := func(what string, second int, want bool) {
+		t.Helper()
+		if got := q.waitsSince(begin.Add(time.Duration(second) * time.Second)); got != want {
+			t.Errorf("%s: one waits since before second %d: %t, want %t", what, second, got, want)
+		}
+	}
+	check("none is there", 100, false)
+	first := came(0, 10, nil)
+	came(7, 11, nil)
+	came(7, 12, nil)
+	check("three came", 10, false)
+	check("three came", 11, true)
+	q.lanes[freshLane].pop()
+	q.take(first)
+	check("the first has started", 11, false)
+	check("the first has started", 12, true)
+	came(0, 3, func(it *item) { it.batch = nil })
+	came(0, 2, func(it *item) { it.Key.ReplayID = 1 })
+	check("a repeat and a replay wait longer", 11, false)
+	reading := came(0, 5, func(it *item) { it.fetching = true })
+	check("the body of one is being read", 11, false)
+	reading.fetching = false
+	check("its body is read", 6, true)
+	check("its body is read", 5, false)
+}
