@@ -139,8 +139,9 @@ func (d *dispatcher) accept(f *feed, last int64, found []Delivery) {
 }
 
 // unknown lists the webhooks that memory does not have, or has as they were
-// before the routing saw them: what is routed to a webhook that was enabled
-// just now must not be cancelled by a memory that has it as disabled.
+// before the routing or the read saw them: what is routed to a webhook that was
+// enabled just now must not be cancelled by a memory that has it as disabled, and
+// what was read without its body, since it is cancelled, not be taken for gone.
 func (d *dispatcher) unknown(found []Delivery) []domain.WebhookID {
 	var ids []domain.WebhookID
 	for i := range found {
@@ -148,7 +149,7 @@ func (d *dispatcher) unknown(found []Delivery) []domain.WebhookID {
 		if found[i].Unreadable != nil {
 			continue
 		}
-		if q := d.queues[id]; (q == nil || q.hook.Version < found[i].State.WebhookVersion) && !slices.Contains(ids, id) {
+		if q := d.queues[id]; (q == nil || q.hook.Version < max(found[i].State.WebhookVersion, found[i].Cancels)) && !slices.Contains(ids, id) {
 			ids = append(ids, id)
 		}
 	}

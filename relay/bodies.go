@@ -3,6 +3,8 @@ package relay
 import (
 	"context"
 	"slices"
+
+	"github.com/outrider-relay/outrider/domain"
 )
 
 // The limits of bodies in memory, whatever their size and however many
@@ -121,8 +123,12 @@ func (d *dispatcher) fetch(q *queue, it *item) {
 		d.feedStarved()
 	}
 	d.later("a body", func(ctx context.Context) (func(), error) {
-		body, err := d.store.Body(ctx, it.Key)
+		body, cancels, err := d.store.Body(ctx, it.Key)
 		return func() {
+			if q.hook.Version < cancels { // it is unread still, and cancelled once that is known here
+				d.load([]domain.WebhookID{it.Key.WebhookID}, done, done)
+				return
+			}
 			it.Body, it.Unread = body, false
 			done()
 		}, err

@@ -1,6 +1,7 @@
 package relay_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -374,6 +375,66 @@ func TestDisabledIsSkippedAndWhatWasPendingCancelled(t *testing.T) {
 	})
 	if due := scan[int](b, `SELECT count(*) FROM relay.due`); due != 0 {
 		t.Errorf("%d rows are left in the due table", due)
+	}
+}
+
+// unreadSeen counts what came back from the due table without its body.
+type unreadSeen struct {
+	relay.Store
+	n atomic.Int32
+}
+
+func (s *unreadSeen) DueOf(ctx context.Context, webhook domain.WebhookID, replays bool, cursor relay.Cursor, now time.Time, limit, room int) ([]relay.Delivery, error) {
+	found, err := s.Store.DueOf(ctx, webhook, replays, cursor, now, limit, room)
+	for _, f := range found {
+		if f.Unread {
+			s.n.Add(1)
+		}
+	}
+	return found, err
+}
+
+// What a webhook's disabling cancels is read back without its payload. A relay that
+// has not heard of that yet must not take it for gone.
+func TestWhatIsCancelledUnheardOfIsNotDead(t *testing.T) {
+	t.Parallel()
+	const large = 300 << 10
+	for _, c := range []struct {
+		scenario     string
+		events, size int
+		end          domain.WebhookCommand
+		unread       int32
+	}{
+		{"a retry of one that is disabled", 1, 10, domain.DisableWebhook{Reason: "test"}, 0},
+		{"a retry of one that is deleted", 1, 10, domain.DeleteWebhook{}, 0},
+		{"bodies to be fetched for one that is disabled", 3, large, domain.DisableWebhook{Reason: "test"}, 2},
+		{"bodies to be fetched for one that is deleted", 3, large, domain.DeleteWebhook{}, 2},
+	} {
+		t.Run(c.scenario, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			hook := b.webhook(1, "/hook", func(s *domain.Settings) { s.OrderHold, s.MaxConcurrency = 0, 1 })
+			begun, release := make(chan struct{}), make(chan struct{})
+			b.receiver.on("/hook", func(w http.ResponseWriter, _ *http.Request) {
+				close(begun)
+				<-release
+				w.WriteHeader(http.StatusInternalServerError)
+			})
+			var store *unreadSeen
+			b.start(func(c *relay.Config) {
+				store = &unreadSeen{Store: c.Store}
+				c.Webhooks, c.Store = deaf{c.Webhooks}, store
+			})
+			b.exec(`INSERT INTO outbox.events (account_id, event, payload) SELECT 1, 'message_created', json_build_object('text', repeat('x', $2)) FROM generate_series(1, $1::int)`, c.events, c.size)
+			<-begun
+			b.eventually("what came back without its body", func() (bool, string) {
+				n := store.n.Load()
+				return n >= c.unread, fmt.Sprintf("%d of %d", n, c.unread)
+			})
+			b.command(hook, c.end)
+			close(release)
+			b.awaitStatus("cancelled", c.events)
+		})
 	}
 }
 

@@ -48,7 +48,7 @@ func (m *measured) Held(ctx context.Context, webhook domain.WebhookID, order int
 	return found, err
 }
 
-func (m *measured) Body(ctx context.Context, key domain.DeliveryKey) ([]byte, error) {
+func (m *measured) Body(ctx context.Context, key domain.DeliveryKey) (body []byte, cancels int64, err error) {
 	m.fetched.Add(1)
 	return m.Store.Body(ctx, key)
 }

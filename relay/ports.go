@@ -121,10 +121,13 @@ type Delivery struct {
 	// Pos is the place in the log of the entry that scheduled it.
 	Pos   int64
 	State domain.Delivery
-	// Body is nil where the payload is gone or is not what was routed, or where
-	// Unread says that a read had no room for it.
+	// Body is nil where the payload is gone or is not what was routed, where Unread
+	// says that a read had no room for it, and where Cancels is set.
 	Body   []byte
 	Unread bool
+	// Cancels is the version of its webhook whose disabling or deletion cancels it,
+	// or a later one: it was read without its body then. 0 for none.
+	Cancels int64
 	// Size is how many bytes the body has, or its payload where it is unread.
 	Size int
 	// Due is the row it was found by; Kind is DueNone where there is none.
@@ -205,8 +208,8 @@ type Store interface {
 	// Held reads the deliveries held in one ordering key, in routing order.
 	Held(ctx context.Context, webhook domain.WebhookID, order int64, limit, room int) ([]Delivery, error)
 	// Body reads the body of a delivery, nil where the payload is gone or is not
-	// what was routed.
-	Body(ctx context.Context, key domain.DeliveryKey) ([]byte, error)
+	// what was routed, and where cancels is set: see Delivery.Cancels.
+	Body(ctx context.Context, key domain.DeliveryKey) (body []byte, cancels int64, err error)
 	// Left reads, in one snapshot, what the last owner of shards left undone. Open
 	// attempts are looked for from low on, a place in the log. What is in overflow
 	// by a clock that was ahead of this one is due from now on. The cost grows

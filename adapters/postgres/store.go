@@ -39,7 +39,7 @@ const readBack = `
 SELECT d.event_seq, d.webhook_id, d.replay_id, d.version, d.kind, d.at, d.key,
        d.pos, d.starter, s.account_id, s.event_id, r.data, k.lower, k.bits, k.key,
        CASE WHEN e.size <= d.room AND sum(e.size) FILTER (WHERE e.size <= d.room) OVER (ORDER BY d.at, d.pos ROWS UNBOUNDED PRECEDING) <= d.room THEN e.payload END,
-       e.size, e.metadata, e.inserted_at, st.entries
+       e.size, e.metadata, e.inserted_at, coalesce(w.version, 0), st.entries
   FROM d
  CROSS JOIN LATERAL (
        SELECT l.account_id, l.event_id::text AS event_id, CASE WHEN l.data ->> 'webhook_version' ~ '^[0-9]{1,18}$' THEN (l.data ->> 'webhook_version')::bigint END AS webhook_version FROM relay.log l
@@ -48,9 +48,10 @@ SELECT d.event_seq, d.webhook_id, d.replay_id, d.version, d.kind, d.at, d.key,
        SELECT l.data::text AS data FROM relay.log l
         WHERE l.event_seq = d.event_seq AND l.webhook_id = 0 AND l.replay_id = 0 AND l.version = 1 LIMIT 1) r
   LEFT JOIN LATERAL (
+       SELECT h.version FROM relay.webhooks h WHERE h.id = d.webhook_id AND (h.state = 'deleted' OR h.disabled_version > s.webhook_version) LIMIT 1) w ON true
+  LEFT JOIN LATERAL (
        SELECT o.payload::text AS payload, octet_length(o.payload::text) AS size, o.metadata::text AS metadata, CASE WHEN isfinite(o.inserted_at) THEN o.inserted_at END AS inserted_at FROM outbox.events o
-        WHERE o.seq = d.event_seq AND NOT EXISTS (
-              SELECT FROM relay.webhooks w WHERE w.id = d.webhook_id AND (w.state = 'deleted' OR w.disabled_version > s.webhook_version)) LIMIT 1) e ON true
+        WHERE o.seq = d.event_seq AND w.version IS NULL LIMIT 1) e ON true
   LEFT JOIN LATERAL (
        SELECT t.lower, t.bits, t.key FROM relay.salts t WHERE t.lower <= d.event_seq ORDER BY t.lower DESC LIMIT 1) k ON true
  CROSS JOIN LATERAL (
@@ -101,7 +102,7 @@ func scanDelivery(rows *sql.Rows) (relay.Delivery, error) {
 		size              sql.NullInt32
 	)
 	err := rows.Scan(&d.Key.EventSeq, &d.Key.WebhookID, &d.Key.ReplayID, &d.Due.Version, &kind, &at, &d.Due.Order,
-		&d.Pos, &d.Starter, &d.AccountID, &eventID, &routed, &lower, &bits, &key, &payload, &size, &metadata, &inserted, &entries)
+		&d.Pos, &d.Starter, &d.AccountID, &eventID, &routed, &lower, &bits, &key, &payload, &size, &metadata, &inserted, &d.Cancels, &entries)
 	if err != nil {
 		return d, err
 	}
@@ -324,12 +325,12 @@ WITH d AS MATERIALIZED (
 ` + readBack + byPlace
 
 // Body implements relay.Store.
-func (s *Store) Body(ctx context.Context, key domain.DeliveryKey) ([]byte, error) {
+func (s *Store) Body(ctx context.Context, key domain.DeliveryKey) (body []byte, cancels int64, err error) {
 	found, err := s.read(ctx, bodyQuery, key.EventSeq, int64(key.WebhookID), int64(key.ReplayID))
 	if err != nil || len(found) == 0 {
-		return nil, err
+		return nil, 0, err
 	}
-	return found[0].Body, found[0].Unreadable
+	return found[0].Body, found[0].Cancels, found[0].Unreadable
 }
 
 // openQuery finds starts without an end. An open attempt's start is the last
