@@ -272,7 +272,7 @@ func (r *replayer) lookUp(ctx context.Context) error {
 			if o == nil {
 				o = r.begin(f)
 			}
-			o.State, o.hurry, o.pause, o.count = f.State, 2, countSoon, time.Time{}
+			o.become(f.State)
 		}
 		for _, look := range []func() error{
 			func() error { return r.takeUp(ctx, o, shards) },
@@ -300,6 +300,11 @@ func (r *replayer) begin(replay Replay) *openReplay {
 	defer r.mu.Unlock()
 	r.open[replay.ID] = o
 	return o
+}
+
+// become takes another state: what waits is brought back where the replay goes on.
+func (o *openReplay) become(state ReplayState) {
+	o.State, o.hurry, o.pause, o.count = state, 2, countSoon, time.Time{}
 }
 
 // takeUp makes a replay's streams those of some shards. What is known of one
@@ -725,7 +730,9 @@ func (r *replayer) record(ctx context.Context, id domain.ReplayID, found []Deliv
 	}
 }
 
-// tellStates lets the dispatcher know what replays may do now.
+// tellStates lets the dispatcher know what replays may do now. What it was told is
+// noted here too: a pause may be over before the next look, which would find the
+// state of the one before.
 func (r *replayer) tellStates(ctx context.Context) error {
 	found, err := r.replays.Open(ctx)
 	if err != nil {
@@ -735,11 +742,20 @@ func (r *replayer) tellStates(ctx context.Context) error {
 	for id, o := range r.open {
 		webhooks[id] = webhooksOf(o.streams)
 	}
-	return r.dispatcher.inbox.within(ctx, func() {
+	err = r.dispatcher.inbox.within(ctx, func() {
 		for _, f := range found {
 			r.dispatcher.setReplay(f.ID, f.State, webhooks[f.ID])
 		}
 	})
+	if err != nil {
+		return err
+	}
+	for _, f := range found {
+		if o := r.open[f.ID]; o != nil && o.State != f.State {
+			o.become(f.State)
+		}
+	}
+	return nil
 }
 
 // setReplay takes what a replay may do now. Where its pause is over, what that

@@ -272,3 +272,32 @@ func TestOnlyOwnDeliveriesOfAReplayAreScheduled(t *testing.T) {
 		t.Error("what waits of another relay's webhooks is looked for")
 	}
 }
+
+// A replay may be paused while its deliveries are on their way to the record, and
+// go on before anybody has looked again.
+func TestAPauseThatNoLookFoundIsOver(t *testing.T) {
+	t.Parallel()
+	shards := AllShards
+	p := &planned{replay: Replay{ID: 7, State: ReplayRunning}, streams: streamsOf(3)}
+	r := carrying(t, p, &shards)
+	step := func(state ReplayState, look func(context.Context) error) {
+		t.Helper()
+		p.replay.State, p.hurried = state, nil
+		if err := look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var told ReplayState
+		if err := r.dispatcher.inbox.within(t.Context(), func() { told = r.dispatcher.replays[7] }); err != nil {
+			t.Fatal(err)
+		}
+		if told != state {
+			t.Errorf("the dispatcher was told that it is %s, want %s", told, state)
+		}
+	}
+	step(ReplayRunning, r.lookUp)
+	step(ReplayPaused, r.tellStates)
+	step(ReplayRunning, r.lookUp)
+	if want := []domain.WebhookID{0, 1, 2}; !slices.Equal(p.hurried, want) {
+		t.Errorf("what waits for the webhooks %v was brought back, want %v", p.hurried, want)
+	}
+}
