@@ -26,8 +26,8 @@ import (
 // looked up one transaction after the other, as a comparison of rows, which
 // the planner thinks true of many; it thinks IS NOT NULL true of all; and of a
 // LIMIT by a subquery, that a tenth of the rows is enough. One that it knows may
-// be more than the rows that it believes to be left, and then it sorts a hundred
-// thousand to give two.
+// be more than the rows that it believes to be left: then it would sort all that
+// is left of a backlog for each batch.
 //
 // Names and keys far over their limits are cut, and stay over them.
 //
