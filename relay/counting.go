@@ -207,8 +207,7 @@ func (d *dispatcher) putOff(found []Delivery) []Delivery {
 		if found[i].Key.ReplayID != 0 {
 			l = replayLane
 		}
-		d.overflow(q, l)
-		q.lanes[l].cursor = Cursor{}
+		d.readLate(q, l, found[i].Due)
 	}
 	return kept
 }

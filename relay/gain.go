@@ -128,7 +128,7 @@ func (d *dispatcher) inherit(in *inheritance) {
 	if had == 0 {
 		d.due.cursor = first
 	}
-	d.due.setBack(first)
+	d.due.cursor.setBack(first)
 	d.due.next = d.now()
 	d.moved(d.place())
 }
@@ -139,11 +139,11 @@ func (d *dispatcher) wake(q *queue, w Waiting) {
 	if w.Timed {
 		q.counts = uncounted
 	}
-	if w.Fresh {
-		d.overflow(q, freshLane)
-	}
-	if w.Replays {
-		d.overflow(q, replayLane)
+	for l, waits := range [lanes]bool{freshLane: w.Fresh, replayLane: w.Replays} {
+		if waits {
+			d.overflow(q, l)
+			q.lanes[l].late = w.Timed
+		}
 	}
 	// What waits of a webhook that was disabled while no relay was at work is
 	// cancelled now, and what the pause held of one that was enabled goes on, not

@@ -145,6 +145,9 @@ type lane struct {
 	// cleared says that what waited in memory when it began to overflow waits in
 	// the due table.
 	cleared bool
+	// late says that some of what is read from the due table is no overflow, but
+	// what came by time and found no room, or was left by an earlier owner.
+	late    bool
 	loading bool
 	// news says that there may be rows behind the cursor: else a read would only
 	// find again that there are none.

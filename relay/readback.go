@@ -197,9 +197,11 @@ func (d *dispatcher) bringBack(found []Delivery, release domain.ReleaseReason, t
 		}
 		q := d.queues[f.Key.WebhookID]
 		it := d.newItem(f)
-		if l := it.lane(); timed && q.lanes[l].size >= 2*laneLimit {
-			d.overflow(q, l) // no room now: it is read again with what overflowed
-			q.lanes[l].cursor = Cursor{}
+		// What there is no room for now is read again with what overflowed. So are
+		// holds that end while others that ended before are still to be read there:
+		// these may be of the same conversation.
+		if l := &q.lanes[it.lane()]; timed && (l.size >= 2*laneLimit || l.late && f.Due.Kind == DueHold) {
+			d.readLate(q, it.lane(), f.Due)
 			continue
 		}
 		it.order = f.Due.Order
@@ -225,10 +227,17 @@ func (d *dispatcher) bringBack(found []Delivery, release domain.ReleaseReason, t
 	}
 }
 
+// readLate lets what came back be read again by its lane, in the order of time.
+func (d *dispatcher) readLate(q *queue, l int, due Due) {
+	d.overflow(q, l)
+	q.lanes[l].late = true
+	q.lanes[l].cursor.setBack(Cursor{At: due.At, Pos: due.Pos - 1})
+}
+
 // setBack lets what is behind a place be read, again where it was.
-func (r *dueReader) setBack(to Cursor) {
-	if to.At.Before(r.cursor.At) || to.At.Equal(r.cursor.At) && to.Pos < r.cursor.Pos {
-		r.cursor = to
+func (c *Cursor) setBack(to Cursor) {
+	if to.At.Before(c.At) || to.At.Equal(c.At) && to.Pos < c.Pos {
+		*c = to
 	}
 }
 
@@ -269,14 +278,14 @@ func (d *dispatcher) readDue() {
 			}
 			if len(found) == dueLimit {
 				last := found[len(found)-1].Due
-				d.due.setBack(Cursor{At: last.At, Pos: last.Pos})
+				d.due.cursor.setBack(Cursor{At: last.At, Pos: last.Pos})
 				d.due.next = now
 			}
 			d.comeBack(found, domain.ReleaseElapsed, true)
 		}, err
 	}, func() {
 		d.free(room)
-		d.due.setBack(cursor)
+		d.due.cursor.setBack(cursor)
 		d.due.reading, d.due.next = false, now
 	})
 }
@@ -371,7 +380,7 @@ func (d *dispatcher) readLane(q *queue, l int) {
 				if lane.overflow && l == freshLane {
 					d.overflowing--
 				}
-				lane.overflow = false
+				lane.overflow, lane.late = false, false
 			}
 			d.comeBack(found, domain.ReleaseElapsed, false)
 			if back {
