@@ -68,28 +68,16 @@ const explainJSON = `EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) `
 // no values.
 func explainFew(t *testing.T, db *sql.DB, tail *outbox.Tail, position outbox.Position, newest uint64) plan {
 	t.Helper()
-	query, args := tail.QueryFew(position, newest)
 	conn, err := db.Conn(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	values := make([]string, len(args))
-	for i, arg := range args {
-		values[i] = "NULL"
-		if arg != nil {
-			if valuer, ok := arg.(driver.Valuer); ok {
-				if arg, err = valuer.Value(); err != nil {
-					t.Fatal(err)
-				}
-			}
-			values[i] = fmt.Sprintf("'%v'", arg)
-		}
-	}
+	query, args := tail.QueryFew(position, newest)
 	if _, err := conn.ExecContext(t.Context(), `SET plan_cache_mode = force_generic_plan; SET ROLE outrider_relay; DEALLOCATE ALL; PREPARE few AS `+query); err != nil {
 		t.Fatal(err)
 	}
-	execute := `EXECUTE few (` + strings.Join(values, ", ") + `)`
+	execute := `EXECUTE few ` + values(t, args)
 	if _, err := conn.ExecContext(t.Context(), execute); err != nil { // which plans it
 		t.Fatal(err)
 	}
@@ -99,6 +87,25 @@ func explainFew(t *testing.T, db *sql.DB, tail *outbox.Tail, position outbox.Pos
 	}
 	exec(t, conn, `RESET ROLE`)
 	return parsePlan(t, text)
+}
+
+// values writes arguments as EXECUTE takes them.
+func values(t *testing.T, args []any) string {
+	t.Helper()
+	texts := make([]string, len(args))
+	for i, arg := range args {
+		texts[i] = "NULL"
+		if valuer, ok := arg.(driver.Valuer); ok {
+			var err error
+			if arg, err = valuer.Value(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if arg != nil {
+			texts[i] = fmt.Sprintf("'%v'", arg)
+		}
+	}
+	return "(" + strings.Join(texts, ", ") + ")"
 }
 
 func parsePlan(t *testing.T, text string) plan {
@@ -245,3 +252,55 @@ func TestPollsReadOnlyWhatIsNew(t *testing.T) {
 
 // xidOf is the transaction of a row that fillEvents inserted.
 func xidOf(seq int64) uint64 { return uint64(1_000_000 + seq) } //nolint:gosec // it is positive
+
+// A connection plans the polls of a tail that has little to do once, be it on a
+// partition that is empty, where all indexes are alike.
+func TestPollsThatWerePlannedOnNothingReadOnlyWhatIsNew(t *testing.T) {
+	t.Parallel()
+	const last, waits = 60_000, 10
+	db := pgtest.New(t).SQL
+	tail, _ := newTail(t, db, nil)
+	head, err := postgres.NewChain(db).Head(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	calm := func(seq int64) outbox.Position {
+		p := head.Position
+		p.Consumed = outbox.Snapshot{Xmin: xidOf(seq) + 1, Xmax: xidOf(seq) + 1}
+		p.Floor, p.High, p.Low = seq, seq, seq
+		return p
+	}
+	under := func(seq int64) outbox.Position {
+		p := calm(seq)
+		p.Floor, p.Consumed.Xmin, p.Consumed.InProgress = max(0, seq-5), xidOf(0), []uint64{xidOf(0)}
+		return p
+	}
+	conn, err := db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	exec(t, conn, `VACUUM ANALYZE`)
+	exec(t, conn, `SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off`)
+	polls := []struct {
+		name string
+		at   func(int64) outbox.Position
+	}{{"calm", calm}, {"under", under}}
+	for _, poll := range polls {
+		query, args := tail.QueryFew(poll.at(0), xidOf(0)+1)
+		exec(t, conn, `PREPARE `+poll.name+` AS `+query)
+		exec(t, conn, `EXECUTE `+poll.name+` `+values(t, args))
+	}
+	exec(t, conn, fillEvents, 1, last)
+	exec(t, conn, fillLog, last-waits)
+	for _, poll := range polls {
+		_, args := tail.QueryFew(poll.at(last-waits), xidOf(last-waits)+1)
+		var text string
+		if err := conn.QueryRowContext(t.Context(), explainJSON+`EXECUTE `+poll.name+` `+values(t, args)).Scan(&text); err != nil {
+			t.Fatal(err)
+		}
+		if got := parsePlan(t, text); got.rows != waits || got.pages > 600 {
+			t.Errorf("%s: %d rows, want %d; %d pages were read, by\n%s", poll.name, got.rows, waits, got.pages, got.text)
+		}
+	}
+}
