@@ -74,8 +74,9 @@ func (r *Replays) Unbegun(ctx context.Context, replay domain.ReplayID, webhooks 
 
 // nextQuery reads plans forward by their key. Each delivery's event, and
 // whether the delivery has begun, are look-ups by key as well: LATERAL with
-// LIMIT keeps them so, whatever the statistics say. The last one compares with
-// d.replay_id: with $1 the planner might walk all entries of the replay.
+// LIMIT keeps them so, whatever the statistics say (see readBack). The last one
+// compares with d.replay_id: with $1 the planner might walk all entries of the
+// replay.
 const nextQuery = outbox.PreparedMark + `
 SELECT d.webhook_id, d.pos, d.event_seq, coalesce(e.account_id, 0), coalesce(e.event_id::text, ''), coalesce(e.data ->> 'event', ''),
        coalesce(e.data ->> 'ordering_key', ''), b.begun IS NOT NULL, b.begun IS NULL AND (e.event_id IS NULL OR e.gone)
@@ -85,10 +86,10 @@ SELECT d.webhook_id, d.pos, d.event_seq, coalesce(e.account_id, 0), coalesce(e.e
         WHERE p.replay_id = $1 AND p.webhook_id = s.webhook_id AND p.pos > s.cursor ORDER BY p.pos LIMIT s.n) d
   LEFT JOIN LATERAL (
        SELECT l.account_id, l.event_id, l.data,
-              (SELECT true FROM outbox.events o WHERE o.seq = d.event_seq LIMIT 1) IS NULL
+              (SELECT true FROM outbox.events o WHERE o.seq >= d.event_seq AND o.seq <= d.event_seq ORDER BY o.seq LIMIT 1) IS NULL
               OR (SELECT true FROM relay.erased x WHERE x.event_seq = d.event_seq AND x.at IS NOT NULL LIMIT 1) IS NOT NULL AS gone
          FROM relay.log l
-        WHERE l.event_seq = d.event_seq AND l.webhook_id = 0 AND l.replay_id = 0 AND l.version = 1 LIMIT 1) e ON true
+        WHERE l.event_seq = d.event_seq AND l.webhook_id = (SELECT 0) AND l.replay_id = 0 AND l.version = 1 LIMIT 1) e ON true
   LEFT JOIN LATERAL (
        SELECT true AS begun FROM relay.log l
         WHERE l.event_seq = d.event_seq AND l.webhook_id = d.webhook_id AND l.replay_id = d.replay_id AND l.version = 1 LIMIT 1) b ON true

@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -25,39 +26,59 @@ func NewStore(db *sql.DB) *Store { return &Store{db} }
 
 // Head implements relay.Store.
 func (s *Store) Head(ctx context.Context) (no, commit int64, err error) {
-	err = s.db.QueryRowContext(ctx, `SELECT no, greatest(0, commit) FROM relay.batches ORDER BY no DESC LIMIT 1`).Scan(&no, &commit)
+	err = s.db.QueryRowContext(ctx, outbox.PreparedMark+`
+SELECT no, greatest(0, commit) FROM relay.batches ORDER BY no DESC LIMIT 1`).Scan(&no, &commit)
 	return no, commit, err
 }
 
 // readBack completes deliveries found by d: the entry that scheduled each, the
-// routing decision, the payload, and its stream. LATERAL with LIMIT makes each
-// a look-up by key, whatever the statistics say. What its webhook's disabling or
+// routing decision, the payload, and its stream. What its webhook's disabling or
 // deletion cancels needs no payload: such a backlog is as long as it likes. Nor
 // is more sent than the room that d gives, whatever the payloads' size: only
 // how large the others are.
-const readBack = `
+//
+// LATERAL with LIMIT makes each a look-up by key, whatever the statistics say. Of
+// a partition that is still empty they say that all indexes are alike, and a plan
+// that is kept may be older than what is in it: (SELECT 0) and the order leave
+// the planner no index but that of the primary key.
+//
+// scheduled gives what is asked of the entry that scheduled each, stream all its
+// entries, or what and when that one is where it is alone.
+func readBack(scheduled, stream, order string) string {
+	return `
 SELECT d.event_seq, d.webhook_id, d.replay_id, d.version, d.kind, d.at, d.key,
        d.pos, d.starter, s.account_id, s.event_id, r.data, k.lower, k.bits, k.key,
-       CASE WHEN e.size <= d.room AND sum(e.size) FILTER (WHERE e.size <= d.room) OVER (ORDER BY d.at, d.pos ROWS UNBOUNDED PRECEDING) <= d.room THEN e.payload END,
-       e.size, e.metadata, e.inserted_at, coalesce(w.version, 0), st.entries
+       CASE WHEN octet_length(e.payload) <= d.room AND sum(octet_length(e.payload)) FILTER (WHERE octet_length(e.payload) <= d.room) OVER (ORDER BY ` + order + ` ROWS UNBOUNDED PRECEDING) <= d.room THEN e.payload END,
+       octet_length(e.payload), e.metadata, e.inserted_at, coalesce(w.version, 0), st.entries, st.data, st.at
   FROM d
- CROSS JOIN LATERAL (
-       SELECT l.account_id, l.event_id::text AS event_id, CASE WHEN l.data ->> 'webhook_version' ~ '^[0-9]{1,18}$' THEN (l.data ->> 'webhook_version')::bigint END AS webhook_version FROM relay.log l
-        WHERE l.event_seq = d.event_seq AND l.webhook_id = d.webhook_id AND l.replay_id = d.replay_id AND l.version = 1 LIMIT 1) s
+ CROSS JOIN LATERAL (` + scheduled + `) s
  CROSS JOIN LATERAL (
        SELECT l.data::text AS data FROM relay.log l
-        WHERE l.event_seq = d.event_seq AND l.webhook_id = 0 AND l.replay_id = 0 AND l.version = 1 LIMIT 1) r
+        WHERE l.event_seq = d.event_seq AND l.webhook_id = (SELECT 0) AND l.replay_id = 0 AND l.version = 1 LIMIT 1) r
   LEFT JOIN LATERAL (
        SELECT h.version FROM relay.webhooks h WHERE h.id = d.webhook_id AND (h.state = 'deleted' OR h.disabled_version > s.webhook_version) LIMIT 1) w ON true
   LEFT JOIN LATERAL (
-       SELECT o.payload::text AS payload, octet_length(o.payload::text) AS size, o.metadata::text AS metadata, CASE WHEN isfinite(o.inserted_at) THEN o.inserted_at END AS inserted_at FROM outbox.events o
-        WHERE o.seq = d.event_seq AND w.version IS NULL LIMIT 1) e ON true
+       SELECT o.payload::text AS payload, o.metadata::text AS metadata, CASE WHEN isfinite(o.inserted_at) THEN o.inserted_at END AS inserted_at FROM outbox.events o
+        WHERE o.seq >= d.event_seq AND o.seq <= d.event_seq AND w.version IS NULL ORDER BY o.seq LIMIT 1) e ON true
   LEFT JOIN LATERAL (
        SELECT t.lower, t.bits, t.key FROM relay.salts t WHERE t.lower <= d.event_seq ORDER BY t.lower DESC LIMIT 1) k ON true
- CROSS JOIN LATERAL (
-       SELECT json_agg(json_build_object('type', l.type, 'at', l.at, 'data', l.data) ORDER BY l.version)::text AS entries FROM relay.log l
-        WHERE l.event_seq = d.event_seq AND l.webhook_id = d.webhook_id AND l.replay_id = d.replay_id) st
- ORDER BY `
+ CROSS JOIN LATERAL (` + stream + `) st
+ ORDER BY ` + order
+}
+
+// webhookVersion is the version in a scheduled entry, NULL where that is none.
+func webhookVersion(data string) string {
+	return `substring(` + data + ` ->> 'webhook_version' from '^[0-9]{1,18}$')::bigint AS webhook_version`
+}
+
+// byKey reads back what a delivery's own key leads to.
+func byKey(order string) string {
+	return readBack(`
+       SELECT l.account_id, l.event_id::text AS event_id, `+webhookVersion("l.data")+` FROM relay.log l
+        WHERE l.event_seq = d.event_seq AND l.webhook_id = d.webhook_id AND l.replay_id = d.replay_id AND l.version = 1 LIMIT 1`, `
+       SELECT json_agg(json_build_object('type', l.type, 'at', l.at, 'data', l.data) ORDER BY l.version)::text AS entries, NULL AS data, NULL AS at FROM relay.log l
+        WHERE l.event_seq = d.event_seq AND l.webhook_id = d.webhook_id AND l.replay_id = d.replay_id`, order)
+}
 
 const byTime, byPlace = `d.at, d.pos`, `d.pos`
 
@@ -72,8 +93,9 @@ func readDeliveries(ctx context.Context, db querier, query string, args ...any) 
 	}
 	defer func() { _ = rows.Close() }()
 	var found []relay.Delivery
+	var salts salts
 	for rows.Next() {
-		d, err := scanDelivery(rows)
+		d, err := scanDelivery(rows, &salts)
 		if err != nil {
 			return nil, err
 		}
@@ -86,15 +108,30 @@ func readDeliveries(ctx context.Context, db querier, query string, args ...any) 
 	return found, rows.Err()
 }
 
+// salts derives salts from the keys that come along with the events.
+type salts struct {
+	domain.Salts
+	from domain.SaltKey
+}
+
+func (s *salts) of(seq int64, key domain.SaltKey) []byte {
+	if key != s.from {
+		s.from = key
+		s.Take(key)
+	}
+	return s.Of(seq)
+}
+
 // scanDelivery reads one delivery. What is wrong with its log is told in it, so
 // that no other delivery of the read suffers.
-func scanDelivery(rows *sql.Rows) (relay.Delivery, error) {
+func scanDelivery(rows *sql.Rows, salts *salts) (relay.Delivery, error) {
 	var (
 		d                 relay.Delivery
 		kind              string
 		at, inserted      sql.NullTime
 		eventID           sql.NullString
-		routed, entries   []byte
+		routed            []byte
+		stream            stream
 		lower             sql.NullInt64
 		bits              sql.NullInt16
 		key               []byte
@@ -102,7 +139,7 @@ func scanDelivery(rows *sql.Rows) (relay.Delivery, error) {
 		size              sql.NullInt32
 	)
 	err := rows.Scan(&d.Key.EventSeq, &d.Key.WebhookID, &d.Key.ReplayID, &d.Due.Version, &kind, &at, &d.Due.Order,
-		&d.Pos, &d.Starter, &d.AccountID, &eventID, &routed, &lower, &bits, &key, &payload, &size, &metadata, &inserted, &d.Cancels, &entries)
+		&d.Pos, &d.Starter, &d.AccountID, &eventID, &routed, &lower, &bits, &key, &payload, &size, &metadata, &inserted, &d.Cancels, &stream.entries, &stream.scheduled, &stream.at)
 	if err != nil {
 		return d, err
 	}
@@ -117,18 +154,18 @@ func scanDelivery(rows *sql.Rows) (relay.Delivery, error) {
 	if lower.Valid {
 		k := domain.SaltKey{Lower: lower.Int64, Bits: int(bits.Int16)}
 		copy(k.Key[:], key)
-		salt = k.Salt(d.Key.EventSeq)
+		salt = salts.of(d.Key.EventSeq, k)
 	}
-	d.Unreadable = decode(&d, eventID.String, entries, routed, salt, payload, metadata)
+	d.Unreadable = decode(&d, eventID.String, &stream, routed, salt, payload, metadata)
 	return d, nil
 }
 
 // decode completes a delivery from its log, its event's decision and payload.
-func decode(d *relay.Delivery, eventID string, entries, routed, salt, payload, metadata []byte) (err error) {
+func decode(d *relay.Delivery, eventID string, stream *stream, routed, salt, payload, metadata []byte) (err error) {
 	if d.EventID, err = uuid.Parse(eventID); err != nil {
 		return fmt.Errorf("the event's id: %w", err)
 	}
-	if d.State, err = fold(entries); err != nil {
+	if d.State, err = stream.fold(); err != nil {
 		return err
 	}
 	var decision struct {
@@ -166,17 +203,32 @@ func (s *Store) SaltKey(ctx context.Context, eventSeq int64) (domain.SaltKey, er
 	return k, nil
 }
 
-func fold(entries []byte) (domain.Delivery, error) {
-	var stream []struct {
+// stream is a delivery's: all entries, or the first one alone.
+type stream struct {
+	entries, scheduled []byte
+	at                 sql.NullTime
+}
+
+func (s *stream) fold() (state domain.Delivery, err error) {
+	if s.scheduled != nil {
+		if !s.at.Valid {
+			return state, errors.New("it was scheduled at no time")
+		}
+		event, err := domain.DecodeDelivery(domain.Entry{Type: domain.TypeScheduled, At: s.at.Time, Data: s.scheduled})
+		if err != nil {
+			return state, err
+		}
+		return domain.Evolve(state, event), nil
+	}
+	var all []struct {
 		Type string          `json:"type"`
 		At   time.Time       `json:"at"`
 		Data json.RawMessage `json:"data"`
 	}
-	if err := json.Unmarshal(entries, &stream); err != nil {
-		return domain.Delivery{}, err
+	if err := json.Unmarshal(s.entries, &all); err != nil {
+		return state, err
 	}
-	var state domain.Delivery
-	for _, entry := range stream {
+	for _, entry := range all {
 		event, err := domain.DecodeDelivery(domain.Entry{Type: entry.Type, At: entry.At, Data: entry.Data})
 		if err != nil {
 			return domain.Delivery{}, err
@@ -195,23 +247,31 @@ func inShards(webhook, parameter string) string {
 // the outbox they reach over.
 const batchesAtOnce, placesAtOnce = 32, 4096
 
-const boundsQuery = `SELECT no, commit, seq_min, seq_max FROM relay.batches WHERE no >= $1 AND no <= $2 ORDER BY no LIMIT $3`
+const boundsQuery = outbox.PreparedMark + `
+SELECT no, commit, seq_min, seq_max FROM relay.batches WHERE no >= $1 AND no <= $2 ORDER BY no LIMIT $3`
 
-// batchesQuery finds what batches scheduled and nobody began. What must not be
-// there is looked up for each row, by subqueries that cannot become joins: one
-// of those would read all that waits.
-var batchesQuery = `
+// batchesQuery finds what batches scheduled and nobody began: that entry is all
+// there is of its stream. What must not be there is looked up for each row, by
+// subqueries that cannot become joins: one of those would read all that waits.
+//
+// It runs for each batch that another relay routes, so each connection plans it
+// once. Its conditions are such that the planner, who knows no values, has no
+// index but that of the primary key.
+var batchesQuery = outbox.PreparedMark + `
 WITH d AS MATERIALIZED (
-  SELECT l.event_seq, l.webhook_id, l.replay_id, 0 AS version, ''::text AS kind, NULL::timestamptz AS at, 0::bigint AS key, l.pos, 0::bigint AS starter, $5::bigint AS room
+  SELECT l.event_seq, l.webhook_id, l.replay_id, 0 AS version, ''::text AS kind, NULL::timestamptz AS at, 0::bigint AS key, l.pos, 0::bigint AS starter, $5::bigint AS room,
+         l.account_id, l.event_id::text AS event_id, l.data, CASE WHEN isfinite(l.at) THEN l.at END AS scheduled_at
     FROM relay.log l
-   WHERE l.event_seq BETWEEN $1 AND $2 AND l.pos >> 20 = ANY ($3::bigint[]) AND l.delivery_id IS NOT NULL AND l.replay_id = 0
-     AND ` + inShards("l.webhook_id", "$4") + `
+   WHERE l.event_seq >= $1 AND l.event_seq <= $2 AND l.webhook_id > 0 AND l.replay_id = 0 AND l.version = 1
+     AND l.pos >> 20 = ANY ($3::bigint[]) AND ` + inShards("l.webhook_id", "$4") + `
      AND (SELECT true FROM relay.log n WHERE n.event_seq = l.event_seq AND n.webhook_id = l.webhook_id AND n.replay_id = l.replay_id AND n.version = 2 LIMIT 1) IS NULL
      AND (SELECT true FROM relay.due w WHERE w.event_seq = l.event_seq AND w.webhook_id + 0 = l.webhook_id AND w.replay_id = l.replay_id AND w.version = 1 LIMIT 1) IS NULL)
-` + readBack + byPlace
+` + readBack(`
+       SELECT d.account_id, d.event_id, `+webhookVersion("d.data"), `
+       SELECT NULL AS entries, d.data::text AS data, d.scheduled_at AS at`, byPlace)
 
 // Batches implements relay.Store. The batches' bounds are read first, so that
-// the planner sees their values and prunes partitions.
+// partitions are pruned by their values.
 func (s *Store) Batches(ctx context.Context, shards relay.Shards, from, to int64, room int) (found []relay.Delivery, last int64, err error) {
 	type bounds struct{ no, commit, low, high int64 }
 	all, err := list(ctx, s.db, func(row scanner) (b bounds, err error) {
@@ -248,7 +308,7 @@ WITH d AS MATERIALIZED (
   SELECT event_seq, webhook_id, replay_id, version, kind::text AS kind, at, key, pos, 0::bigint AS starter, $5::bigint AS room FROM relay.due
    WHERE kind <> 'o' AND (at, pos) > ($1::timestamptz, $2::bigint) AND at <= $3::timestamptz AND ` + inShards("webhook_id", "$6") + `
    ORDER BY at, pos LIMIT $4)
-` + readBack + byTime
+` + byKey(byTime)
 
 // dueAhead is how many rows are looked at for the next one of some shards.
 const dueAhead = 1000
@@ -302,7 +362,7 @@ WITH d AS MATERIALIZED (
   SELECT u.event_seq, u.webhook_id, u.replay_id, u.version, u.kind::text AS kind, u.at, u.key, u.pos, 0::bigint AS starter, $7::bigint AS room
     FROM ((` + dueIn("$2::integer") + `) UNION ALL (` + dueIn("$2::integer + 2") + `)) u
    ORDER BY u.at, u.pos LIMIT $6)
-` + readBack + byTime
+` + byKey(byTime)
 
 // DueOf implements relay.Store.
 func (s *Store) DueOf(ctx context.Context, webhook domain.WebhookID, replays bool, cursor relay.Cursor, now time.Time, limit, room int) ([]relay.Delivery, error) {
@@ -315,14 +375,14 @@ func (s *Store) Held(ctx context.Context, webhook domain.WebhookID, order int64,
 WITH d AS MATERIALIZED (
   SELECT event_seq, webhook_id, replay_id, version, kind::text AS kind, at, key, pos, 0::bigint AS starter, $4::bigint AS room FROM relay.due
    WHERE webhook_id = $1 AND key = $2 AND kind = 'h' ORDER BY pos LIMIT $3)
-`+readBack+byPlace, int64(webhook), order, limit, room)
+`+byKey(byPlace), int64(webhook), order, limit, room)
 }
 
-const bodyQuery = `
+var bodyQuery = `
 WITH d AS MATERIALIZED (
   SELECT $1::bigint AS event_seq, $2::bigint AS webhook_id, $3::bigint AS replay_id, 0 AS version, ''::text AS kind,
          NULL::timestamptz AS at, 0::bigint AS key, 0::bigint AS pos, 0::bigint AS starter, 1::bigint << 62 AS room)
-` + readBack + byPlace
+` + byKey(byPlace)
 
 // Body implements relay.Store.
 func (s *Store) Body(ctx context.Context, key domain.DeliveryKey) (body []byte, cancels int64, err error) {
@@ -343,16 +403,16 @@ WITH d AS MATERIALIZED (
     FROM relay.log l
    WHERE l.pos >= $1 AND l.type = 'attempt_started' AND ` + inShards("l.webhook_id", "$2") + `
      AND (SELECT true FROM relay.log n WHERE n.event_seq = l.event_seq AND n.webhook_id = l.webhook_id AND n.replay_id = l.replay_id AND n.version = l.version + 1 LIMIT 1) IS NULL)
-` + readBack + byPlace
+` + byKey(byPlace)
 
-const rereadQuery = `
+var rereadQuery = `
 WITH d AS MATERIALIZED (
   SELECT k.event_seq, k.webhook_id, k.replay_id, coalesce(w.version, 0) AS version, coalesce(w.kind, '') AS kind, w.at, coalesce(w.key, 0) AS key, k.pos, 0::bigint AS starter, 0::bigint AS room
     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) AS k (event_seq, webhook_id, replay_id, pos)
     LEFT JOIN LATERAL (
          SELECT u.version, u.kind::text AS kind, u.at, u.key FROM relay.due u
           WHERE u.event_seq = k.event_seq AND u.webhook_id + 0 = k.webhook_id AND u.replay_id = k.replay_id ORDER BY u.version DESC LIMIT 1) w ON true)
-` + readBack + byPlace
+` + byKey(byPlace)
 
 // Reread implements relay.Store.
 func (s *Store) Reread(ctx context.Context, wanted []relay.Delivery) ([]relay.Delivery, error) {
