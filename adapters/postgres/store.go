@@ -43,8 +43,10 @@ SELECT no, greatest(0, commit) FROM relay.batches ORDER BY no DESC LIMIT 1`).Sca
 // the planner no index but that of the primary key.
 //
 // scheduled gives what is asked of the entry that scheduled each, stream all its
-// entries, or what and when that one is where it is alone.
-func readBack(scheduled, stream, order string) string {
+// entries, or what and when that one is where it is alone. within bounds the
+// place of an event further, where that is known: partitions out of these bounds
+// cost nothing then, also in a plan that is kept.
+func readBack(scheduled, stream string, within func(seq string) string, order string) string {
 	return `
 SELECT d.event_seq, d.webhook_id, d.replay_id, d.version, d.kind, d.at, d.key,
        d.pos, d.starter, s.account_id, s.event_id, r.data, k.lower, k.bits, k.key,
@@ -54,17 +56,22 @@ SELECT d.event_seq, d.webhook_id, d.replay_id, d.version, d.kind, d.at, d.key,
  CROSS JOIN LATERAL (` + scheduled + `) s
  CROSS JOIN LATERAL (
        SELECT l.data::text AS data FROM relay.log l
-        WHERE l.event_seq = d.event_seq AND l.webhook_id = (SELECT 0) AND l.replay_id = 0 AND l.version = 1 LIMIT 1) r
+        WHERE l.event_seq = d.event_seq AND l.webhook_id = (SELECT 0) AND l.replay_id = 0 AND l.version = 1` + within("l.event_seq") + ` LIMIT 1) r
   LEFT JOIN LATERAL (
        SELECT h.version FROM relay.webhooks h WHERE h.id = d.webhook_id AND (h.state = 'deleted' OR h.disabled_version > s.webhook_version) LIMIT 1) w ON true
   LEFT JOIN LATERAL (
        SELECT o.payload::text AS payload, o.metadata::text AS metadata, CASE WHEN isfinite(o.inserted_at) THEN o.inserted_at END AS inserted_at FROM outbox.events o
-        WHERE o.seq >= d.event_seq AND o.seq <= d.event_seq AND w.version IS NULL ORDER BY o.seq LIMIT 1) e ON true
+        WHERE o.seq >= d.event_seq AND o.seq <= d.event_seq AND w.version IS NULL` + within("o.seq") + ` ORDER BY o.seq LIMIT 1) e ON true
   LEFT JOIN LATERAL (
        SELECT t.lower, t.bits, t.key FROM relay.salts t WHERE t.lower <= d.event_seq ORDER BY t.lower DESC LIMIT 1) k ON true
  CROSS JOIN LATERAL (` + stream + `) st
  ORDER BY ` + order
 }
+
+// anywhere bounds no place, inBatches those of batchesQuery.
+func anywhere(string) string { return "" }
+
+func inBatches(seq string) string { return ` AND ` + seq + ` >= $1 AND ` + seq + ` <= $2` }
 
 // webhookVersion is the version in a scheduled entry, NULL where that is none.
 func webhookVersion(data string) string {
@@ -77,7 +84,7 @@ func byKey(order string) string {
        SELECT l.account_id, l.event_id::text AS event_id, `+webhookVersion("l.data")+` FROM relay.log l
         WHERE l.event_seq = d.event_seq AND l.webhook_id = d.webhook_id AND l.replay_id = d.replay_id AND l.version = 1 LIMIT 1`, `
        SELECT json_agg(json_build_object('type', l.type, 'at', l.at, 'data', l.data) ORDER BY l.version)::text AS entries, NULL AS data, NULL AS at FROM relay.log l
-        WHERE l.event_seq = d.event_seq AND l.webhook_id = d.webhook_id AND l.replay_id = d.replay_id`, order)
+        WHERE l.event_seq = d.event_seq AND l.webhook_id = d.webhook_id AND l.replay_id = d.replay_id`, anywhere, order)
 }
 
 const byTime, byPlace = `d.at, d.pos`, `d.pos`
@@ -262,13 +269,13 @@ WITH d AS MATERIALIZED (
   SELECT l.event_seq, l.webhook_id, l.replay_id, 0 AS version, ''::text AS kind, NULL::timestamptz AS at, 0::bigint AS key, l.pos, 0::bigint AS starter, $5::bigint AS room,
          l.account_id, l.event_id::text AS event_id, l.data, CASE WHEN isfinite(l.at) THEN l.at END AS scheduled_at
     FROM relay.log l
-   WHERE l.event_seq >= $1 AND l.event_seq <= $2 AND l.webhook_id > 0 AND l.replay_id = 0 AND l.version = 1
+   WHERE l.webhook_id > 0 AND l.replay_id = 0 AND l.version = 1` + inBatches("l.event_seq") + `
      AND l.pos >> 20 = ANY ($3::bigint[]) AND ` + inShards("l.webhook_id", "$4") + `
-     AND (SELECT true FROM relay.log n WHERE n.event_seq = l.event_seq AND n.webhook_id = l.webhook_id AND n.replay_id = l.replay_id AND n.version = 2 LIMIT 1) IS NULL
+     AND (SELECT true FROM relay.log n WHERE n.event_seq = l.event_seq AND n.webhook_id = l.webhook_id AND n.replay_id = l.replay_id AND n.version = 2` + inBatches("n.event_seq") + ` LIMIT 1) IS NULL
      AND (SELECT true FROM relay.due w WHERE w.event_seq = l.event_seq AND w.webhook_id + 0 = l.webhook_id AND w.replay_id = l.replay_id AND w.version = 1 LIMIT 1) IS NULL)
 ` + readBack(`
        SELECT d.account_id, d.event_id, `+webhookVersion("d.data"), `
-       SELECT NULL AS entries, d.data::text AS data, d.scheduled_at AS at`, byPlace)
+       SELECT NULL AS entries, d.data::text AS data, d.scheduled_at AS at`, inBatches, byPlace)
 
 // Batches implements relay.Store. The batches' bounds are read first, so that
 // partitions are pruned by their values.
@@ -369,16 +376,18 @@ func (s *Store) DueOf(ctx context.Context, webhook domain.WebhookID, replays boo
 	return s.read(ctx, dueOfQuery, int64(webhook), lane(replays), cursor.At.UTC(), cursor.Pos, now.UTC(), limit, room)
 }
 
-// Held implements relay.Store.
-func (s *Store) Held(ctx context.Context, webhook domain.WebhookID, order int64, limit, room int) ([]relay.Delivery, error) {
-	return s.read(ctx, `
+var heldQuery = outbox.PreparedMark + `
 WITH d AS MATERIALIZED (
   SELECT event_seq, webhook_id, replay_id, version, kind::text AS kind, at, key, pos, 0::bigint AS starter, $4::bigint AS room FROM relay.due
    WHERE webhook_id = $1 AND key = $2 AND kind = 'h' ORDER BY pos LIMIT $3)
-`+byKey(byPlace), int64(webhook), order, limit, room)
+` + byKey(byPlace)
+
+// Held implements relay.Store.
+func (s *Store) Held(ctx context.Context, webhook domain.WebhookID, order int64, limit, room int) ([]relay.Delivery, error) {
+	return s.read(ctx, heldQuery, int64(webhook), order, limit, room)
 }
 
-var bodyQuery = `
+var bodyQuery = outbox.PreparedMark + `
 WITH d AS MATERIALIZED (
   SELECT $1::bigint AS event_seq, $2::bigint AS webhook_id, $3::bigint AS replay_id, 0 AS version, ''::text AS kind,
          NULL::timestamptz AS at, 0::bigint AS key, 0::bigint AS pos, 0::bigint AS starter, 1::bigint << 62 AS room)

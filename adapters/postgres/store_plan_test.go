@@ -63,6 +63,8 @@ func TestAPlanFromBeforeAPartitionWasFilledReadsByKey(t *testing.T) {
 		{"batches", batchesQuery, fmt.Sprintf("%d, %d, '{%d}', -1, 1 << 30", (batches-1)*each+1, batches*each, batches), each},
 		{"due", dueBeforeQuery, "'-infinity', 0, now(), 500, 1 << 30, -1", 300},
 		{"lane", dueOfQuery, "1, 0, '-infinity', 0, now(), 500, 1 << 30", 400},
+		{"held", heldQuery, "1, 5, 100, 1 << 30", 100},
+		{"body", bodyQuery, fmt.Sprintf("%d, 1, 0", (batches-2)*each+1), 1},
 		{"replay", nextQuery, "1, '{1}', '{0}', '{500}'", 500},
 	}
 	for _, a := range asked {
@@ -84,6 +86,10 @@ SELECT e.seq, k.webhook, 0, 1, (((e.seq - 1) / $2::bigint + 1) << 20) + e.seq % 
 INSERT INTO relay.due (event_seq, webhook_id, replay_id, version, kind, at, pos, key)
 SELECT l.event_seq, 1, 0, 1, CASE WHEN l.event_seq % 4 = 0 THEN 'o' ELSE 'r' END::"char", l.at, l.pos, 0
   FROM relay.log l WHERE l.webhook_id = 1 AND l.version = 1 AND l.event_seq BETWEEN $1::bigint + 1 AND $1::bigint + 400`, (batches-2)*each)
+	exec(`
+INSERT INTO relay.due (event_seq, webhook_id, replay_id, version, kind, at, pos, key)
+SELECT l.event_seq, 1, 0, 1, 'h', now() + interval '1 h', l.pos, l.event_seq % 10
+  FROM relay.log l WHERE l.webhook_id = 1 AND l.version = 1 AND l.event_seq BETWEEN $1::bigint + 401 AND $1::bigint + 1400`, (batches-2)*each)
 	exec(`INSERT INTO relay.replay_deliveries (replay_id, webhook_id, pos, event_seq) SELECT 1, 1, (seq << 20) + 1, seq FROM outbox.events WHERE seq <= 1000`)
 	for _, a := range asked {
 		got := explain(fmt.Sprintf("EXECUTE %s (%s)", a.name, a.arguments))
