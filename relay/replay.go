@@ -160,6 +160,7 @@ type replayStream struct {
 	ReplayStream
 	unbegun map[int64]struct{} // by EventSeq; guarded
 	rests   time.Time          // its webhook is paused: until when it is left alone
+	read    bool               // its webhook was read since it was taken up
 }
 
 func newReplayer(replays Replays, relayID int64, shards func() Shards, d *dispatcher, now func() time.Time, logger *slog.Logger) *replayer {
@@ -552,9 +553,18 @@ func (r *replayer) schedule(ctx context.Context, o *openReplay) (wait time.Durat
 		}
 	}
 	r.mu.Unlock()
-	kept, gone, err := r.record(ctx, o.ID, found)
+	var unread []domain.WebhookID
+	for _, s := range streams {
+		if !s.read {
+			unread = append(unread, s.WebhookID)
+		}
+	}
+	kept, gone, err := r.record(ctx, o.ID, found, unread)
 	if err != nil {
 		return 0, err
+	}
+	for i := range found {
+		o.at[found[i].Key.WebhookID].read = true
 	}
 	r.mu.Lock()
 	for i := range planned {
@@ -699,14 +709,15 @@ func passed(mine []ReplayDelivery) []ReplayDelivery {
 
 // record schedules deliveries and waits until they are on record, but for those
 // to some webhooks, which it names: these stay in the plan. gone are those that
-// never will be, since the payload is about to go.
-func (r *replayer) record(ctx context.Context, id domain.ReplayID, found []Delivery) (kept []domain.WebhookID, gone []domain.DeliveryKey, err error) {
+// never will be, since the payload is about to go. unread are the webhooks to be
+// read first.
+func (r *replayer) record(ctx context.Context, id domain.ReplayID, found []Delivery, unread []domain.WebhookID) (kept []domain.WebhookID, gone []domain.DeliveryKey, err error) {
 	if len(found) == 0 {
 		return nil, nil, nil
 	}
 	done := make(chan struct{})
 	r.dispatcher.inbox.call(func() {
-		r.dispatcher.beginReplay(id, found, func(k []domain.WebhookID, g []domain.DeliveryKey) {
+		r.dispatcher.beginReplay(id, found, unread, func(k []domain.WebhookID, g []domain.DeliveryKey) {
 			kept, gone = k, g
 			close(done)
 		})
@@ -797,15 +808,16 @@ func (d *dispatcher) endResume(id domain.ReplayID) {
 }
 
 // beginReplay schedules new deliveries; done hears when they are on record.
-// Webhooks that are not known, or not as enabled, are read first: one may have
-// been enabled just before the request. Deliveries to a webhook that is paused
-// stay in the plan, and so do those to one whose shard this relay has not, or not
-// any more: kept names these webhooks.
-func (d *dispatcher) beginReplay(id domain.ReplayID, found []Delivery, done func(kept []domain.WebhookID, gone []domain.DeliveryKey)) {
+// Webhooks that are not known, not as enabled, or unread, are read first: one may
+// have been enabled just before the request, be it after a disabling that nobody
+// here has heard of, which must cancel nothing of the replay. Deliveries to a
+// webhook that is paused stay in the plan, and so do those to one whose shard this
+// relay has not, or not any more: kept names these webhooks.
+func (d *dispatcher) beginReplay(id domain.ReplayID, found []Delivery, unread []domain.WebhookID, done func(kept []domain.WebhookID, gone []domain.DeliveryKey)) {
 	var ids []domain.WebhookID
 	for i := range found {
 		webhook := found[i].Key.WebhookID
-		if q := d.queues[webhook]; d.shards.Has(webhook) && (q == nil || q.hook.State != domain.WebhookEnabled) && !slices.Contains(ids, webhook) {
+		if q := d.queues[webhook]; d.shards.Has(webhook) && (q == nil || q.hook.State != domain.WebhookEnabled || slices.Contains(unread, webhook)) && !slices.Contains(ids, webhook) {
 			ids = append(ids, webhook)
 		}
 	}
@@ -813,7 +825,7 @@ func (d *dispatcher) beginReplay(id domain.ReplayID, found []Delivery, done func
 		d.scheduleReplay(id, found, done)
 		return
 	}
-	d.load(ids, func() { d.scheduleReplay(id, found, done) }, func() { d.beginReplay(id, found, done) })
+	d.load(ids, func() { d.scheduleReplay(id, found, done) }, func() { d.beginReplay(id, found, unread, done) })
 }
 
 func (d *dispatcher) scheduleReplay(id domain.ReplayID, found []Delivery, done func(kept []domain.WebhookID, gone []domain.DeliveryKey)) {

@@ -13,6 +13,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/outrider-relay/outrider/domain"
+	"github.com/outrider-relay/outrider/relay"
 )
 
 // awaitReplay waits until audit.replays says that of a replay.
@@ -513,6 +514,21 @@ func TestWhatCannotBeReplayedSaysSo(t *testing.T) {
 	}
 	b.exec(`DELETE FROM outbox.events WHERE account_id = 1`)
 	refused("the events of 9 of 9 deliveries have no payload any more", "audit.retentions", `SELECT relay.plan_replay(since => now() - interval '1 h', account_id => 1)`)
+}
+
+// A replay is to the webhook as it was when it was requested: enabled, though no
+// relay has heard of its disabling before, nor of its enabling.
+func TestAReplayToAWebhookThatWasEnabledUnheardOf(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	hook := b.webhook(1, "/one", nil)
+	b.start(func(c *relay.Config) { c.Webhooks = deaf{c.Webhooks} })
+	b.publish(1, "c", 1, 3)
+	b.awaitStatus("succeeded", 3)
+	b.command(hook, domain.DisableWebhook{})
+	b.command(hook, domain.EnableWebhook{})
+	plan := scan[int](b, `SELECT relay.request_replay(relay.plan_replay(since => now() - interval '1 h', account_id => 1))`)
+	b.awaitReplay(plan, "finished 3 of 3: 3 succeeded, 0 dead")
 }
 
 // TestEventsThatAreGoneDoNotHoldUpAReplay: their partition is dropped while it
