@@ -142,7 +142,7 @@ func (d *dispatcher) wake(q *queue, w Waiting) {
 	for l, waits := range [lanes]bool{freshLane: w.Fresh, replayLane: w.Replays} {
 		if waits {
 			d.overflow(q, l)
-			q.lanes[l].late = w.Timed
+			q.lanes[l].late = q.lanes[l].late || w.Timed
 		}
 	}
 	// What waits of a webhook that was disabled while no relay was at work is
