@@ -91,7 +91,7 @@ func (c *conn) forget() bool {
 }
 
 // readers are buffers for connections in use; those that wait need none.
-var readers = sync.Pool{New: func() any { return bufio.NewReader(nil) }}
+var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 2<<10) }}
 
 // http1 makes a POST on a connection that speaks HTTP/1.1, and hands it on
 // where the host chooses HTTP/2.
