@@ -76,7 +76,7 @@ CREATE CONSTRAINT TRIGGER fail_first AFTER INSERT ON relay.batches DEFERRABLE IN
 	acked, again := make(chan struct{}, 10), make(chan struct{})
 	tail := startTail(t, db, func(c *outbox.TailConfig) {
 		c.BatchRows = 7
-		c.Ready = func(stop <-chan struct{}) {
+		c.Ready = func(_ bool, stop <-chan struct{}) {
 			acked <- struct{}{}
 			select {
 			case <-again:

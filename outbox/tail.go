@@ -90,9 +90,9 @@ type TailConfig struct {
 	// committed batch may not have been confirmed. It must not block.
 	Reloaded func(no int64)
 	// Ready gates the next poll, so that routing does not run away from
-	// sending: it blocks until more work is wanted or stop is closed. nil: it
-	// never blocks.
-	Ready func(stop <-chan struct{})
+	// sending: it blocks until more work is wanted or stop is closed. backlog says
+	// that the last batch was as large as one gets. nil: it never blocks.
+	Ready func(backlog bool, stop <-chan struct{})
 	// Wake tells of inserts while the tail sleeps. nil: it only polls.
 	Wake <-chan struct{}
 	// BatchRows is the most rows in a batch. Default 2000.
@@ -136,7 +136,7 @@ func (c *TailConfig) setDefaults() {
 		c.Logger = watermill.NopLogger{}
 	}
 	if c.Ready == nil {
-		c.Ready = func(<-chan struct{}) {}
+		c.Ready = func(bool, <-chan struct{}) {}
 	}
 	if c.Confirmed == nil {
 		c.Confirmed = func(*Batch) {}
@@ -536,8 +536,9 @@ func (r *reader) HandleError(_ watermill.LoggerAdapter, noMsg bool, err error) t
 		err = r.sleep.afterNothing()
 	default:
 		found := len(r.fetch.rows)
-		err = r.sleep.afterRows(found <= r.config.few()/2, found >= r.config.BatchRows, r.config.Now().Sub(r.began))
-		r.config.Ready(r.sleep.stop)
+		full := found >= r.config.BatchRows
+		err = r.sleep.afterRows(found <= r.config.few()/2, full, r.config.Now().Sub(r.began))
+		r.config.Ready(full || r.fetch.more, r.sleep.stop)
 	}
 	if err != nil {
 		r.config.OnError(err)

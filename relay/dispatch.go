@@ -17,15 +17,25 @@ const (
 	// waits: those of some full batches, so that there is work while the next is
 	// read.
 	maxFresh = 8000
-	// maxQueue is how many of them one webhook may have before it overflows.
-	maxQueue = maxFresh / 2
 	// maxBodies is how many bytes of bodies may wait in memory before the tail
 	// waits.
 	maxBodies = 32 << 20
+	// plenty is how many first deliveries are enough for the time that it takes to
+	// route more, and plentyBodies how many bytes: then the tail waits as well if it
+	// has a backlog, but no longer than composure. It would run away from the sending
+	// by the little that it is faster, until what is sent in good time has waited too
+	// long.
+	plenty       = maxFresh / 4
+	plentyBodies = maxBodies / 4
+	// maxQueue is how many of them one webhook may have before it overflows.
+	maxQueue = maxFresh / 2
 	// patience is how long a first delivery may wait in memory; longer, and
 	// its webhook overflows. It bounds how long the tail can be held up by
 	// webhooks that stopped answering all at once.
 	patience = 250 * time.Millisecond
+	// composure is how long it does. It bounds what one account's plenty costs others
+	// whose events come behind it.
+	composure = patience / 2
 	// DefaultInFlight bounds the attempts of a relay under way, and with them its
 	// connections to receivers.
 	DefaultInFlight = 4096
@@ -116,13 +126,15 @@ type dispatcher struct {
 	ended       []Ended // to be told to the meter
 	overflowing int     // webhooks whose first deliveries overflow
 
-	due      dueReader
-	stale    staleness
-	starved  []*queue                // have work, but there is no room for its bodies
-	reads    []func(context.Context) // to begin
-	stopping bool
-	hungry   atomic.Bool   // the tail may route on
-	more     chan struct{} // tells a waiting tail so
+	due         dueReader
+	stale       staleness
+	starved     []*queue                // have work, but there is no room for its bodies
+	reads       []func(context.Context) // to begin
+	stopping    bool
+	hungry      atomic.Bool   // the tail may route on
+	sated       atomic.Bool   // it had better wait if it has a backlog
+	plentySince time.Time     // there is plenty of work, or the last batch came to it; zero where there is not
+	more        chan struct{} // tells a waiting tail so
 }
 
 // feed takes batches in the order of the chain, for some shards. There is one for
@@ -260,9 +272,10 @@ func (d *dispatcher) reloaded(no int64) {
 	d.inbox.call(func() { d.head = max(d.head, no) })
 }
 
-// ready makes the tail wait while memory is full.
-func (d *dispatcher) ready(stop <-chan struct{}) {
-	for !d.hungry.Load() {
+// ready makes the tail wait while memory is full, and in a backlog where there is
+// plenty.
+func (d *dispatcher) ready(backlog bool, stop <-chan struct{}) {
+	for !d.hungry.Load() || backlog && d.sated.Load() {
 		select {
 		case <-d.more:
 		case <-stop:
@@ -319,6 +332,7 @@ func (d *dispatcher) take() {
 	}
 	d.openBarriers()
 	for _, batch := range in.batches {
+		d.plentySince = time.Time{} // to be counted again
 		d.head = max(d.head, batch.No)
 		d.commit = max(d.commit, batch.Commit) // what is started from here on comes later
 		if len(d.batches) < 8*maxBatches {
@@ -368,13 +382,28 @@ func (d *dispatcher) work(ctx context.Context) {
 	}
 	d.recorder.submit(d.out)
 	d.out = nil
-	if wants := d.fresh < maxFresh && d.bodies < maxBodies && len(d.batches) < maxBatches; wants != d.hungry.Load() {
-		d.hungry.Store(wants)
+	hungry, sated := d.roomy() && len(d.batches) < maxBatches, d.isSated()
+	if hungry != d.hungry.Load() || sated != d.sated.Load() {
+		d.hungry.Store(hungry)
+		d.sated.Store(sated)
 		select {
 		case d.more <- struct{}{}:
 		default:
 		}
 	}
+}
+
+// isSated says that there is plenty of work, and was not for long since the last
+// batch.
+func (d *dispatcher) isSated() bool {
+	if d.fresh < plenty && d.bodies < plentyBodies {
+		d.plentySince = time.Time{}
+		return false
+	}
+	if d.plentySince.IsZero() {
+		d.plentySince = d.now()
+	}
+	return d.now().Sub(d.plentySince) < composure
 }
 
 // untilNext is how long nothing will be due.

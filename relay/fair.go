@@ -233,19 +233,19 @@ func (d *dispatcher) weighFresh(a *account, n, bytes int) {
 	}
 }
 
-// patienceWith is how long the first deliveries of an account may wait in memory:
-// longer where there is room enough, or where it has less than its part of the
-// quarter that is always room enough. Where there is no room in flight nothing
-// starts any sooner for going to the due table, and what waits a little longer in
-// memory is spared the way through it; but one account's flood then holds up
-// others, for whom there may be room.
-func (d *dispatcher) patienceWith(a *account) time.Duration {
-	const few, light = maxFresh / 4, maxBodies / 4
-	enough := d.fresh < few && d.bodies < light || a.fresh*d.keeping < few && a.bodies*d.keeping < light
+// patienceWith is how long the first deliveries of a webhook may wait in memory:
+// longer where there is little, where its account has less than its part of the
+// quarter that is always room enough, or while it takes what it gets and there is
+// room. Where there is no room in flight nothing starts any sooner for going to the
+// due table, and what waits a little longer in memory is spared the way through it;
+// but one account's flood then holds up others, for whom there may be room.
+func (d *dispatcher) patienceWith(q *queue, now time.Time) time.Duration {
+	a := q.account
+	enough := d.fresh < plenty && d.bodies < plentyBodies || a.fresh*d.keeping < plenty && a.bodies*d.keeping < plentyBodies
 	switch {
 	case d.full() && (enough || !d.floods(a)):
 		return 16 * patience
-	case enough:
+	case enough, d.roomy() && now.Sub(q.succeeded) < patience:
 		return 8 * patience
 	}
 	return patience

@@ -333,6 +333,56 @@ func TestAFloodMakesOnlyItsOwnAccountOverflow(t *testing.T) {
 	}
 }
 
+// TestTheTailWaitsShortlyWherePlentyIsToBeSent: whatever is sent meanwhile, for
+// what comes next may be for others.
+func TestTheTailWaitsShortlyWherePlentyIsToBeSent(t *testing.T) {
+	t.Parallel()
+	f := newField(t, 16)
+	for id := range domain.WebhookID(3) {
+		f.hook(1, id+1, 16)
+	}
+	for _, step := range []struct {
+		what   string
+		n      int // deliveries to each webhook
+		passes time.Duration
+		sated  bool
+	}{
+		{"nothing waits", 0, 0, false},
+		{"less than plenty waits", (plenty - 1) / 3, 0, false},
+		{"plenty waits", 1, 0, true},
+		{"plenty has waited", 0, composure - time.Millisecond, true},
+		{"plenty has waited for longer", 0, time.Millisecond, false},
+	} {
+		for id := range domain.WebhookID(3) {
+			f.deliver(id+1, step.n, 2)
+		}
+		f.clock = f.clock.Add(step.passes)
+		if got := f.isSated(); got != step.sated {
+			t.Errorf("%s: the tail is to wait: %t, with %d first deliveries in memory", step.what, got, f.fresh)
+		}
+	}
+
+	g := newField(t, 16)
+	g.hook(1, 1, 1)
+	few := g.accountOf(1)
+	for _, step := range []struct {
+		bytes  int
+		passes time.Duration
+		sated  bool
+	}{
+		{plentyBodies, 0, true},
+		{-1, 0, false},
+		{1, composure, true}, // which is counted from here on
+		{0, composure, false},
+	} {
+		g.clock = g.clock.Add(step.passes)
+		g.weighFresh(few, 0, step.bytes)
+		if got := g.isSated(); got != step.sated {
+			t.Errorf("the tail is to wait: %t, with %d bytes in memory", got, g.bodies)
+		}
+	}
+}
+
 // TestManyThatHaveLittleEachHoldTheTailUpForABoundedTime: a longer one where the
 // relay itself has no room, since no account is to blame.
 func TestManyThatHaveLittleEachHoldTheTailUpForABoundedTime(t *testing.T) {

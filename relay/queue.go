@@ -123,6 +123,8 @@ type queue struct {
 	failing failing
 	rate    *rate.Limiter
 	alarm   alarm
+	// succeeded is when an attempt last succeeded.
+	succeeded time.Time
 	// oldest is no later than since when any of its first deliveries waits in memory.
 	oldest time.Time
 	// hurrying counts the statements under way that make what waits due now.

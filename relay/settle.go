@@ -11,20 +11,23 @@ import (
 // onOutcome ends an attempt. The conversation goes on at once: its next start
 // is recorded behind this outcome.
 func (d *dispatcher) onOutcome(o outcome) {
-	it := o.it
+	it, now := o.it, d.now()
 	q := d.queueOf(it)
+	if o.outcome.Kind == domain.OutcomeSucceeded {
+		q.succeeded = now
+	}
 	d.fly(q, it.lane(), -1)
 	q.pace(o.outcome)
 	d.judge(q, it.begun, o.outcome)
 	d.lasts(q, o.outcome)
-	if q.confirmGone(o.outcome, it.begun, d.now()) && !q.disabling {
+	if q.confirmGone(o.outcome, it.begun, now) && !q.disabling {
 		q.disabling = true
 		d.disable(q.hook.AccountID, q.hook.ID, domain.DisabledGone)
 	}
 	d.land(q, it)
 	d.feedStarved()
 	d.endAttempt(q, it, domain.RecordOutcome{
-		At: d.now(), Attempt: o.attempt, Outcome: o.outcome, Policy: q.hook.Settings.RetryPolicy(d.policy), Jitter: rand.Float64(), //nolint:gosec // spreads retries
+		At: now, Attempt: o.attempt, Outcome: o.outcome, Policy: q.hook.Settings.RetryPolicy(d.policy), Jitter: rand.Float64(), //nolint:gosec // spreads retries
 	})
 }
 

@@ -124,7 +124,7 @@ func (d *dispatcher) shed() {
 		switch {
 		case q.lanes[freshLane].size == 0:
 			delete(d.crowded, q)
-		case q.waitsSince(now.Add(-d.patienceWith(q.account))):
+		case q.waitsSince(now.Add(-d.patienceWith(q, now))):
 			d.overflow(q, freshLane)
 			d.spillAll(q)
 		}
