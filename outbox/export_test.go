@@ -18,3 +18,11 @@ func (t *Tail) Query(position Position, newest uint64) (query string, args []any
 	q := r.SelectQuery(Topic, "", nil)
 	return q.Query, q.Args
 }
+
+// AwaitAhead waits until what is being read ahead is there. The test must have a
+// message that is not acked, or the tail be closed.
+func (t *Tail) AwaitAhead() {
+	if a := t.reader.ahead; a != nil {
+		<-a.done
+	}
+}

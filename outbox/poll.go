@@ -4,6 +4,8 @@ import (
 	"database/sql"
 	"strconv"
 	"strings"
+
+	"github.com/outrider-relay/outrider/domain"
 )
 
 // selectRows reads the next rows of the window and, on each row or alone where
@@ -151,4 +153,29 @@ func (s *scanned) destinations() []any {
 		}
 	}
 	return s.into
+}
+
+// row makes a row of what was scanned, place rows after the first of its batch.
+func (s *scanned) row(place int) (*Row, error) {
+	row := &Row{
+		ChatEvent: domain.ChatEvent{
+			Seq: s.seq.Int64, AccountID: domain.AccountID(s.account.Int64), Name: s.event.String,
+			Payload: s.payload, PayloadBytes: len(s.payload), InsertedAt: s.inserted.Time,
+		},
+		Place:    place,
+		Metadata: s.metadata, ConfigVersion: s.version, DuplicateOf: s.duplicate,
+	}
+	if s.payload == nil {
+		row.PayloadBytes = int(s.size.Int64)
+	}
+	if len(s.id) > 0 {
+		if err := row.ID.UnmarshalText(s.id); err != nil {
+			return nil, err
+		}
+	}
+	if s.ordering.Valid {
+		key := s.ordering.String
+		row.OrderingKey = &key
+	}
+	return row, nil
 }

@@ -196,8 +196,14 @@ type reader struct {
 	selectFew, selectAbove string
 
 	fetch fetch
-	scan  scanned
-	index rowIndex
+	ahead *ahead // nil where nothing is, or is being, read ahead
+	// accounts are those of the rows that were read ahead, each once.
+	accounts []int64
+	scan     scanned
+	index    rowIndex
+
+	life context.Context // ends when the tail is stopped
+	end  context.CancelFunc
 }
 
 // link is a chain row's transaction and the High it wrote.
@@ -213,6 +219,8 @@ type fetch struct {
 	started bool
 	rows    []*Row
 	more    bool // says the last of them: behind it the window has others
+	ahead   bool // they were read before the batch before was written
+	given   int  // of those that were
 }
 
 // rowIndex finds the row of a message; handlers run in other goroutines. Messages
@@ -253,6 +261,7 @@ func NewTail(db *sql.DB, config TailConfig) (*Tail, error) {
 	config.setDefaults()
 	stop := make(chan struct{})
 	r := &reader{DB: db, config: config}
+	r.life, r.end = context.WithCancel(context.Background())
 	r.selectFew, r.selectAbove = selectFew(config.few()+1), selectAbove(config.few()+1)
 	r.sleep = sleeper{db: db, wake: config.Wake, stop: stop, poll: config.PollInterval}
 	subscriber, err := wsql.NewSubscriber(r, wsql.SubscriberConfig{
@@ -280,8 +289,18 @@ func (t *Tail) Row(msg *message.Message) (row *Row, ok bool) {
 // configuration for all of them at once. Only a handler may call it.
 func (t *Tail) Rows() []*Row { return t.reader.fetch.rows }
 
+// ReadAhead says of the present batch that its rows were read while the batch
+// before was still to be written: their DuplicateOf tells of no event in that one.
+// Only a handler may call it.
+func (t *Tail) ReadAhead() bool { return t.reader.fetch.ahead }
+
 // Stop wakes a sleeping tail, so that closing the router does not wait for it.
-func (t *Tail) Stop() { t.stopOnce.Do(func() { close(t.stop) }) }
+func (t *Tail) Stop() {
+	t.stopOnce.Do(func() {
+		close(t.stop)
+		t.reader.end()
+	})
+}
 
 // errHeadMoved: the chain's head is not the one in memory. Someone else wrote,
 // or our own commit failed, which Watermill does not tell.
@@ -294,6 +313,7 @@ func (r *reader) BeginTx(ctx context.Context, options *sql.TxOptions) (*sql.Tx, 
 			return nil, err
 		}
 	}
+	r.awaitAhead(ctx)
 	now := r.config.Now()
 	r.began = now
 	if now.Sub(r.dupFloorAt).Abs() > time.Minute {
@@ -311,6 +331,7 @@ func (r *reader) reload(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the chain: %w", err)
 	}
+	r.dropAhead()
 	r.settle(head.No, head.RelayID, head.Commit)
 	r.config.Reloaded(head.No)
 	r.position, r.known = head.Position, true
@@ -370,14 +391,23 @@ func (r *reader) lowFor(s Snapshot) int64 {
 
 // SelectQuery implements watermill-sql's SchemaAdapter.
 func (r *reader) SelectQuery(string, string, wsql.OffsetsAdapter) wsql.Query {
-	limit := r.config.BatchRows + 1
 	few := r.fetch.started && len(r.fetch.rows) <= r.config.few()/2
-	r.fetch = fetch{}
 	r.index.set(nil)
-	p := r.position
-	args := []any{r.config.MaxBody, r.config.BatchBytes, r.dupFloor, p.High}
+	if r.ahead != nil {
+		return r.takeAhead()
+	}
+	r.fetch = fetch{}
+	query, args := r.poll(r.position, few)
+	return wsql.Query{Query: query, Args: args}
+}
+
+// poll gives the statement that reads the rows behind p. few says that there
+// will be few.
+func (r *reader) poll(p Position, few bool) (query string, args []any) {
+	limit := r.config.BatchRows + 1
+	args = []any{r.config.MaxBody, r.config.BatchBytes, r.dupFloor, p.High}
 	if p.Bound > 0 {
-		return wsql.Query{Query: selectAdopted, Args: append(args, p.Cursor, p.Bound, limit)}
+		return selectAdopted, append(args, p.Cursor, p.Bound, limit)
 	}
 	var target any
 	if p.Target != nil {
@@ -390,25 +420,28 @@ func (r *reader) SelectQuery(string, string, wsql.OffsetsAdapter) wsql.Query {
 	args = append(args, max(p.Cursor, high), p.Consumed.String(), target)
 	floor := max(p.Cursor, p.Floor)
 	if few && len(p.Consumed.InProgress) == 0 && floor >= high {
-		return wsql.Query{Query: r.selectAbove, Args: args}
+		return r.selectAbove, args
 	}
 	args = append(args,
 		p.Consumed.array(), max(p.Cursor, p.Low), strconv.FormatUint(p.Consumed.Xmax, 10), floor, strconv.FormatUint(newest.xid, 10), high)
 	if few && high-floor <= near {
-		return wsql.Query{Query: r.selectFew, Args: args}
+		return r.selectFew, args
 	}
-	return wsql.Query{Query: selectRows, Args: append(args, limit)}
+	return selectRows, append(args, limit)
 }
 
 // UnmarshalMessage implements watermill-sql's SchemaAdapter. It fails on no
 // content: what is odd is judged by the handler.
 func (r *reader) UnmarshalMessage(scanner wsql.Scanner) (wsql.Row, error) {
+	if r.fetch.ahead {
+		return r.unmarshalAhead(scanner)
+	}
 	s := &r.scan
 	if err := scanner.Scan(s.destinations()...); err != nil {
 		return wsql.Row{}, err
 	}
 	if !r.fetch.started {
-		if err := r.startFetch(s); err != nil {
+		if err := r.startFetch(s.snap.String, s.head, s.xid); err != nil {
 			return wsql.Row{}, err
 		}
 	}
@@ -416,46 +449,34 @@ func (r *reader) UnmarshalMessage(scanner wsql.Scanner) (wsql.Row, error) {
 		r.idle()
 		return wsql.Row{}, sql.ErrNoRows
 	}
-	row := &Row{
-		ChatEvent: domain.ChatEvent{
-			Seq: s.seq.Int64, AccountID: domain.AccountID(s.account.Int64), Name: s.event.String,
-			Payload: s.payload, PayloadBytes: len(s.payload), InsertedAt: s.inserted.Time,
-		},
-		Place:    len(r.fetch.rows),
-		Metadata: s.metadata, ConfigVersion: s.version, DuplicateOf: s.duplicate,
-	}
-	if s.payload == nil {
-		row.PayloadBytes = int(s.size.Int64)
-	}
-	if len(s.id) > 0 {
-		if err := row.ID.UnmarshalText(s.id); err != nil {
-			return wsql.Row{}, err
-		}
-	}
-	if s.ordering.Valid {
-		key := s.ordering.String
-		row.OrderingKey = &key
+	row, err := s.row(len(r.fetch.rows))
+	if err != nil {
+		return wsql.Row{}, err
 	}
 	r.fetch.rows, r.fetch.more = append(r.fetch.rows, row), s.more.Bool
+	return r.message(row), nil
+}
 
-	msg := message.NewMessage(strconv.FormatInt(row.Seq, 10), row.Payload)
+// message gives a row of the present fetch to Watermill. The handler finds the
+// payload in the row, from which it is gone once it is routed.
+func (r *reader) message(row *Row) wsql.Row {
 	r.index.set(r.fetch.rows)
-	return wsql.Row{Offset: row.Seq, Payload: row.Payload, Msg: msg}, nil
+	return wsql.Row{Offset: row.Seq, Msg: message.NewMessage(strconv.FormatInt(row.Seq, 10), nil)}
 }
 
 // startFetch takes a poll's first row: it checks the chain's head, which
 // confirms the batch before, and opens the window.
-func (r *reader) startFetch(s *scanned) error {
-	now, err := ParseSnapshot(s.snap.String)
+func (r *reader) startFetch(snapshot string, head int64, writtenBy string) error {
+	now, err := ParseSnapshot(snapshot)
 	if err != nil {
 		return err
 	}
-	xid, err := strconv.ParseUint(s.xid, 10, 64)
+	xid, err := strconv.ParseUint(writtenBy, 10, 64)
 	if err != nil {
 		return err
 	}
 	// A restore to an earlier time may have given the number to another link.
-	if s.head != r.position.No || xid != r.lows[len(r.lows)-1].xid {
+	if head != r.position.No || xid != r.lows[len(r.lows)-1].xid {
 		r.known = false
 		return errHeadMoved
 	}
@@ -471,6 +492,16 @@ func (r *reader) startFetch(s *scanned) error {
 // probed for ever.
 func (r *reader) idle() {
 	r.position = r.fetch.opened.close(r.lowFor)
+}
+
+// ConsumedMessageQuery implements watermill-sql's OffsetsAdapter. It comes before
+// each message, and before the first all rows are fetched: the time to read those
+// behind them. It needs no query.
+func (r *reader) ConsumedMessageQuery(_ string, next wsql.Row, _ string, _ []byte) wsql.Query {
+	if r.fetch.more && next.Offset == r.fetch.rows[0].Seq && r.fetch.opened.Bound == 0 {
+		r.readAhead()
+	}
+	return wsql.Query{}
 }
 
 // refuseUndecided is no number, so that the transaction ends here.
@@ -561,11 +592,6 @@ func (r *reader) InsertQuery(string, message.Messages) (wsql.Query, error) {
 
 // SchemaInitializingQueries implements watermill-sql's adapters.
 func (r *reader) SchemaInitializingQueries(string) []wsql.Query { return nil }
-
-// ConsumedMessageQuery implements watermill-sql's OffsetsAdapter.
-func (r *reader) ConsumedMessageQuery(string, wsql.Row, string, []byte) wsql.Query {
-	return wsql.Query{}
-}
 
 // NextOffsetQuery implements watermill-sql's OffsetsAdapter.
 func (r *reader) NextOffsetQuery(string, string) wsql.Query { return wsql.Query{} }

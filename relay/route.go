@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -27,8 +28,9 @@ type routing struct {
 	// configs are accounts' configurations by version; the row says which
 	// version its snapshot has.
 	configs map[domain.AccountID]domain.Configuration
-	// seen are the ids of the batch at hand.
-	seen map[eventKey]int64
+	// seen are the ids of the batch at hand, before those of the batch before
+	// where its rows were read ahead.
+	seen, before map[eventKey]int64
 	// told says of the rows of the operator's account, of the batch at hand,
 	// whether the relay wrote them.
 	told map[int64]bool
@@ -57,7 +59,11 @@ func (r *routing) handle(msg *message.Message) error {
 		row.ID = domain.NewEventID(row.AccountID, row.Seq, row.InsertedAt)
 	}
 	if row.Place == 0 {
+		r.seen, r.before = r.before, r.seen
 		clear(r.seen)
+		if !r.tail.ReadAhead() {
+			clear(r.before) // the look-up finds what is on record
+		}
 	}
 	row.Routed = domain.Routed{EventName: row.Name, ConfigVersion: row.ConfigVersion, BodyBytes: row.PayloadBytes}
 
@@ -159,8 +165,8 @@ func (r *routing) decide(row *outbox.Row, config domain.Configuration, tested do
 	row.Routed.OrderingKey = facts.OrderingKey
 	row.Routed.BodyBytes = len(facts.Body)
 	key := eventKey{row.AccountID, row.ID}
-	if first, ok := r.seen[key]; ok && row.DuplicateOf == 0 {
-		row.DuplicateOf = first
+	if row.DuplicateOf == 0 {
+		row.DuplicateOf = cmp.Or(r.before[key], r.seen[key])
 	}
 	if row.DuplicateOf != 0 {
 		row.Routed.Routing = domain.Routing{Kind: domain.RoutingDuplicate}

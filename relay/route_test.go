@@ -131,3 +131,29 @@ SELECT 1, 'message_created', '{}', ('0198a6c0-0000-7000-8000-' || lpad((i / 2)::
 		t.Errorf("%d POSTs of %d events", n, events)
 	}
 }
+
+// A batch whose commit fails is read again: its events are no repeats of themselves,
+// nor are those behind it that were read ahead.
+func TestABatchThatIsReadAgainIsNoRepeat(t *testing.T) {
+	t.Parallel()
+	const events = 20
+	b := newBench(t)
+	b.webhook(1, "/all", nil)
+	b.exec(`
+CREATE SEQUENCE public.commits;
+CREATE FUNCTION public.fail_some() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF nextval('public.commits') IN (2, 4, 5) THEN
+        RAISE EXCEPTION 'this commit fails';
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE CONSTRAINT TRIGGER fail_some AFTER INSERT ON relay.batches DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.fail_some()`)
+	b.exec(`INSERT INTO outbox.events (account_id, event, payload, id) SELECT 1, 'message_created', '{}', gen_random_uuid() FROM generate_series(1, $1::int) i`, events)
+	b.start(func(c *relay.Config) { c.BatchRows = 3 })
+	b.awaitStatus("succeeded", events)
+	if n := scan[int](b, `SELECT last_value FROM public.commits`); n < 7+3 {
+		t.Errorf("%d commits were tried, want 7 and the 3 that failed", n)
+	}
+}

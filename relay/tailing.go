@@ -139,7 +139,7 @@ func (r *Relay) routerOf(tail *outbox.Tail, logger *slog.Logger) (*message.Route
 	}
 	handler := &routing{
 		tail: tail, webhooks: r.config.Webhooks, saltKey: r.config.Store.SaltKey, maxBody: r.config.MaxBody, logger: logger,
-		configs: map[domain.AccountID]domain.Configuration{}, seen: map[eventKey]int64{},
+		configs: map[domain.AccountID]domain.Configuration{}, seen: map[eventKey]int64{}, before: map[eventKey]int64{},
 	}
 	router.AddConsumerHandler("route", outbox.Topic, tail.Subscriber, handler.handle)
 	return router, nil
