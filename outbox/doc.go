@@ -4,9 +4,9 @@
 //
 // The tail guarantees that each committed row is handed over, and written down
 // as routed, exactly once: window.go tells which rows are next, poll.go reads
-// them, tail.go gives them to Watermill, wake.go lets the reader sleep. What is
-// written for a routed batch is the Chain's business, a port that
-// adapters/postgres fills.
+// them, tail.go gives them to Watermill, ahead.go reads the next ones meanwhile,
+// wake.go lets the reader sleep. What is written for a routed batch is the Chain's
+// business, a port that adapters/postgres fills.
 //
 // It does not decide where an event goes, and it sends nothing.
 package outbox

@@ -49,8 +49,8 @@ type Batch struct {
 	Position
 	RelayID        int64
 	SeqMin, SeqMax int64
-	// Began is when the poll that read it began, At when it was routed, both by
-	// the relay's clock.
+	// Began is when its poll began, or where its rows were read ahead the one in
+	// that one's place; At is when it was routed. Both are by the relay's clock.
 	Began, At time.Time
 	Rows      []*Row
 	// Commit is the number of the group commit that wrote it, known once it is
