@@ -84,11 +84,11 @@ const (
 // defaultListen is private: the end points tell strangers nothing useful.
 const defaultListen = "127.0.0.1:7580"
 
-// gcPercent lets the heap grow by a third more than by Go's default before it is
+// gcPercent lets the heap grow by a quarter more than by Go's default before it is
 // collected: a relay has some 30 MB in use and a thousand stacks to look through,
 // which at full speed would cost it a seventh of its CPU time. The variable GOGC says
 // otherwise.
-const gcPercent = 135
+const gcPercent = 125
 
 func (a *app) serveCommand() *cobra.Command {
 	var noSend, unsafe, expose bool
