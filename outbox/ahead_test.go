@@ -1,7 +1,9 @@
 package outbox_test
 
 import (
+	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -49,17 +51,7 @@ func TestRowsReadAheadHaveTheConfigurationOfTheirBatch(t *testing.T) {
 func TestWhatWasReadAheadGoesWithTheBatchBefore(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t).SQL
-	exec(t, db, `
-CREATE SEQUENCE public.commits;
-CREATE FUNCTION public.fail_second() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF nextval('public.commits') = 2 THEN
-        RAISE EXCEPTION 'this commit fails';
-    END IF;
-    RETURN NULL;
-END
-$$;
-CREATE CONSTRAINT TRIGGER fail_second AFTER INSERT ON relay.batches DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.fail_second()`)
+	failCommits(t, db, `2`)
 	exec(t, db, insertSome, 8)
 	tail := readTail(t, db, inTwos)
 	var seqs []int64
@@ -107,7 +99,8 @@ func TestReadingAheadInAPoolOfOneConnection(t *testing.T) {
 	checkAlone(t, db.SQL, tail.seen)
 }
 
-// A tail that is closed while rows are read ahead leaves no connection in use.
+// A tail that is closed reads nothing ahead any more, and leaves no connection in
+// use.
 func TestClosedWhileReadingAhead(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -117,6 +110,9 @@ func TestClosedWhileReadingAhead(t *testing.T) {
 	tail.take(t)
 	tail.close(t)
 	tail.tail.AwaitAhead()
+	if err := tail.tail.AheadError(); !errors.Is(err, context.Canceled) {
+		t.Errorf("reading ahead ended with %v", err)
+	}
 	eventually(t, "the end of reading", func() (bool, string) {
 		n := pool.Stats().InUse
 		return n == 0, fmt.Sprintf("%d connections are in use", n)

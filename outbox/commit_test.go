@@ -20,22 +20,29 @@ import (
 	"github.com/outrider-relay/outrider/outbox"
 )
 
-// Watermill does not tell when the COMMIT fails: the tail finds out by the
-// chain's head.
-func TestCommitThatFails(t *testing.T) {
-	t.Parallel()
-	db := pgtest.New(t).SQL
+// failCommits makes the commits of batches of these numbers fail, counted from the
+// first in public.commits.
+func failCommits(t *testing.T, db *sql.DB, numbers string) {
+	t.Helper()
 	exec(t, db, `
 CREATE SEQUENCE public.commits;
 CREATE FUNCTION public.fail_some() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF nextval('public.commits') IN (1, 3, 4) THEN
+    IF nextval('public.commits') IN (`+numbers+`) THEN
         RAISE EXCEPTION 'this commit fails';
     END IF;
     RETURN NULL;
 END
 $$;
 CREATE CONSTRAINT TRIGGER fail_some AFTER INSERT ON relay.batches DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.fail_some()`)
+}
+
+// Watermill does not tell when the COMMIT fails: the tail finds out by the
+// chain's head.
+func TestCommitThatFails(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t).SQL
+	failCommits(t, db, `1, 3, 4`)
 	exec(t, db, insertSome, 20)
 	tail := startTail(t, db, func(c *outbox.TailConfig) { c.BatchRows = 7 })
 	eventually(t, "the confirmation", func() (bool, string) {
@@ -61,17 +68,7 @@ CREATE CONSTRAINT TRIGGER fail_some AFTER INSERT ON relay.batches DEFERRABLE INI
 func TestCommitThatFailsWhileAnotherTailIsFaster(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t).SQL
-	exec(t, db, `
-CREATE SEQUENCE public.commits;
-CREATE FUNCTION public.fail_first() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF nextval('public.commits') = 1 THEN
-        RAISE EXCEPTION 'this commit fails';
-    END IF;
-    RETURN NULL;
-END
-$$;
-CREATE CONSTRAINT TRIGGER fail_first AFTER INSERT ON relay.batches DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.fail_first()`)
+	failCommits(t, db, `1`)
 	exec(t, db, insertSome, 10)
 	acked, again := make(chan struct{}, 10), make(chan struct{})
 	tail := startTail(t, db, func(c *outbox.TailConfig) {

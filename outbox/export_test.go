@@ -26,3 +26,6 @@ func (t *Tail) AwaitAhead() {
 		<-a.done
 	}
 }
+
+// AheadError is what reading ahead ended with, once AwaitAhead has returned.
+func (t *Tail) AheadError() error { return t.reader.ahead.err }

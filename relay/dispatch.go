@@ -33,8 +33,8 @@ const (
 	// its webhook overflows. It bounds how long the tail can be held up by
 	// webhooks that stopped answering all at once.
 	patience = 250 * time.Millisecond
-	// composure is how long it does. It bounds what one account's plenty costs others
-	// whose events come behind it.
+	// composure is how long a tail with a backlog waits where there is plenty. It
+	// bounds what one account's plenty costs others whose events come behind it.
 	composure = patience / 2
 	// DefaultInFlight bounds the attempts of a relay under way, and with them its
 	// connections to receivers.
@@ -133,7 +133,7 @@ type dispatcher struct {
 	stopping    bool
 	hungry      atomic.Bool   // the tail may route on
 	sated       atomic.Bool   // it had better wait if it has a backlog
-	plentySince time.Time     // there is plenty of work, or the last batch came to it; zero where there is not
+	plentySince time.Time     // when it was first seen, or seen again after a batch came; zero where there is none
 	more        chan struct{} // tells a waiting tail so
 }
 

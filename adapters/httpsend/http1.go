@@ -90,7 +90,8 @@ func (c *conn) forget() bool {
 	return c.undone()
 }
 
-// readers are buffers for connections in use; those that wait need none.
+// readers are buffers for connections in use; those that wait need none. Most
+// headers fit in, and hundreds of connections have one at a time.
 var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 2<<10) }}
 
 // http1 makes a POST on a connection that speaks HTTP/1.1, and hands it on
