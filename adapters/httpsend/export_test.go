@@ -65,3 +65,18 @@ func Receive(ctx context.Context, from io.Reader, now time.Time) (outcome domain
 	outcome, again = s.receive(ctx, &post{timeout: time.Second}, c, reader)
 	return outcome, again, reader.Buffered()
 }
+
+// PlainHeader is what is read of the header of a response as most are: N are its
+// bytes, Length those of the body.
+type PlainHeader struct {
+	Status                int
+	KeepAlive, RetryAfter string
+	N                     int
+	Length                int64
+}
+
+// Plain reads one; ok is false for what is left to net/http.
+func Plain(head []byte) (h PlainHeader, ok bool) {
+	r, n, length, ok := plain(head)
+	return PlainHeader{r.status, r.keepAlive, r.retryAfter, n, length}, ok
+}

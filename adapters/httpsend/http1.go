@@ -6,7 +6,6 @@ import (
 	"errors"
 	"math"
 	"net"
-	"net/http"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,6 +26,7 @@ type conn struct {
 	limit    int   // how many bytes may still be read
 	broken   error // why no more can be read
 	expires  time.Time
+	body     counted // of a plain response
 
 	done   <-chan struct{} // of the context whose end is the connection's
 	undone func() bool
@@ -195,7 +195,7 @@ func (c *conn) writeOn(p *post) func() bool {
 // receive reads the response and says whether the connection can be used again.
 func (s *Sender) receive(ctx context.Context, p *post, c *conn, reader *bufio.Reader) (outcome domain.Outcome, again bool) {
 	c.limit = maxHeader
-	response, err := readHeader(reader) //nolint:bodyclose // see below
+	response, err := readHeader(reader, &c.body)
 	if err != nil {
 		if c.broken != nil { // the parser takes half a line for a bad one
 			err = c.broken
@@ -205,19 +205,9 @@ func (s *Sender) receive(ctx context.Context, p *post, c *conn, reader *bufio.Re
 	c.limit = math.MaxInt
 	// The body is not closed: that would read an endless one to its end.
 	outcome, whole := s.answered(ctx, p, response, c.ip)
-	keep := min(idleTimeout, keepAlive(response.Header.Get("Keep-Alive")))
+	keep := min(idleTimeout, keepAlive(response.keepAlive))
 	c.expires = time.Now().Add(keep)
-	return outcome, whole && !response.Close && keep > 0
-}
-
-// readHeader reads a response up to its body, and passes over interim ones.
-func readHeader(reader *bufio.Reader) (*http.Response, error) {
-	for {
-		response, err := http.ReadResponse(reader, nil)
-		if err != nil || response.StatusCode >= 200 || response.StatusCode == http.StatusSwitchingProtocols || response.StatusCode < 100 {
-			return response, err
-		}
-	}
+	return outcome, whole && !response.close && keep > 0
 }
 
 // unanswered is the failure of a request without a readable answer.

@@ -106,7 +106,7 @@ func (s *Sender) http2(parent context.Context, p *post, c *conn) domain.Outcome 
 	if err != nil {
 		return failed(p.unanswered(parent, err, ip))
 	}
-	outcome, _ := s.answered(parent, p, response, ip)
+	outcome, _ := s.answered(parent, p, responseOf(response), ip)
 	_ = response.Body.Close()
 	return outcome
 }

@@ -85,17 +85,17 @@ func tlsFault(err error) bool {
 // answered is the outcome of an attempt that got a status and a header. whole
 // reports whether the body came to its end, so that the connection can be used
 // again.
-func (s *Sender) answered(ctx context.Context, p *post, response *http.Response, ip string) (outcome domain.Outcome, whole bool) {
-	outcome = domain.Outcome{Kind: domain.OutcomeSucceeded, StatusCode: response.StatusCode, RemoteIP: ip}
+func (s *Sender) answered(ctx context.Context, p *post, response response, ip string) (outcome domain.Outcome, whole bool) {
+	outcome = domain.Outcome{Kind: domain.OutcomeSucceeded, StatusCode: response.status, RemoteIP: ip}
 	var err error
 	// What follows a 101 is another protocol, and no deadline holds there.
-	if response.StatusCode != http.StatusSwitchingProtocols {
-		outcome.Excerpt, whole, err = read(response.Body)
+	if response.status != http.StatusSwitchingProtocols {
+		outcome.Excerpt, whole, err = read(response.body)
 	}
-	switch status := response.StatusCode; {
+	switch status := response.status; {
 	case status < 200 || status > 299:
 		outcome.Kind, outcome.Class, outcome.Detail = domain.OutcomeFailed, domain.ErrorStatus, describe(status)
-		outcome.RetryAfter = retryAfter(response.Header.Get("Retry-After"), s.config.Now())
+		outcome.RetryAfter = retryAfter(response.retryAfter, s.config.Now())
 	case err != nil:
 		f := p.ended(ctx, err, "the response's body did not end", failure{class: domain.ErrorBody, detail: withWords("the response's body broke off", err)})
 		outcome.Kind, outcome.Class, outcome.Detail = domain.OutcomeFailed, f.class, f.detail
