@@ -37,14 +37,39 @@ $$;
 CREATE CONSTRAINT TRIGGER fail_some AFTER INSERT ON relay.batches DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.fail_some()`)
 }
 
+// openRelay opens a pool as a relay has it: its driver has the tail's witness see
+// what becomes of a transaction.
+func openRelay(t *testing.T, database *pgtest.DB) *sql.DB {
+	t.Helper()
+	pool, err := postgres.OpenRelay(database.DSN, "tail", &postgres.Identity{AllowUnsafe: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = pool.Close() })
+	return pool
+}
+
 // Watermill does not tell when the COMMIT fails: the tail finds out by the
 // chain's head.
 func TestCommitThatFails(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t).SQL
+	for name, open := range map[string]func(*testing.T, *pgtest.DB) *sql.DB{
+		"with a witness": openRelay,
+		"without":        func(_ *testing.T, database *pgtest.DB) *sql.DB { return database.SQL },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			database := pgtest.New(t)
+			commitsFail(t, database.SQL, open(t, database))
+		})
+	}
+}
+
+func commitsFail(t *testing.T, db, pool *sql.DB) {
+	t.Helper()
 	failCommits(t, db, `1, 3, 4`)
 	exec(t, db, insertSome, 20)
-	tail := startTail(t, db, func(c *outbox.TailConfig) { c.BatchRows = 7 })
+	tail := startTail(t, pool, func(c *outbox.TailConfig) { c.BatchRows = 7 })
 	eventually(t, "the confirmation", func() (bool, string) {
 		n := len(tail.confirmed())
 		return n == 3, fmt.Sprintf("%d of 3 batches are confirmed", n)
@@ -60,6 +85,41 @@ func TestCommitThatFails(t *testing.T) {
 	}
 	if got := sizes(chain(t, db)); !slices.Equal(got, []int{7, 7, 6}) {
 		t.Errorf("the batches have %v rows", got)
+	}
+}
+
+// countedHeads counts how often the chain's head is asked for.
+type countedHeads struct {
+	outbox.Chain
+	asked atomic.Int32
+}
+
+func (c *countedHeads) Head(ctx context.Context, relayID int64) (outbox.Head, error) {
+	c.asked.Add(1)
+	return c.Chain.Head(ctx, relayID)
+}
+
+// What the driver has seen committed costs no query to confirm.
+func TestCommitThatIsSeen(t *testing.T) {
+	t.Parallel()
+	database := pgtest.New(t)
+	db := database.SQL
+	exec(t, db, insertSome, 20)
+	pool := openRelay(t, database)
+	chained := &countedHeads{Chain: postgres.NewChain(pool)}
+	tail := startTail(t, pool, func(c *outbox.TailConfig) { c.BatchRows, c.Chain = 7, chained })
+	awaitRouted(t, db, 20)
+	tail.stop(t)
+	checkAlone(t, db, tail.seen)
+	if asked := chained.asked.Load(); asked != 1 {
+		t.Errorf("the chain's head was asked for %d times, want once: at the start", asked)
+	}
+	var commits []int64
+	for _, batch := range tail.confirmed() {
+		commits = append(commits, batch.Commit)
+	}
+	if want := scan[pq.Int64Array](t, db, `SELECT array_agg(commit ORDER BY no) FROM relay.batches WHERE seq_max >= seq_min`); !slices.Equal(commits, want) {
+		t.Errorf("the group commits are said to be %d, want %d", commits, want)
 	}
 }
 
@@ -258,11 +318,7 @@ func TestKilledConnections(t *testing.T) {
 	t.Parallel()
 	database := pgtest.New(t)
 	db := database.SQL
-	pool, err := postgres.OpenRelay(database.DSN, "tail", &postgres.Identity{AllowUnsafe: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = pool.Close() })
+	pool := openRelay(t, database)
 	awake := make(chan struct{})
 	close(awake) // no back-off: as many polls as possible
 	tail := startTail(t, pool, func(c *outbox.TailConfig) { c.BatchRows, c.Wake = 5, awake })

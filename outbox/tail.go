@@ -75,8 +75,12 @@ type Chain interface {
 	// is none: the place in the outbox at that time.
 	SeqAt(ctx context.Context, at time.Time) (int64, error)
 	// Statement gives the one statement that writes the link and its
-	// decisions, and writes nothing where another reader was faster.
+	// decisions, and writes nothing where another reader was faster. It answers
+	// with two numbers: those of its group commit and of its transaction.
 	Statement(batch *Batch) (query string, args []any)
+	// Written tells that the batch of the last Statement is committed, as the
+	// newest link, and the number of its group commit.
+	Written(commit int64)
 }
 
 // TailConfig are the settings of a Tail. Zero values take the defaults named.
@@ -185,6 +189,7 @@ type reader struct {
 	// pending is the batch that was acked and is not yet seen committed.
 	pending     *Batch
 	pendingSent bool
+	witness     Witness
 	// undecided is the row for which the last ack was refused, 0 for none.
 	undecided int64
 	// began is when the poll under way began.
@@ -323,7 +328,8 @@ func (r *reader) BeginTx(ctx context.Context, options *sql.TxOptions) (*sql.Tx, 
 		}
 		r.dupFloor, r.dupFloorAt = floor, now
 	}
-	return r.DB.BeginTx(ctx, options)
+	r.witness = Witness{}
+	return r.DB.BeginTx(context.WithValue(ctx, witnessKey{}, &r.witness), options)
 }
 
 func (r *reader) reload(ctx context.Context) error {
@@ -340,10 +346,16 @@ func (r *reader) reload(ctx context.Context) error {
 	return nil
 }
 
-// confirm reads the chain's head back, for Watermill does not tell whether the
-// commit came through. It is a look-up of its own, so that what was routed is
-// sent without waiting for the next poll.
+// confirm tells of the pending batch that it is committed. Where the witness did
+// not see that, it reads the chain's head back: so what was routed is sent without
+// waiting for the next poll.
 func (r *reader) confirm() error {
+	if commit, xid, seen := r.witness.batch(); seen {
+		r.config.Chain.Written(commit)
+		r.settle(r.position.No, r.config.RelayID, commit)
+		r.lows = append(r.lows, link{xid, r.position.High})
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), signalTimeout)
 	defer cancel()
 	head, err := r.config.Chain.Head(ctx, r.config.RelayID)

@@ -22,6 +22,7 @@ type Chain struct {
 	// not written.
 	sealing sealing
 	sealer  domain.Sealer
+	seal    domain.Seal // of the batch of the last Statement
 }
 
 // NewChain gives the chain of a database.
@@ -97,11 +98,13 @@ routed AS (
   INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, routing, event_id, mark)
   SELECT ($14::bigint[])[e.ord], 0, 0, ($15::bigint[])[e.ord], link.pos + e.ord, $12::bigint, $13::timestamptz, 1, 'routed', e.data, e.routing,
          ($16::uuid[])[e.ord], ($24::integer[])[e.ord]
-    FROM unnest($1::json[], $17::text[]) WITH ORDINALITY AS e (data, routing, ord), link)
-INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id, mark)
-SELECT ($14::bigint[])[r.n], ($21::bigint[])[d.ord], 0, ($15::bigint[])[r.n], link.pos + $19::bigint + d.ord, $12::bigint, $13::timestamptz, 1, 'scheduled', d.data,
-       ($16::uuid[])[r.n], ($22::uuid[])[d.ord], ($25::integer[])[d.ord]
-  FROM unnest($23::json[]) WITH ORDINALITY AS d (data, ord) CROSS JOIN LATERAL (SELECT ($20::integer[])[d.ord] AS n) r, link`
+    FROM unnest($1::json[], $17::text[]) WITH ORDINALITY AS e (data, routing, ord), link),
+scheduled AS (
+  INSERT INTO relay.log (event_seq, webhook_id, replay_id, account_id, pos, writer, at, version, type, data, event_id, delivery_id, mark)
+  SELECT ($14::bigint[])[r.n], ($21::bigint[])[d.ord], 0, ($15::bigint[])[r.n], link.pos + $19::bigint + d.ord, $12::bigint, $13::timestamptz, 1, 'scheduled', d.data,
+         ($16::uuid[])[r.n], ($22::uuid[])[d.ord], ($25::integer[])[d.ord]
+    FROM unnest($23::json[]) WITH ORDINALITY AS d (data, ord) CROSS JOIN LATERAL (SELECT ($20::integer[])[d.ord] AS n) r, link)
+SELECT commit, pg_current_xact_id()::text::bigint FROM link`
 
 // Statement implements outbox.Chain.
 func (c *Chain) Statement(batch *outbox.Batch) (string, []any) {
@@ -153,6 +156,9 @@ func (c *Chain) Statement(batch *outbox.Batch) (string, []any) {
 		n, dRow, dWebhook, dID, dData,
 		mark, dMark,
 	}
-	seal := c.sealing.seal(&c.sealer, batch.RelayID)
-	return batchStatement, newSealColumns().appendArgs(args, c.sealing.head, &seal)
+	c.seal = c.sealing.seal(&c.sealer, batch.RelayID)
+	return batchStatement, newSealColumns().appendArgs(args, c.sealing.head, &c.seal)
 }
+
+// Written implements outbox.Chain.
+func (c *Chain) Written(commit int64) { c.sealing.written(&c.seal, commit) }

@@ -3,7 +3,10 @@ package postgres
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"strings"
 
 	"github.com/outrider-relay/outrider/outbox"
@@ -24,6 +27,8 @@ type preparing struct {
 	statements map[string]pqStatement
 	// mode is what plan_cache_mode is set to, empty where that is not known.
 	mode string
+	// witness is that of the transaction under way, nil where it has none.
+	witness *outbox.Witness
 }
 
 const (
@@ -52,6 +57,7 @@ func (c *preparing) BeginTx(ctx context.Context, options driver.TxOptions) (driv
 	if err != nil {
 		return nil, err
 	}
+	c.witness = outbox.WitnessOf(ctx)
 	return preparingTx{tx, c}, nil
 }
 
@@ -62,16 +68,21 @@ type preparingTx struct {
 
 func (t preparingTx) Commit() error {
 	t.conn.wire.expect(context.Background())
+	witness := t.conn.witness
+	t.conn.witness = nil
 	err := t.Tx.Commit()
-	if err != nil {
+	switch {
+	case err != nil:
 		t.conn.mode = ""
+	case witness != nil:
+		witness.Committed()
 	}
 	return err
 }
 
 func (t preparingTx) Rollback() error {
 	t.conn.wire.expect(context.Background())
-	t.conn.mode = ""
+	t.conn.mode, t.conn.witness = "", nil
 	return t.Tx.Rollback()
 }
 
@@ -85,9 +96,32 @@ func (c *preparing) ExecContext(ctx context.Context, query string, args []driver
 	if statement == nil {
 		return c.pqConn.ExecContext(ctx, query, args)
 	}
-	result, err := statement.ExecContext(ctx, args)
+	var result driver.Result
+	if c.witness == nil {
+		result, err = statement.ExecContext(ctx, args)
+	} else {
+		result, err = witnessed(ctx, statement, args, c.witness)
+	}
 	c.forget(query, err)
 	return result, err
+}
+
+// witnessed runs a statement for its effect, and shows the witness the row with
+// which it answers.
+func witnessed(ctx context.Context, statement pqStatement, args []driver.NamedValue, witness *outbox.Witness) (driver.Result, error) {
+	rows, err := statement.QueryContext(ctx, args)
+	if err != nil {
+		return nil, err
+	}
+	row := make([]driver.Value, len(rows.Columns()))
+	for err = rows.Next(row); err == nil; err = rows.Next(row) {
+		witness.Answered(slices.Clone(row))
+	}
+	if !errors.Is(err, io.EOF) {
+		_ = rows.Close()
+		return nil, err
+	}
+	return driver.ResultNoRows, rows.Close()
 }
 
 // QueryContext implements driver.QueryerContext.
