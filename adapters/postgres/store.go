@@ -58,7 +58,7 @@ SELECT d.event_seq, d.webhook_id, d.replay_id, d.version, d.kind, d.at, d.key,
        SELECT l.data::text AS data FROM relay.log l
         WHERE l.event_seq = d.event_seq AND l.webhook_id = (SELECT 0) AND l.replay_id = 0 AND l.version = 1` + within("l.event_seq") + ` LIMIT 1) r
   LEFT JOIN LATERAL (
-       SELECT h.version FROM relay.webhooks h WHERE h.id = d.webhook_id AND (h.state = 'deleted' OR h.disabled_version > s.webhook_version) LIMIT 1) w ON true
+       SELECT h.version FROM relay.webhooks h WHERE h.id = d.webhook_id AND (h.state = 'deleted' OR h.disabled_version > 0 AND h.disabled_version > s.webhook_version) LIMIT 1) w ON true
   LEFT JOIN LATERAL (
        SELECT o.payload::text AS payload, o.metadata::text AS metadata, CASE WHEN isfinite(o.inserted_at) THEN o.inserted_at END AS inserted_at FROM outbox.events o
         WHERE o.seq >= d.event_seq AND o.seq <= d.event_seq AND w.version IS NULL` + within("o.seq") + ` ORDER BY o.seq LIMIT 1) e ON true
