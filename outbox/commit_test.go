@@ -108,10 +108,14 @@ func TestCommitThatIsSeen(t *testing.T) {
 	pool := openRelay(t, database)
 	chained := &countedHeads{Chain: postgres.NewChain(pool)}
 	tail := startTail(t, pool, func(c *outbox.TailConfig) { c.BatchRows, c.Chain = 7, chained })
-	awaitRouted(t, db, 20)
+	eventually(t, "the confirmation", func() (bool, string) {
+		n := len(tail.confirmed())
+		return n == 3, fmt.Sprintf("%d of 3 batches are confirmed", n)
+	})
+	asked := chained.asked.Load() // before a poll that the stop cuts off
 	tail.stop(t)
 	checkAlone(t, db, tail.seen)
-	if asked := chained.asked.Load(); asked != 1 {
+	if asked != 1 {
 		t.Errorf("the chain's head was asked for %d times, want once: at the start", asked)
 	}
 	var commits []int64
