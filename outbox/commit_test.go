@@ -148,10 +148,11 @@ func TestCommitThatFailsWhileAnotherTailIsFaster(t *testing.T) {
 	within(t, "the ack", acked)
 	other := readTail(t, db, func(c *outbox.TailConfig) { c.BatchRows = 3 })
 	other.pass(t, 3)
+	eventually(t, "the other tail's batch", func() (bool, string) {
+		got := sizes(chain(t, db))
+		return slices.Equal(got, []int{3}), fmt.Sprintf("its batches have %v rows", got)
+	})
 	other.close(t)
-	if got := sizes(chain(t, db)); !slices.Equal(got, []int{3}) {
-		t.Fatalf("the other tail's batches have %v rows", got)
-	}
 	close(again)
 	awaitRouted(t, db, 10)
 	tail.stop(t)
