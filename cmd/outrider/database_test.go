@@ -534,12 +534,14 @@ SELECT 9, 'message_created', json_build_object('n', i, 'filler', repeat('x', 200
 		restart(t, server)
 		until(t, "a use of the write-ahead log", func() (bool, string) {
 			_, err := db.SQL.ExecContext(t.Context(), `SELECT pg_logical_emit_message(false, 'test', repeat('x', 20000))`)
-			return strings.Contains(server.LogTail(100), "PANIC"), fmt.Sprint(err)
+			return strings.Contains(server.LogTail(500), "PANIC"), fmt.Sprint(err)
 		})
 		p.awaitProblem(t, "refuses connections")
 		until(t, "the server's end", func() (bool, string) {
+			// Each try to connect since the PANIC is a line as well.
 			log := server.LogTail(100)
-			return strings.Contains(log, "PANIC") && strings.Contains(log, "database system is shut down"), log
+			_, since, failed := strings.Cut(log, "startup process failure")
+			return failed && strings.Contains(since, "database system is shut down"), log
 		})
 		limit(0)
 		restart(t, server)
