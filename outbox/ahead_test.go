@@ -51,7 +51,7 @@ func TestRowsReadAheadHaveTheConfigurationOfTheirBatch(t *testing.T) {
 func TestWhatWasReadAheadGoesWithTheBatchBefore(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t).SQL
-	failCommits(t, db, `2`)
+	pgtest.FailCommits(t, db, `2`)
 	exec(t, db, insertSome, 8)
 	tail := readTail(t, db, inTwos)
 	var seqs []int64

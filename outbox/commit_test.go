@@ -20,23 +20,6 @@ import (
 	"github.com/outrider-relay/outrider/outbox"
 )
 
-// failCommits makes the commits of batches of these numbers fail, counted from the
-// first in public.commits.
-func failCommits(t *testing.T, db *sql.DB, numbers string) {
-	t.Helper()
-	exec(t, db, `
-CREATE SEQUENCE public.commits;
-CREATE FUNCTION public.fail_some() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF nextval('public.commits') IN (`+numbers+`) THEN
-        RAISE EXCEPTION 'this commit fails';
-    END IF;
-    RETURN NULL;
-END
-$$;
-CREATE CONSTRAINT TRIGGER fail_some AFTER INSERT ON relay.batches DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.fail_some()`)
-}
-
 // openRelay opens a pool as a relay has it: its driver has the tail's witness see
 // what becomes of a transaction.
 func openRelay(t *testing.T, database *pgtest.DB) *sql.DB {
@@ -67,7 +50,7 @@ func TestCommitThatFails(t *testing.T) {
 
 func commitsFail(t *testing.T, db, pool *sql.DB) {
 	t.Helper()
-	failCommits(t, db, `1, 3, 4`)
+	pgtest.FailCommits(t, db, `1, 3, 4`)
 	exec(t, db, insertSome, 20)
 	tail := startTail(t, pool, func(c *outbox.TailConfig) { c.BatchRows = 7 })
 	eventually(t, "the confirmation", func() (bool, string) {
@@ -132,7 +115,7 @@ func TestCommitThatIsSeen(t *testing.T) {
 func TestCommitThatFailsWhileAnotherTailIsFaster(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t).SQL
-	failCommits(t, db, `1`)
+	pgtest.FailCommits(t, db, `1`)
 	exec(t, db, insertSome, 10)
 	acked, again := make(chan struct{}, 10), make(chan struct{})
 	tail := startTail(t, db, func(c *outbox.TailConfig) {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/outrider-relay/outrider/adapters/devpg/pgtest"
 	"github.com/outrider-relay/outrider/domain"
 	"github.com/outrider-relay/outrider/relay"
 )
@@ -139,17 +140,7 @@ func TestABatchThatIsReadAgainIsNoRepeat(t *testing.T) {
 	const events = 20
 	b := newBench(t)
 	b.webhook(1, "/all", nil)
-	b.exec(`
-CREATE SEQUENCE public.commits;
-CREATE FUNCTION public.fail_some() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF nextval('public.commits') IN (2, 4, 5) THEN
-        RAISE EXCEPTION 'this commit fails';
-    END IF;
-    RETURN NULL;
-END
-$$;
-CREATE CONSTRAINT TRIGGER fail_some AFTER INSERT ON relay.batches DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.fail_some()`)
+	pgtest.FailCommits(t, b.db, `2, 4, 5`)
 	b.exec(`INSERT INTO outbox.events (account_id, event, payload, id) SELECT 1, 'message_created', '{}', gen_random_uuid() FROM generate_series(1, $1::int) i`, events)
 	b.start(func(c *relay.Config) { c.BatchRows = 3 })
 	b.awaitStatus("succeeded", events)
