@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -108,6 +109,11 @@ func DecodeDelivery(entry Entry) (DeliveryEvent, error) {
 	if !known(entry.Type) { // judged before its data, whose members may mean something else
 		return nil, fmt.Errorf("%w: %q", ErrUnknownEntry, entry.Type)
 	}
+	if entry.Type == TypeScheduled {
+		if scheduled, ok := readScheduled(entry); ok {
+			return scheduled, nil
+		}
+	}
 	var d entryData
 	if err := json.Unmarshal(entry.Data, &d); err != nil {
 		return nil, fmt.Errorf("decode %s entry: %w", entry.Type, err)
@@ -136,6 +142,30 @@ func DecodeDelivery(entry Entry) (DeliveryEvent, error) {
 		return Cancelled{at, d.Reason}, nil
 	}
 	return nil, fmt.Errorf("%w: %q", ErrUnknownEntry, entry.Type)
+}
+
+// readScheduled reads the entry in the form in which EncodeDelivery writes it.
+// Every delivery that another relay routed is read so once; all that looks
+// different is left to encoding/json.
+func readScheduled(entry Entry) (Scheduled, bool) {
+	data, ok := bytes.CutPrefix(entry.Data, []byte(`{"webhook_version":`))
+	number, data, found := bytes.Cut(data, []byte(`,"deadline":"`))
+	text, ends := bytes.CutSuffix(data, []byte(`"}`))
+	if !ok || !found || !ends || len(number) == 0 || len(number) > 18 {
+		return Scheduled{}, false
+	}
+	var version int64
+	for _, digit := range number {
+		if digit < '0' || digit > '9' || version == 0 && digit == '0' {
+			return Scheduled{}, false
+		}
+		version = 10*version + int64(digit-'0')
+	}
+	var deadline time.Time
+	if err := deadline.UnmarshalText(text); err != nil { // strict, as encoding/json is
+		return Scheduled{}, false
+	}
+	return Scheduled{entry.At, deadline, version}, true
 }
 
 func known(entryType string) bool {
@@ -174,6 +204,35 @@ func EncodeRouted(r Routed) []byte {
 		o = append(o.key("skips"), skips...)
 	}
 	return o.done()
+}
+
+// DecodeRouted gives what a delivery takes from the decision about its chat
+// event: the event's name, what keeps it in order, and the body's digest. The
+// decision is JSON; what is none of ours is an error, or empty.
+func DecodeRouted(data []byte) (r Routed, err error) {
+	if i := skipSpace(data, 0); i == len(data) || data[i] != '{' {
+		return Routed{}, errors.New("it is not an object")
+	}
+	members(data, func(key, value []byte) bool {
+		var into *string
+		switch {
+		case isKey(key, "event"):
+			into = &r.EventName
+		case isKey(key, "ordering_key"):
+			into = &r.OrderingKey
+		case isKey(key, "digest"):
+			into = &r.Digest
+		default:
+			return true
+		}
+		if value[0] != '"' {
+			err = fmt.Errorf("its %s is not a string", key)
+			return false
+		}
+		*into = unquoted(value)
+		return true
+	})
+	return r, err
 }
 
 // object builds a JSON object member by member. Zero values are left out.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/outrider-relay/outrider/domain"
 )
@@ -292,8 +293,121 @@ func TestRoutedIsGolden(t *testing.T) {
 				t.Fatalf("not JSON: %s", got)
 			}
 			golden(t, name+".json", append(got, '\n'))
+			read, err := domain.DecodeRouted(got)
+			want := domain.Routed{EventName: asText(routed.EventName), OrderingKey: routed.OrderingKey, Digest: routed.Digest}
+			if err != nil || !reflect.DeepEqual(read, want) {
+				t.Errorf("read back as %+v, %v; want %+v", read, err, want)
+			}
 		})
 	}
+}
+
+// asText is what a name becomes that is no text for PostgreSQL.
+func asText(name string) string {
+	return strings.ToValidUTF8(strings.ReplaceAll(name, "\x00", ""), "")
+}
+
+// FuzzRouted: what is read of a decision is what encoding/json finds there.
+func FuzzRouted(f *testing.F) {
+	for _, data := range []string{
+		``, ` `, `null`, `[]`, `7`, `"event"`, `{}`, `{"event":"a","ordering_key":"b","digest":"c","skips":[{"event":"d"}]}`,
+		` { "event" : "a" , "event" : "b" } `, `{"event":7}`, `{"event":null}`, `{"digest":["a"]}`, `{"\u0065vent":"\u0000\ud800"}`, `{"ordering_key":"\"\\"}`,
+		string(domain.EncodeRouted(domain.Routed{EventName: "macro.executed", OrderingKey: "a\u2029b", Digest: "00"})),
+	} {
+		f.Add([]byte(data))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		before := bytes.Clone(data)
+		got, err := domain.DecodeRouted(data)
+		if !bytes.Equal(before, data) {
+			t.Fatalf("%q became %q", before, data)
+		}
+		if !json.Valid(data) || !utf8.Valid(data) {
+			return // PostgreSQL has refused it
+		}
+		all := topLevel(t, data)
+		if all == nil {
+			if err == nil {
+				t.Errorf("%q is taken for a decision", data)
+			}
+			return
+		}
+		want := map[string]string{}
+		for _, m := range all {
+			if m.key != "event" && m.key != "ordering_key" && m.key != "digest" {
+				continue
+			}
+			var text *string
+			if json.Unmarshal(m.value, &text) != nil || text == nil {
+				if err == nil {
+					t.Errorf("%q is taken for a decision", data)
+				}
+				return
+			}
+			want[m.key] = *text
+		}
+		if err != nil {
+			t.Fatalf("%q: %v", data, err)
+		}
+		for key, read := range map[string]string{"event": got.EventName, "ordering_key": got.OrderingKey, "digest": got.Digest} {
+			if read != want[key] && strings.ToValidUTF8(read, "\uFFFD") != want[key] { // half a surrogate pair is no text
+				t.Errorf("%q: %s is %q, want %q", data, key, read, want[key])
+			}
+		}
+	})
+}
+
+// FuzzScheduled: an entry in the form in which it is written is read as
+// encoding/json reads it, and so is all that looks nearly like one.
+func FuzzScheduled(f *testing.F) {
+	written := string(domain.EncodeDelivery(domain.Scheduled{At: t0, Deadline: t0.Add(time.Hour), WebhookVersion: 12}).Data)
+	f.Add([]byte(written))
+	for _, data := range []string{
+		`{"deadline":"2026-03-04T05:06:07Z"}`, `{"webhook_version":0,"deadline":"2026-03-04T05:06:07Z"}`, `{"webhook_version":01,"deadline":"2026-03-04T05:06:07Z"}`,
+		`{"webhook_version":-1,"deadline":"2026-03-04T05:06:07Z"}`, `{"webhook_version":1e3,"deadline":"2026-03-04T05:06:07Z"}`, `{"webhook_version":,"deadline":"2026-03-04T05:06:07Z"}`,
+		`{"webhook_version":999999999999999999,"deadline":"2026-03-04T05:06:07Z"}`, `{"webhook_version":9223372036854775807,"deadline":"2026-03-04T05:06:07Z"}`,
+		`{"webhook_version":9223372036854775808,"deadline":"2026-03-04T05:06:07Z"}`, `{"webhook_version":1,"deadline":""}`, `{"webhook_version":1,"deadline":null}`,
+		`{"webhook_version":1,"deadline":"2026-03-04T05:06:07,5Z"}`, `{"webhook_version":1,"deadline":"2026-03-04T05:06:07.123456789+01:00"}`,
+		`{"webhook_version":1,"deadline":"2026-03-04T05:06:07Z","deadline":"2027-03-04T05:06:07Z"}`, `{"webhook_version":1,"deadline":"2026-03-04T05:06:07Z","webhook_version":2}`,
+		`{"webhook_version":1,"deadline":"2026-03-04T05:06:07\u005a"}`, `{"webhook_version":1,"deadline":"2026-03-04T05:06:07Z"} `, `{"webhook_version":1,"deadline":"2026-03-04T05:06:07Z"}}`,
+		`{"webhook_version":1,"deadline":"2026-03-04T05:06:07Z"`, `{"webhook_version":1,"deadline":"0000-01-01T00:00:00Z"}`, `{"webhook_version":1,"deadline":"2026-3-4T5:6:7Z"}`,
+	} {
+		f.Add([]byte(data))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var want struct {
+			Version  int64     `json:"webhook_version"`
+			Deadline time.Time `json:"deadline"`
+		}
+		wrong := json.Unmarshal(data, &want)
+		got, err := domain.DecodeDelivery(domain.Entry{Type: domain.TypeScheduled, At: t0, Data: data})
+		if wrong == nil && err != nil {
+			// What it has besides may be of another type than an entry's.
+			if strictly(data) {
+				t.Errorf("%q: %v", data, err)
+			}
+			return
+		}
+		if wrong != nil && err == nil {
+			t.Fatalf("%q is read as %#v, want an error like %v", data, got, wrong)
+		}
+		if err == nil {
+			if read, ok := got.(domain.Scheduled); !ok || read.WebhookVersion != want.Version || !read.Deadline.Equal(want.Deadline) || !read.At.Equal(t0) {
+				t.Errorf("%q is read as %#v, want %+v", data, got, want)
+			}
+		}
+	})
+}
+
+// strictly tells whether an entry has no members but a scheduled one's.
+func strictly(data []byte) bool {
+	var only struct {
+		Version  int64     `json:"webhook_version"`
+		Deadline time.Time `json:"deadline"`
+	}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	return decoder.Decode(&only) == nil
 }
 
 // FuzzEntry: no log entry makes decoding panic, and what it gives is written

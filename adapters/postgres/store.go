@@ -5,9 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/google/uuid"
@@ -31,29 +29,43 @@ SELECT no, greatest(0, commit) FROM relay.batches ORDER BY no DESC LIMIT 1`).Sca
 	return no, commit, err
 }
 
-// readBack completes deliveries found by d: the entry that scheduled each, the
-// routing decision, the payload, and its stream. What its webhook's disabling or
-// deletion cancels needs no payload: such a backlog is as long as it likes. Nor
-// is more sent than the room that d gives, whatever the payloads' size: only
-// how large the others are.
+// byKey completes deliveries found by d from what their keys lead to: the entry
+// that scheduled each, what goes with it, and all entries of its stream.
+func byKey(order string) string {
+	return `
+SELECT d.event_seq, d.webhook_id, d.replay_id, d.version, d.kind, d.at, d.key, d.pos, d.starter, s.account_id, s.event_id, st.entries, ` + withEvent(order) + `
+  FROM d
+ CROSS JOIN LATERAL (
+       SELECT l.account_id, l.event_id::text AS event_id, ` + webhookVersion("l.data") + ` FROM relay.log l
+        WHERE l.event_seq = d.event_seq AND l.webhook_id = d.webhook_id AND l.replay_id = d.replay_id AND l.version = 1 LIMIT 1) s` + event(anywhere) + `
+ CROSS JOIN LATERAL (
+       SELECT json_agg(json_build_object('type', l.type, 'at', l.at, 'data', l.data) ORDER BY l.version)::text AS entries FROM relay.log l
+        WHERE l.event_seq = d.event_seq AND l.webhook_id = d.webhook_id AND l.replay_id = d.replay_id) st
+ ORDER BY ` + order
+}
+
+// withEvent are the columns of event, as eventScan takes them. No more payload is
+// sent than the room that d gives, whatever the payloads' size: only how large
+// the others are.
+func withEvent(order string) string {
+	return `r.data, k.lower, k.bits, k.key,
+       CASE WHEN octet_length(e.payload) <= d.room AND sum(octet_length(e.payload)) FILTER (WHERE octet_length(e.payload) <= d.room) OVER (ORDER BY ` + order + ` ROWS UNBOUNDED PRECEDING) <= d.room THEN e.payload END,
+       octet_length(e.payload), e.metadata, e.inserted_at, coalesce(w.version, 0)`
+}
+
+// event joins what goes with a delivery of d that s says more about: the routing
+// decision, the salt's key, and the event. What its webhook's disabling or
+// deletion cancels needs no payload: such a backlog is as long as it likes.
 //
 // LATERAL with LIMIT makes each a look-up by key, whatever the statistics say. Of
 // a partition that is still empty they say that all indexes are alike, and a plan
 // that is kept may be older than what is in it: (SELECT 0) and the order leave
 // the planner no index but that of the primary key.
 //
-// scheduled gives what is asked of the entry that scheduled each, stream all its
-// entries, or what and when that one is where it is alone. within bounds the
-// place of an event further, where that is known: partitions out of these bounds
-// cost nothing then, also in a plan that is kept.
-func readBack(scheduled, stream string, within func(seq string) string, order string) string {
+// within bounds the place of an event further, where that is known: partitions
+// out of these bounds cost nothing then, also in a plan that is kept.
+func event(within func(seq string) string) string {
 	return `
-SELECT d.event_seq, d.webhook_id, d.replay_id, d.version, d.kind, d.at, d.key,
-       d.pos, d.starter, s.account_id, s.event_id, r.data, k.lower, k.bits, k.key,
-       CASE WHEN octet_length(e.payload) <= d.room AND sum(octet_length(e.payload)) FILTER (WHERE octet_length(e.payload) <= d.room) OVER (ORDER BY ` + order + ` ROWS UNBOUNDED PRECEDING) <= d.room THEN e.payload END,
-       octet_length(e.payload), e.metadata, e.inserted_at, coalesce(w.version, 0), st.entries, st.data, st.at
-  FROM d
- CROSS JOIN LATERAL (` + scheduled + `) s
  CROSS JOIN LATERAL (
        SELECT l.data::text AS data FROM relay.log l
         WHERE l.event_seq = d.event_seq AND l.webhook_id = (SELECT 0) AND l.replay_id = 0 AND l.version = 1` + within("l.event_seq") + ` LIMIT 1) r
@@ -63,28 +75,14 @@ SELECT d.event_seq, d.webhook_id, d.replay_id, d.version, d.kind, d.at, d.key,
        SELECT o.payload::text AS payload, o.metadata::text AS metadata, CASE WHEN isfinite(o.inserted_at) THEN o.inserted_at END AS inserted_at FROM outbox.events o
         WHERE o.seq >= d.event_seq AND o.seq <= d.event_seq AND w.version IS NULL` + within("o.seq") + ` ORDER BY o.seq LIMIT 1) e ON true
   LEFT JOIN LATERAL (
-       SELECT t.lower, t.bits, t.key FROM relay.salts t WHERE t.lower <= d.event_seq ORDER BY t.lower DESC LIMIT 1) k ON true
- CROSS JOIN LATERAL (` + stream + `) st
- ORDER BY ` + order
+       SELECT t.lower, t.bits, t.key FROM relay.salts t WHERE t.lower <= d.event_seq ORDER BY t.lower DESC LIMIT 1) k ON true`
 }
 
-// anywhere bounds no place, inBatches those of batchesQuery.
 func anywhere(string) string { return "" }
-
-func inBatches(seq string) string { return ` AND ` + seq + ` >= $1 AND ` + seq + ` <= $2` }
 
 // webhookVersion is the version in a scheduled entry, NULL where that is none.
 func webhookVersion(data string) string {
 	return `substring(` + data + ` ->> 'webhook_version' from '^[0-9]{1,18}$')::bigint AS webhook_version`
-}
-
-// byKey reads back what a delivery's own key leads to.
-func byKey(order string) string {
-	return readBack(`
-       SELECT l.account_id, l.event_id::text AS event_id, `+webhookVersion("l.data")+` FROM relay.log l
-        WHERE l.event_seq = d.event_seq AND l.webhook_id = d.webhook_id AND l.replay_id = d.replay_id AND l.version = 1 LIMIT 1`, `
-       SELECT json_agg(json_build_object('type', l.type, 'at', l.at, 'data', l.data) ORDER BY l.version)::text AS entries, NULL AS data, NULL AS at FROM relay.log l
-        WHERE l.event_seq = d.event_seq AND l.webhook_id = d.webhook_id AND l.replay_id = d.replay_id`, anywhere, order)
 }
 
 const byTime, byPlace = `d.at, d.pos`, `d.pos`
@@ -93,104 +91,145 @@ func (s *Store) read(ctx context.Context, query string, args ...any) ([]relay.De
 	return readDeliveries(ctx, s.db, query, args...)
 }
 
+// readDeliveries reads what byKey completed.
 func readDeliveries(ctx context.Context, db querier, query string, args ...any) ([]relay.Delivery, error) {
+	var (
+		d       relay.Delivery
+		kind    string
+		at      sql.NullTime
+		eventID sql.RawBytes
+		entries sql.RawBytes
+	)
+	return scanDeliveries(ctx, db, &d, func() error {
+		if kind != "" {
+			d.Due.Kind, d.Due.Key, d.Due.At, d.Due.Pos = relay.DueKind(kind[0]), d.Key, at.Time, d.Pos
+		} else {
+			d.Due = relay.Due{}
+		}
+		if err := readID(&d, eventID); err != nil {
+			return err
+		}
+		return fold(&d, entries)
+	}, []any{
+		&d.Key.EventSeq, &d.Key.WebhookID, &d.Key.ReplayID, &d.Due.Version, &kind, &at, &d.Due.Order,
+		&d.Pos, &d.Starter, &d.AccountID, &eventID, &entries,
+	}, query, args...)
+}
+
+// scanDeliveries reads deliveries with what goes with them: their own columns
+// are scanned into d, completed by own, and those of withEvent follow. What is
+// wrong with a delivery's log is told in it, so that no other one of the read
+// suffers.
+func scanDeliveries(ctx context.Context, db querier, d *relay.Delivery, own func() error, into []any, query string, args ...any) ([]relay.Delivery, error) {
 	rows, err := db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = rows.Close() }()
 	var found []relay.Delivery
-	var salts salts
+	var event eventScan
+	into = event.append(into, d)
 	for rows.Next() {
-		d, err := scanDelivery(rows, &salts)
-		if err != nil {
+		if err := rows.Scan(into...); err != nil {
 			return nil, err
 		}
-		// The webhooks of a chat event share its body.
-		if n := len(found) - 1; n >= 0 && found[n].Key.EventSeq == d.Key.EventSeq && d.Body != nil && bytes.Equal(found[n].Body, d.Body) {
-			d.Body = found[n].Body
+		if d.Unreadable = own(); d.Unreadable == nil {
+			d.Unreadable = event.complete(d, found)
 		}
-		found = append(found, d)
+		found = append(found, *d)
+		*d = relay.Delivery{}
 	}
 	return found, rows.Err()
 }
 
-// salts derives salts from the keys that come along with the events.
-type salts struct {
-	domain.Salts
-	from domain.SaltKey
+// eventScan is where the columns of withEvent go. What is raw is the
+// connection's until the next row.
+type eventScan struct {
+	routed, key, payload, metadata sql.RawBytes
+	lower                          sql.NullInt64
+	bits                           sql.NullInt16
+	size                           sql.NullInt32
+	inserted                       sql.NullTime
+
+	salts domain.Salts
+	from  domain.SaltKey
 }
 
-func (s *salts) of(seq int64, key domain.SaltKey) []byte {
-	if key != s.from {
-		s.from = key
-		s.Take(key)
+func (e *eventScan) append(into []any, d *relay.Delivery) []any {
+	return append(into, &e.routed, &e.lower, &e.bits, &e.key, &e.payload, &e.size, &e.metadata, &e.inserted, &d.Cancels)
+}
+
+// complete gives a delivery what goes with its event. The webhooks of an event
+// share its body.
+func (e *eventScan) complete(d *relay.Delivery, found []relay.Delivery) error {
+	d.InsertedAt = e.inserted.Time
+	d.Unread, d.Size = e.size.Valid && e.payload == nil, int(e.size.Int32)
+	if n := len(found) - 1; n >= 0 && e.payload != nil && found[n].Key.EventSeq == d.Key.EventSeq && found[n].Body != nil {
+		same := &found[n]
+		d.Event, d.OrderingKey, d.Traceparent, d.Body, d.Size = same.Event, same.OrderingKey, same.Traceparent, same.Body, same.Size
+		return nil
 	}
-	return s.Of(seq)
-}
-
-// scanDelivery reads one delivery. What is wrong with its log is told in it, so
-// that no other delivery of the read suffers.
-func scanDelivery(rows *sql.Rows, salts *salts) (relay.Delivery, error) {
-	var (
-		d                 relay.Delivery
-		kind              string
-		at, inserted      sql.NullTime
-		eventID           sql.NullString
-		routed            []byte
-		stream            stream
-		lower             sql.NullInt64
-		bits              sql.NullInt16
-		key               []byte
-		payload, metadata []byte
-		size              sql.NullInt32
-	)
-	err := rows.Scan(&d.Key.EventSeq, &d.Key.WebhookID, &d.Key.ReplayID, &d.Due.Version, &kind, &at, &d.Due.Order,
-		&d.Pos, &d.Starter, &d.AccountID, &eventID, &routed, &lower, &bits, &key, &payload, &size, &metadata, &inserted, &d.Cancels, &stream.entries, &stream.scheduled, &stream.at)
+	decision, err := domain.DecodeRouted(e.routed)
 	if err != nil {
-		return d, err
-	}
-	if kind != "" {
-		d.Due.Kind, d.Due.Key, d.Due.At, d.Due.Pos = relay.DueKind(kind[0]), d.Key, at.Time, d.Pos
-	} else {
-		d.Due = relay.Due{}
-	}
-	d.InsertedAt = inserted.Time
-	d.Unread, d.Size = size.Valid && payload == nil, int(size.Int32)
-	var salt []byte
-	if lower.Valid {
-		k := domain.SaltKey{Lower: lower.Int64, Bits: int(bits.Int16)}
-		copy(k.Key[:], key)
-		salt = salts.of(d.Key.EventSeq, k)
-	}
-	d.Unreadable = decode(&d, eventID.String, &stream, routed, salt, payload, metadata)
-	return d, nil
-}
-
-// decode completes a delivery from its log, its event's decision and payload.
-func decode(d *relay.Delivery, eventID string, stream *stream, routed, salt, payload, metadata []byte) (err error) {
-	if d.EventID, err = uuid.Parse(eventID); err != nil {
-		return fmt.Errorf("the event's id: %w", err)
-	}
-	if d.State, err = stream.fold(); err != nil {
-		return err
-	}
-	var decision struct {
-		Event       string `json:"event"`
-		OrderingKey string `json:"ordering_key"`
-		Digest      string `json:"digest"`
-	}
-	if err := json.Unmarshal(routed, &decision); err != nil {
 		return fmt.Errorf("the event's decision: %w", err)
 	}
-	d.Event, d.OrderingKey = decision.Event, decision.OrderingKey
-	d.Traceparent = domain.Traceparent(metadata)
+	d.Event, d.OrderingKey = decision.EventName, decision.OrderingKey
+	d.Traceparent = domain.Traceparent(e.metadata)
 	// Every attempt sends the bytes that were routed, or none.
-	if payload != nil {
-		body, quarantine := domain.Body(d.Event, payload)
-		if quarantine == domain.QuarantineNone && salt != nil && relay.Digest(salt, body) == decision.Digest {
-			d.Body, d.Size = body, len(body)
+	salt := e.salt(d.Key.EventSeq)
+	if e.payload == nil || salt == nil {
+		return nil
+	}
+	body, quarantine := domain.Body(d.Event, e.payload)
+	if quarantine != domain.QuarantineNone || relay.Digest(salt, body) != decision.Digest {
+		return nil
+	}
+	if &body[0] == &e.payload[0] {
+		body = bytes.Clone(body)
+	}
+	d.Body, d.Size = body, len(body)
+	return nil
+}
+
+// salt derives the salt of an event from the key that came along, nil where none
+// did.
+func (e *eventScan) salt(seq int64) []byte {
+	if !e.lower.Valid {
+		return nil
+	}
+	key := domain.SaltKey{Lower: e.lower.Int64, Bits: int(e.bits.Int16)}
+	copy(key.Key[:], e.key)
+	if key != e.from {
+		e.from = key
+		e.salts.Take(key)
+	}
+	return e.salts.Of(seq)
+}
+
+func readID(d *relay.Delivery, id []byte) (err error) {
+	if d.EventID, err = uuid.ParseBytes(id); err != nil {
+		return fmt.Errorf("the event's id: %w", err)
+	}
+	return nil
+}
+
+// fold gives a delivery the state that its stream leads to.
+func fold(d *relay.Delivery, entries []byte) error {
+	var all []struct {
+		Type string          `json:"type"`
+		At   time.Time       `json:"at"`
+		Data json.RawMessage `json:"data"`
+	}
+	if err := json.Unmarshal(entries, &all); err != nil {
+		return err
+	}
+	for _, entry := range all {
+		event, err := domain.DecodeDelivery(domain.Entry{Type: entry.Type, At: entry.At, Data: entry.Data})
+		if err != nil {
+			d.State = domain.Delivery{}
+			return err
 		}
+		d.State = domain.Evolve(d.State, event)
 	}
 	return nil
 }
@@ -210,104 +249,9 @@ func (s *Store) SaltKey(ctx context.Context, eventSeq int64) (domain.SaltKey, er
 	return k, nil
 }
 
-// stream is a delivery's: all entries, or the first one alone.
-type stream struct {
-	entries, scheduled []byte
-	at                 sql.NullTime
-}
-
-func (s *stream) fold() (state domain.Delivery, err error) {
-	if s.scheduled != nil {
-		if !s.at.Valid {
-			return state, errors.New("it was scheduled at no time")
-		}
-		event, err := domain.DecodeDelivery(domain.Entry{Type: domain.TypeScheduled, At: s.at.Time, Data: s.scheduled})
-		if err != nil {
-			return state, err
-		}
-		return domain.Evolve(state, event), nil
-	}
-	var all []struct {
-		Type string          `json:"type"`
-		At   time.Time       `json:"at"`
-		Data json.RawMessage `json:"data"`
-	}
-	if err := json.Unmarshal(s.entries, &all); err != nil {
-		return state, err
-	}
-	for _, entry := range all {
-		event, err := domain.DecodeDelivery(domain.Entry{Type: entry.Type, At: entry.At, Data: entry.Data})
-		if err != nil {
-			return domain.Delivery{}, err
-		}
-		state = domain.Evolve(state, event)
-	}
-	return state, nil
-}
-
 // inShards is the condition that a webhook is in a set of shards.
 func inShards(webhook, parameter string) string {
 	return `(1::bigint << (` + webhook + ` & 63)::integer) & ` + parameter + `::bigint <> 0`
-}
-
-// The bounds of one read of batches: how many they are, and how many places of
-// the outbox they reach over.
-const batchesAtOnce, placesAtOnce = 32, 4096
-
-const boundsQuery = outbox.PreparedMark + `
-SELECT no, commit, seq_min, seq_max FROM relay.batches WHERE no >= $1 AND no <= $2 ORDER BY no LIMIT $3`
-
-// batchesQuery finds what batches scheduled and nobody began: that entry is all
-// there is of its stream. What must not be there is looked up for each row, by
-// subqueries that cannot become joins: one of those would read all that waits.
-//
-// It runs for each batch that another relay routes, so each connection plans it
-// once. Its conditions are such that the planner, who knows no values, has no
-// index but that of the primary key.
-var batchesQuery = outbox.PreparedMark + `
-WITH d AS MATERIALIZED (
-  SELECT l.event_seq, l.webhook_id, l.replay_id, 0 AS version, ''::text AS kind, NULL::timestamptz AS at, 0::bigint AS key, l.pos, 0::bigint AS starter, $5::bigint AS room,
-         l.account_id, l.event_id::text AS event_id, l.data, CASE WHEN isfinite(l.at) THEN l.at END AS scheduled_at
-    FROM relay.log l
-   WHERE l.webhook_id > 0 AND l.replay_id = 0 AND l.version = 1` + inBatches("l.event_seq") + `
-     AND l.pos >> 20 = ANY ($3::bigint[]) AND ` + inShards("l.webhook_id", "$4") + `
-     AND (SELECT true FROM relay.log n WHERE n.event_seq = l.event_seq AND n.webhook_id = l.webhook_id AND n.replay_id = l.replay_id AND n.version = 2` + inBatches("n.event_seq") + ` LIMIT 1) IS NULL
-     AND (SELECT true FROM relay.due w WHERE w.event_seq = l.event_seq AND w.webhook_id + 0 = l.webhook_id AND w.replay_id = l.replay_id AND w.version = 1 LIMIT 1) IS NULL)
-` + readBack(`
-       SELECT d.account_id, d.event_id, `+webhookVersion("d.data"), `
-       SELECT NULL AS entries, d.data::text AS data, d.scheduled_at AS at`, inBatches, byPlace)
-
-// Batches implements relay.Store. The batches' bounds are read first, so that
-// partitions are pruned by their values.
-func (s *Store) Batches(ctx context.Context, shards relay.Shards, from, to int64, room int) (found []relay.Delivery, last int64, err error) {
-	type bounds struct{ no, commit, low, high int64 }
-	all, err := list(ctx, s.db, func(row scanner) (b bounds, err error) {
-		err = row.Scan(&b.no, &b.commit, &b.low, &b.high)
-		return b, err
-	}, boundsQuery, from, to, batchesAtOnce)
-	if err != nil {
-		return nil, 0, err
-	}
-	if len(all) == 0 || all[0].no != from {
-		return nil, 0, fmt.Errorf("batch %d is not in the chain", from)
-	}
-	low, high, places := int64(math.MaxInt64), int64(-1), int64(0)
-	var commits []int64
-	for _, b := range all {
-		if n := b.high - b.low + 1; n > 0 { // else it routed nothing
-			if places += n; len(commits) > 0 && places > placesAtOnce {
-				break
-			}
-			low, high = min(low, b.low), max(high, b.high)
-			commits = append(commits, b.commit)
-		}
-		last = b.no
-	}
-	if len(commits) == 0 {
-		return nil, last, nil
-	}
-	found, err = s.read(ctx, batchesQuery, low, high, pq.Array(commits), mask(shards), room)
-	return found, last, err
 }
 
 var dueBeforeQuery = outbox.PreparedMark + `
