@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -151,6 +152,7 @@ func (r *recorder) run(ctx context.Context) error {
 		if len(group) == 0 {
 			select {
 			case <-r.wake:
+				runtime.Gosched() // whoever is ready comes along, and waits for one commit less
 			case <-rested.C:
 				resting, ready = false, time.Now()
 			case <-ctx.Done():
