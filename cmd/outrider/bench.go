@@ -201,10 +201,11 @@ func (a *app) benchReceiverCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "outrider bench receiver listen=%s\n", listener.Addr())
 			return bench.NewReceiver().Serve(cmd.Context(), listener)
 		},
 	}
-	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:0", "address to listen on")
+	cmd.Flags().StringVar(&listen, "listen", anyPort, "address to listen on")
 	return cmd
 }
 

@@ -104,14 +104,11 @@ func (b *benchRig) open(ctx context.Context) error {
 }
 
 func (b *benchRig) openReceiver(ctx context.Context) error {
-	address, err := freeAddress(ctx)
-	if err != nil {
+	var err error
+	if b.receiver, err = b.listening(ctx, "receiver", nil, "bench", "receiver"); err != nil {
 		return err
 	}
-	b.receiverURL = "http://" + address
-	if b.receiver, err = b.start("receiver", nil, "bench", "receiver", "--listen", address); err != nil {
-		return err
-	}
+	b.receiverURL = b.receiver.url
 	receiver := bench.ReceiverAt{URL: b.receiverURL}
 	return b.receiver.await(ctx, "the receiver answers", func() bool {
 		_, err := receiver.Arrived(ctx)
@@ -268,19 +265,14 @@ func (b *benchRig) Discard(ctx context.Context) error {
 
 // Relay implements bench.Rig.
 func (b *benchRig) Relay(ctx context.Context, db *bench.Database, inFlight int) (bench.Process, error) {
-	address, err := freeAddress(ctx)
-	if err != nil {
-		return nil, err
-	}
 	settings := []string{"OUTRIDER_DATABASE_URL=" + db.DSN, "OUTRIDER_ALLOW_CIDRS=" + loopback}
 	if inFlight > 0 {
 		settings = append(settings, "OUTRIDER_MAX_IN_FLIGHT="+strconv.Itoa(inFlight))
 	}
-	p, err := b.start("relay", settings, "serve", "--listen", address, "--allow-unsafe")
+	p, err := b.listening(ctx, "relay", settings, "serve", "--allow-unsafe")
 	if err != nil {
 		return nil, err
 	}
-	p.url = "http://" + address
 	return p, nil
 }
 
@@ -298,20 +290,15 @@ func (b *benchRig) Active(ctx context.Context, relay bench.Process) error {
 
 // Site implements bench.Rig.
 func (b *benchRig) Site(ctx context.Context, db *bench.Database) (*bench.Site, error) {
-	address, err := freeAddress(ctx)
-	if err != nil {
-		return nil, err
-	}
 	_, token, err := postgres.NewTokens(db.DB).Create(ctx, domain.Access{Name: "bench", Role: domain.RoleAdministrator}, time.Time{})
 	if err != nil {
 		return nil, err
 	}
-	p, err := b.start("web", []string{"OUTRIDER_DATABASE_URL=" + db.DSN}, "web", "--listen", address)
+	p, err := b.listening(ctx, "web", []string{"OUTRIDER_DATABASE_URL=" + db.DSN}, "web")
 	if err != nil {
 		return nil, err
 	}
-	p.url = "http://" + address
-	err = p.await(ctx, "the pages are served", func() bool {
+	return &bench.Site{Process: p, URL: p.url, Token: token}, p.await(ctx, "the pages are served", func() bool {
 		answer, err := http.Get(p.url + "/readyz") //nolint:noctx // await ends
 		if err != nil {
 			return false
@@ -319,7 +306,6 @@ func (b *benchRig) Site(ctx context.Context, db *bench.Database) (*bench.Site, e
 		_ = answer.Body.Close()
 		return answer.StatusCode == http.StatusOK
 	})
-	return &bench.Site{Process: p, URL: p.url, Token: token}, err
 }
 
 // Client implements bench.Rig.
@@ -381,6 +367,23 @@ func (b *benchRig) start(name string, settings []string, args ...string) (*bench
 		return nil, fmt.Errorf("start the %s: %w", name, err)
 	}
 	return &benchProcess{childProcess: p, name: name, log: path}, nil
+}
+
+// listening runs this program and notes where it listens, once it says so.
+func (b *benchRig) listening(ctx context.Context, name string, settings []string, args ...string) (*benchProcess, error) {
+	p, err := b.start(name, settings, append(args, "--listen", anyPort)...)
+	if err != nil {
+		return nil, err
+	}
+	err = p.await(ctx, "the "+name+" listens", func() bool {
+		p.url = listensAt(p.log)
+		return p.url != ""
+	})
+	if err != nil {
+		_ = p.stop(benchStop) // what it ended with is in err
+		return nil, err
+	}
+	return p, nil
 }
 
 // Ended implements bench.Process.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	osexec "os/exec"
+	"regexp"
 	"runtime"
 	"strings"
 	"syscall"
@@ -16,6 +17,26 @@ type childProcess struct {
 	cmd    *osexec.Cmd
 	exited chan struct{} // closed when it has ended
 	err    error         // set before
+}
+
+// anyPort lets a process choose its port: one that is chosen before is another's
+// by the time it listens.
+const anyPort = "127.0.0.1:0"
+
+var listening = regexp.MustCompile(` listen=(\S+)`)
+
+// listensAt gives the URL at which a process listens, as its log says; "" where it
+// does not yet.
+func listensAt(log string) string {
+	content, err := os.ReadFile(log) //nolint:gosec // of a child of ours
+	if err != nil {
+		return ""
+	}
+	found := listening.FindSubmatch(content)
+	if found == nil {
+		return ""
+	}
+	return "http://" + string(found[1])
 }
 
 // startChild runs a program with an environment that has no settings

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"database/sql"
@@ -8,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -257,30 +257,16 @@ func (s *sandbox) openRelay(ctx context.Context) error {
 		return err
 	}
 	s.relayLog = filepath.Join(s.scratch, "relay.log")
-	address, err := freeAddress(ctx)
-	if err != nil {
-		return err
-	}
-	s.relayURL = "http://" + address
 	if err := s.startRelay(); err != nil {
 		return err
 	}
 	return s.awaitActive(ctx)
 }
 
-// freeAddress finds a port for the relay's health checks. It is told before the
-// relay listens, so that a restart keeps it.
-func freeAddress(ctx context.Context) (string, error) {
-	var listen net.ListenConfig
-	listener, err := listen.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return listener.Addr().String(), listener.Close()
-}
-
+// startRelay starts the relay, where it was before if it was.
 func (s *sandbox) startRelay() (err error) {
-	s.relay, err = s.startSelf(s.relayLog, "serve", "--listen", strings.TrimPrefix(s.relayURL, "http://"))
+	address := cmp.Or(strings.TrimPrefix(s.relayURL, "http://"), anyPort)
+	s.relay, err = s.startSelf(s.relayLog, "serve", "--listen", address)
 	if err != nil {
 		return fmt.Errorf("start the relay: %w", err)
 	}
@@ -309,8 +295,10 @@ func (s *sandbox) awaitActive(ctx context.Context) error {
 	ticker := time.NewTicker(25 * time.Millisecond)
 	defer ticker.Stop()
 	for {
-		if state, err := relayState(ctx, s.relayURL); err == nil && state == "active" {
-			return nil
+		if s.relayURL = cmp.Or(s.relayURL, listensAt(s.relayLog)); s.relayURL != "" {
+			if state, err := relayState(ctx, s.relayURL); err == nil && state == "active" {
+				return nil
+			}
 		}
 		select {
 		case <-ticker.C:

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
-	"regexp"
 	"time"
 
 	"github.com/outrider-relay/outrider/adapters/postgres"
@@ -74,10 +72,6 @@ func revokeDevTokens(ctx context.Context, tokens *postgres.Tokens) error {
 	return nil
 }
 
-// listening is what the log says once it listens: whoever else may have the
-// address answers there too.
-var listening = regexp.MustCompile(` listen=(\S+)`)
-
 // await waits until the pages can be served, and notes where.
 func (w *devWeb) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, activeTimeout, fmt.Errorf("the pages are not ready after %s", activeTimeout))
@@ -85,12 +79,8 @@ func (w *devWeb) await(ctx context.Context) error {
 	ticker := time.NewTicker(25 * time.Millisecond)
 	defer ticker.Stop()
 	for {
-		if content, err := os.ReadFile(w.log); err == nil {
-			if found := listening.FindSubmatch(content); found != nil {
-				if w.url = "http://" + string(found[1]); w.ready(ctx) {
-					return nil
-				}
-			}
+		if w.url = listensAt(w.log); w.url != "" && w.ready(ctx) {
+			return nil
 		}
 		select {
 		case <-ticker.C:
