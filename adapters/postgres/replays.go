@@ -74,7 +74,7 @@ func (r *Replays) Unbegun(ctx context.Context, replay domain.ReplayID, webhooks 
 
 // nextQuery reads plans forward by their key. Each delivery's event, and
 // whether the delivery has begun, are look-ups by key as well: LATERAL with
-// LIMIT keeps them so, whatever the statistics say (see readBack). The last one
+// LIMIT keeps them so, whatever the statistics say (see event). The last one
 // compares with d.replay_id: with $1 the planner might walk all entries of the
 // replay.
 const nextQuery = outbox.PreparedMark + `

@@ -61,6 +61,7 @@ func TestAPlanFromBeforeAPartitionWasFilledReadsByKey(t *testing.T) {
 		rows                   float64
 	}{
 		{"batches", batchesQuery, fmt.Sprintf("%d, %d, '{%d}', -1, 1 << 30", (batches-1)*each+1, batches*each, batches), each},
+		{"batch", batchesQuery, fmt.Sprintf("%d, %d, '{%d}', -1, 1 << 30", batches*each, batches*each, batches), 1},
 		{"due", dueBeforeQuery, "'-infinity', 0, now(), 500, 1 << 30, -1", 300},
 		{"lane", dueOfQuery, "1, 0, '-infinity', 0, now(), 500, 1 << 30", 400},
 		{"held", heldQuery, "1, 5, 100, 1 << 30", 100},
