@@ -99,7 +99,8 @@ type (
 		RetryAt time.Time
 	}
 	// AttemptUnknown ends an attempt whose outcome nobody knows, since its
-	// relay died or could not record it.
+	// relay died or could not record it; or one without its POST, for which there
+	// was no room before the relay gave the webhook up, or that was paused.
 	AttemptUnknown struct {
 		At      time.Time
 		Attempt int

@@ -112,6 +112,7 @@ type dispatcher struct {
 	looked  time.Time           // when shed last looked, and the place was told
 	bodies  int                 // their bytes
 	flying  int
+	ahead   ahead
 
 	accounts map[domain.AccountID]*account
 	keeping  int  // accounts with first deliveries in memory
@@ -376,12 +377,9 @@ func (d *dispatcher) work(ctx context.Context) {
 		}
 	}
 	d.flush()
-	d.steps += len(d.out)
-	for _, s := range d.out {
-		d.submitted.count(s)
+	if d.gather(d.now()) == 0 {
+		d.submit()
 	}
-	d.recorder.submit(d.out)
-	d.out = nil
 	hungry, sated := d.roomy() && len(d.batches) < maxBatches, d.isSated()
 	if hungry != d.hungry.Load() || sated != d.sated.Load() {
 		d.hungry.Store(hungry)
@@ -391,6 +389,17 @@ func (d *dispatcher) work(ctx context.Context) {
 		default:
 		}
 	}
+}
+
+// submit hands what is to be recorded to the recorder.
+func (d *dispatcher) submit() {
+	d.steps += len(d.out)
+	for _, s := range d.out {
+		d.submitted.count(s)
+	}
+	d.recorder.submit(d.out)
+	d.out = nil
+	d.ahead.urgent, d.ahead.gathers = false, time.Time{}
 }
 
 // isSated says that there is plenty of work, and was not for long since the last
@@ -415,6 +424,9 @@ func (d *dispatcher) untilNext() time.Duration {
 	}
 	if !d.due.next.IsZero() && !d.due.reading {
 		wait = min(wait, d.due.next.Sub(now))
+	}
+	if len(d.out) > 0 {
+		wait = min(wait, d.gather(now))
 	}
 	wait = min(wait, d.left.until(time.Now()), d.alarms.until(now))
 	return max(wait, time.Millisecond)

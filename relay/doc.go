@@ -7,7 +7,8 @@
 //	  admit.go     takes committed batches into per-webhook queues (queue.go)
 //	  start.go     asks for the next attempt, within the webhook's caps: its
 //	               concurrency, its rate (rate.go), its breaker (breaker.go)
-//	  fair.go      and within its account's share of the room
+//	  fair.go      and within its account's share of the room; some attempts
+//	               begin ahead of it, so that none stands empty (ahead.go)
 //	  wait.go      sends to the due table what must wait: holds, overflow
 //	  bodies.go    bounds the bytes that are in memory and on their way
 //	record.go    writes starts and outcomes by group commit; a POST leaves

@@ -59,12 +59,24 @@ type account struct {
 	aloft  int // bytes of bodies on their way
 	fresh  int // first deliveries in memory
 	bodies int // their bytes
-	// waiting are its webhooks that have work and find no room in flight, in turn.
-	// An account that has some is in line, at this place; turn is when it came
-	// there, or began an attempt from there.
+	// waiting are its webhooks that have work and find no room in flight, in turn,
+	// ahead the attempts that it has begun without. An account that has any is in
+	// line, at this place; turn is when it came there, or got room from there.
 	waiting []*queue
+	ahead   []*step
+	inLine  bool
 	place   int
 	turn    int64
+	pace    pace
+}
+
+// take gives the webhook whose turn it is of those that wait.
+func (a *account) take() *queue {
+	q := a.waiting[0]
+	a.waiting[0] = nil
+	a.waiting = a.waiting[1:]
+	q.inLine = false
+	return q
 }
 
 // line has the accounts that wait for room in flight, as a heap: the first is the
@@ -109,39 +121,31 @@ func (l *line) nextTurn(a *account) {
 
 // moved mends the line after an account's attempts under way have changed.
 func (l *line) moved(a *account) {
-	if len(a.waiting) > 0 {
+	if a.inLine {
 		heap.Fix(l, a.place)
 	}
 }
 
 // add lets a webhook wait.
 func (l *line) add(q *queue) {
-	if q.inLine {
-		return
-	}
-	q.inLine = true
-	a := q.account
-	a.waiting = append(a.waiting, q)
-	if len(a.waiting) == 1 {
-		l.nextTurn(a)
-		heap.Push(l, a)
+	if !q.inLine {
+		q.inLine = true
+		q.account.waiting = append(q.account.waiting, q)
+		l.settle(q.account)
 	}
 }
 
-// take gives the webhook whose turn it is of the account that is first.
-func (l *line) take() *queue {
-	a := l.accounts[0]
-	q := a.waiting[0]
-	q.inLine = false
-	a.waiting[0] = nil
-	a.waiting = a.waiting[1:]
-	l.nextTurn(a)
-	if len(a.waiting) == 0 {
-		heap.Pop(l)
-	} else {
-		heap.Fix(l, 0)
+// settle lets an account stand in line while it waits for room.
+func (l *line) settle(a *account) {
+	switch waits := len(a.waiting) > 0 || len(a.ahead) > 0; {
+	case waits && !a.inLine:
+		a.inLine = true
+		l.nextTurn(a)
+		heap.Push(l, a)
+	case !waits && a.inLine:
+		a.inLine = false
+		heap.Remove(l, a.place)
 	}
-	return q
 }
 
 // accountOf gives what an account has. It is kept for good: attempts may be
@@ -163,16 +167,21 @@ func (d *dispatcher) mayFly(a *account) bool {
 // fly counts the attempts of a lane that began or ended.
 func (d *dispatcher) fly(q *queue, lane, n int) {
 	q.inFlight[lane] += n
-	d.flying += n
-	q.account.flying += n
-	d.line.moved(q.account)
+	d.occupy(q.account, n)
 }
 
-// mayStart says whether an item may start beside all others. If not, its queue
-// is looked at again when it may.
-func (d *dispatcher) mayStart(q *queue, it *item) bool {
+// occupy counts room in flight that an account took or left.
+func (d *dispatcher) occupy(a *account, n int) {
+	d.flying += n
+	a.flying += n
+	d.line.moved(a)
+}
+
+// mayStart says whether an item may start beside all others, or ahead of its
+// room. If not, its queue is looked at again when it may.
+func (d *dispatcher) mayStart(q *queue, it *item, ahead bool) bool {
 	switch {
-	case !d.mayFly(q.account):
+	case !ahead && !d.mayFly(q.account):
 		d.line.add(q)
 		return false
 	case !d.fits(q, it):
@@ -185,19 +194,29 @@ func (d *dispatcher) mayStart(q *queue, it *item) bool {
 // serve gives the room that has become free to those that wait for it.
 func (d *dispatcher) serve() {
 	for d.line.Len() > 0 && d.mayFly(d.line.accounts[0]) {
-		q := d.line.take()
-		if d.startNext(q) && q.wants() {
-			d.line.add(q)
+		a := d.line.accounts[0]
+		d.line.nextTurn(a)
+		d.line.moved(a)
+		if len(a.ahead) > 0 {
+			d.launch(a)
+		} else {
+			q := a.take()
+			d.startNext(q, false)
+			d.line.settle(a)
+			d.mark(q) // its lanes may want to be read
 		}
-		d.mark(q) // its lanes may want to be read
 	}
 }
 
-// startNext starts the next item of a webhook, and says whether it did.
-func (d *dispatcher) startNext(q *queue) bool {
+// startNext starts the next item of a webhook whose turn it was, in room or ahead
+// of it, and says whether it did. The webhook waits on where it has more.
+func (d *dispatcher) startNext(q *queue, ahead bool) bool {
 	for l := range lanes {
-		if q.room(l) && len(q.lanes[l].runnable) > 0 && !q.dropped && d.lets(q, l) && d.mayStart(q, q.lanes[l].runnable[0]) {
-			d.start(q, q.lanes[l].pop())
+		if q.room(l) && len(q.lanes[l].runnable) > 0 && !q.dropped && d.lets(q, l) && d.mayStart(q, q.lanes[l].runnable[0], ahead) {
+			d.start(q, q.lanes[l].pop(), ahead)
+			if q.wants() {
+				d.line.add(q)
+			}
 			return true
 		}
 	}

@@ -16,8 +16,11 @@ type field struct {
 	clock  time.Time
 	seq    int64
 	feed   *feed
-	aloft  []*item // attempts under way
+	aloft  []*item // of POSTs under way
 	starts map[domain.WebhookID]int
+	// recording are steps on their way to the log; slow leaves them there.
+	recording []*step
+	slow      bool
 }
 
 func newField(t *testing.T, most int) *field {
@@ -28,6 +31,10 @@ func newField(t *testing.T, most int) *field {
 	}
 	f.most = most
 	f.now = func() time.Time { return f.clock }
+	f.send = func(it *item, _ *Request) {
+		f.aloft = append(f.aloft, it)
+		f.starts[it.Key.WebhookID]++
+	}
 	return f
 }
 
@@ -64,13 +71,21 @@ func (f *field) round() {
 		q.marked = false
 		f.pump(q)
 	}
-	for _, s := range f.out {
+	f.recording = append(f.recording, f.out...)
+	f.out = nil
+	if !f.slow {
+		f.record(len(f.recording))
+	}
+}
+
+// record puts the first n of what is on its way to the log on record.
+func (f *field) record(n int) {
+	for _, s := range f.recording[:n] {
 		if s.kind == stepStart {
-			f.aloft = append(f.aloft, s.item)
-			f.starts[s.Key.WebhookID]++
+			f.onRecorded(s)
 		}
 	}
-	f.out = nil
+	f.recording = f.recording[n:]
 }
 
 // land ends an attempt under way.
@@ -87,7 +102,7 @@ func (f *field) flyingOf(account domain.AccountID) int { return f.accountOf(acco
 // start: nobody would look at it again.
 func (f *field) check() {
 	f.t.Helper()
-	flying, bytes := map[*account]int{}, map[*account]int{}
+	flying, bytes, starting := map[*account]int{}, map[*account]int{}, 0
 	for _, q := range f.queues {
 		flying[q.account] += q.inFlight[freshLane] + q.inFlight[replayLane]
 		bytes[q.account] += q.aloft
@@ -95,18 +110,35 @@ func (f *field) check() {
 			f.t.Fatalf("webhook %d waits, and may start", q.hook.ID)
 		}
 	}
-	all, heavy, fresh, bodies, keeping := 0, 0, 0, 0, 0
+	for _, s := range f.recording {
+		if s.kind == stepStart && !s.ahead && !s.withdrawn {
+			starting++
+		}
+	}
+	all, heavy, fresh, bodies, keeping, ahead, recorded := 0, 0, 0, 0, 0, 0, 0
 	for id, a := range f.accounts {
-		if a.flying != flying[a] || a.aloft != bytes[a] {
-			f.t.Fatalf("account %d has %d attempts and %d bytes under way, and counts %d and %d", id, flying[a], bytes[a], a.flying, a.aloft)
+		if a.flying+len(a.ahead) != flying[a] || a.aloft != bytes[a] {
+			f.t.Fatalf("account %d has %d attempts and %d bytes under way, and counts %d, %d begun ahead and %d", id, flying[a], bytes[a], a.flying, len(a.ahead), a.aloft)
+		}
+		if len(a.ahead) > 0 && f.mayFly(a) {
+			f.t.Fatalf("account %d has room for what it has begun ahead", id)
+		}
+		ahead += len(a.ahead)
+		for _, s := range a.ahead {
+			if s.recorded {
+				recorded++
+			}
 		}
 		all, heavy, fresh, bodies = all+a.flying, heavy+a.aloft, fresh+a.fresh, bodies+a.bodies
 		if a.fresh > 0 {
 			keeping++
 		}
 	}
-	if all != f.flying || all != len(f.aloft) || all > f.most || heavy != f.dispatcher.aloft {
-		f.t.Fatalf("%d attempts of %d bytes are under way of %d that may be, %d and %d are counted", len(f.aloft), heavy, f.most, f.flying, f.dispatcher.aloft)
+	if all != f.flying || all != len(f.aloft)+starting || all > f.most || heavy != f.dispatcher.aloft {
+		f.t.Fatalf("%d attempts of %d bytes are under way of %d that may be, %d and %d are counted", len(f.aloft)+starting, heavy, f.most, f.flying, f.dispatcher.aloft)
+	}
+	if ahead != f.ahead.attempts || recorded != f.ahead.recorded || ahead > f.most {
+		f.t.Fatalf("%d attempts are begun ahead, %d of them are on record, counted are %d and %d", ahead, recorded, f.ahead.attempts, f.ahead.recorded)
 	}
 	if fresh != f.fresh || bodies != f.bodies || keeping != f.keeping {
 		f.t.Fatalf("%d accounts have %d first deliveries of %d bytes in memory, counted are %d, %d and %d", keeping, fresh, bodies, f.keeping, f.fresh, f.bodies)
@@ -117,6 +149,7 @@ func (f *field) check() {
 // in the end all has been sent.
 func TestNothingWaitsThatMayStart(t *testing.T) {
 	t.Parallel()
+	ahead, withdrawals := 0, 0
 	for seed := range uint64(150) {
 		random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // to be repeated
 		f := newField(t, 1+random.IntN(40))
@@ -125,9 +158,11 @@ func TestNothingWaitsThatMayStart(t *testing.T) {
 		for id := range hooks {
 			f.hook(domain.AccountID(1+id%accounts), domain.WebhookID(id+1), 1+random.IntN(8))
 		}
-		delivered := 0
+		f.slow = seed%2 == 0
+		delivered, withdrawn := 0, 0
 		for range 120 {
-			switch random.IntN(5) {
+			f.clock = f.clock.Add(time.Duration(random.IntN(40)) * time.Millisecond)
+			switch random.IntN(6) {
 			case 0, 1:
 				n, size := 1+random.IntN(10), 2
 				if random.IntN(4) == 0 {
@@ -135,6 +170,14 @@ func TestNothingWaitsThatMayStart(t *testing.T) {
 				}
 				f.deliver(domain.WebhookID(1+random.IntN(hooks)), n, size)
 				delivered += n
+			case 2:
+				f.record(random.IntN(len(f.recording) + 1))
+			case 3:
+				if random.IntN(8) == 0 {
+					before := f.ahead.attempts
+					f.abandon(Shards(random.Uint64()))
+					withdrawn += before - f.ahead.attempts
+				}
 			default:
 				for range random.IntN(len(f.aloft) + 1) {
 					f.land(random.IntN(len(f.aloft)))
@@ -142,19 +185,25 @@ func TestNothingWaitsThatMayStart(t *testing.T) {
 			}
 			f.round()
 			f.check()
+			ahead += f.ahead.attempts
 		}
-		for len(f.aloft) > 0 {
-			f.land(random.IntN(len(f.aloft)))
-			f.round()
+		f.slow = false
+		for f.round(); len(f.aloft) > 0; f.round() {
 			f.check()
+			f.land(random.IntN(len(f.aloft)))
 		}
-		started := 0
+		f.check()
+		withdrawals += withdrawn
+		started := withdrawn
 		for _, n := range f.starts {
 			started += n
 		}
-		if started != delivered || f.fresh != 0 || f.line.Len() != 0 || len(f.starved) != 0 {
+		if started != delivered || f.dispatcher.aloft != 0 || f.fresh != 0 || f.line.Len() != 0 || len(f.starved) != 0 {
 			t.Fatalf("seed %d: %d of %d deliveries were started, %d wait, %d accounts are in line", seed, started, delivered, f.fresh, f.line.Len())
 		}
+	}
+	if ahead == 0 || withdrawals == 0 {
+		t.Errorf("%d attempts were begun ahead, %d withdrawn", ahead, withdrawals)
 	}
 }
 

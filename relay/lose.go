@@ -12,6 +12,8 @@ import (
 func (d *dispatcher) lose(ctx context.Context, shards Shards) ([]Place, error) {
 	d.recorder.hasten()
 	defer d.recorder.relax()
+	d.drain(ctx)
+	defer d.reopen()
 	var places []Place
 	if err := d.recordedAfter(ctx, func() { places = d.giveUp(shards) }); err != nil {
 		return nil, err // it may be given up all the same, and write places
@@ -21,6 +23,7 @@ func (d *dispatcher) lose(ctx context.Context, shards Shards) ([]Place, error) {
 
 // giveUp forgets all that memory has of shards, but for attempts under way.
 func (d *dispatcher) giveUp(shards Shards) []Place {
+	d.abandon(shards)
 	low := d.place().Low
 	for _, f := range d.feeds {
 		if lost := f.shards & shards; lost != 0 {

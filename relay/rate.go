@@ -79,7 +79,7 @@ func (d *dispatcher) lets(q *queue, l int) bool {
 		return false
 	})
 	for _, it := range leave {
-		d.start(q, it)
+		d.start(q, it, false)
 	}
 	return false
 }

@@ -22,6 +22,9 @@ type step struct {
 	events []domain.DeliveryEvent
 	// request is the POST to make once the step is on record.
 	request *Request
+	// ahead says that the attempt has no room yet, recorded that it is on record
+	// all the same, withdrawn that its POST is not to be made: see ahead.go.
+	ahead, recorded, withdrawn bool
 	// scheduled hears that a replay's delivery is on record.
 	scheduled func()
 	// err is why it could not be recorded.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -88,4 +89,108 @@ func TestAnAccountThatTakesAllItMayDelaysNoOther(t *testing.T) {
 		return ended > 10*most, fmt.Sprint(ended)
 	})
 	r.stop()
+}
+
+// TestARelayKeepsItsLimit: it begins attempts ahead of their room, so that no room
+// stands empty while they go on record, and never has more POSTs under way.
+func TestARelayKeepsItsLimit(t *testing.T) {
+	t.Parallel()
+	const most, paths, each = 8, 12, 120
+	b := newBench(t)
+	var mu sync.Mutex
+	under, highest := 0, 0
+	count := func(n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		under += n
+		highest = max(highest, under)
+	}
+	for p := range paths {
+		path := fmt.Sprintf("/hook%d", p)
+		b.webhook(domain.AccountID(1+p%3), path, nil)
+		b.receiver.on(path, func(w http.ResponseWriter, _ *http.Request) {
+			count(1)
+			time.Sleep(5 * time.Millisecond)
+			count(-1)
+			w.WriteHeader(http.StatusNoContent)
+		})
+	}
+	b.start(func(c *relay.Config) { c.MaxInFlight = most })
+	for account := range 3 {
+		b.publish(domain.AccountID(account+1), "x", 1, each)
+	}
+	b.eventually("attempts begun ahead of their room", func() (bool, string) {
+		open := scan[int](b, `SELECT count(*) FROM audit.attempts WHERE outcome = 'started'`)
+		return open > most, fmt.Sprintf("%d attempts on record without outcome", open)
+	})
+	b.exactly(paths, each)
+	mu.Lock()
+	defer mu.Unlock()
+	if highest > most || highest < most-1 {
+		t.Errorf("%d POSTs were under way at once, want %d", highest, most)
+	}
+}
+
+// TestNothingIsSentOfAShardThatWasGivenUp: receivers hang of a sudden, and what
+// was begun ahead waits for room when other relays take its shards over. It is
+// unknown, and repeated by them.
+func TestNothingIsSentOfAShardThatWasGivenUp(t *testing.T) {
+	t.Parallel()
+	const most, paths, each = 8, 12, 200
+	b := newBench(t)
+	var hangs atomic.Bool
+	gate := make(chan struct{})
+	open := sync.OnceFunc(func() { close(gate) })
+	t.Cleanup(open)
+	for p := range paths {
+		path := fmt.Sprintf("/hook%d", p)
+		b.webhook(domain.AccountID(1+p%3), path, func(s *domain.Settings) { s.Timeout = 30 * time.Second })
+		b.receiver.on(path, func(w http.ResponseWriter, _ *http.Request) {
+			if hangs.Load() {
+				<-gate
+			}
+			time.Sleep(5 * time.Millisecond)
+			w.WriteHeader(http.StatusNoContent)
+		})
+	}
+	small := func(c *relay.Config) { c.MaxInFlight = most }
+	first := b.start(func(c *relay.Config) { small(c); c.Name = "a" })
+	b.shares("a 64")
+	for account := range 3 {
+		b.publish(domain.AccountID(account+1), "x", 1, each)
+	}
+	b.eventually("attempts begun ahead of their room", func() (bool, string) {
+		open := scan[int](b, `SELECT count(*) FROM audit.attempts WHERE outcome = 'started'`)
+		return open > most, fmt.Sprintf("%d attempts on record without outcome", open)
+	})
+	hangs.Store(true)
+	b.start(func(c *relay.Config) { small(c); c.Name = "b" })
+	b.shares("a 32, b 32")
+	var stopped sync.WaitGroup
+	stopped.Go(first.stop)
+	b.shares("b 64")
+	hangs.Store(false)
+	open()
+	stopped.Wait()
+	b.awaitStatus("succeeded", paths*each)
+	unsent := scan[int](b, `SELECT count(*) FROM audit.attempts WHERE outcome = 'unknown'`)
+	if told := scan[int](b, `SELECT count(*) FROM audit.timeline WHERE type = 'attempt_unknown' AND data ->> 'reason' LIKE '%gave the webhook up%'`); told != unsent || unsent == 0 {
+		t.Errorf("%d attempts are unknown, %d of them since there was no room", unsent, told)
+	}
+	// Each delivery was sent once, in order, those that were to be repeated as such.
+	repeated := 0
+	for p := range paths {
+		posts := b.receiver.got(fmt.Sprintf("/hook%d", p))
+		if ids := numbers(t, posts); len(ids) != each || !slices.IsSorted(ids) {
+			t.Errorf("/hook%d saw %d POSTs for %d deliveries: %v", p, len(ids), each, ids)
+		}
+		for _, got := range posts {
+			if got.attempt == 2 && got.previous == "unknown" {
+				repeated++
+			}
+		}
+	}
+	if repeated != unsent {
+		t.Errorf("%d attempts were repeated, want %d", repeated, unsent)
+	}
 }

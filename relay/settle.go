@@ -17,6 +17,7 @@ func (d *dispatcher) onOutcome(o outcome) {
 		q.succeeded = now
 	}
 	d.fly(q, it.lane(), -1)
+	d.counted(q.account).ended++
 	q.pace(o.outcome)
 	d.judge(q, it.begun, o.outcome)
 	d.lasts(q, o.outcome)
@@ -104,7 +105,13 @@ func (d *dispatcher) onRecorded(s *step) {
 		if s.commit != 0 { // else its answer was lost, and it is not before where it was begun
 			d.open[it.Key] = openAttempt{s.commit << 20, it}
 		}
-		d.send(it, s.request)
+		switch {
+		case s.ahead:
+			s.recorded = true
+			d.ahead.recorded++
+		case !s.withdrawn:
+			d.send(it, s.request)
+		}
 	case stepOutcome:
 		delete(d.open, it.Key)
 		d.tell(s)
@@ -185,7 +192,15 @@ func (d *dispatcher) onRefused(s *step) {
 	switch s.kind {
 	case stepStart:
 		delete(d.open, it.Key)
-		d.fly(q, it.lane(), -1)
+		if s.withdrawn {
+			break
+		}
+		if s.ahead {
+			d.unlist(s)
+			q.inFlight[it.lane()]--
+		} else {
+			d.fly(q, it.lane(), -1)
+		}
 		d.land(q, it)
 		d.feedStarved()
 		if it.order != 0 {

@@ -10,17 +10,18 @@ func (d *dispatcher) pump(q *queue) {
 		return
 	}
 	for l := range lanes {
-		for q.room(l) && len(q.lanes[l].runnable) > 0 && d.lets(q, l) && d.mayStart(q, q.lanes[l].runnable[0]) {
-			d.start(q, q.lanes[l].pop())
+		for q.room(l) && len(q.lanes[l].runnable) > 0 && d.lets(q, l) && d.mayStart(q, q.lanes[l].runnable[0], false) {
+			d.start(q, q.lanes[l].pop(), false)
 		}
 		if idle := l == freshLane && q.room(l) && len(q.lanes[l].runnable) == 0; q.counts != beingCounted && q.lanes[l].wantsRead(idle) && d.mayRead(q, l) {
 			d.readLane(q, l)
 		}
 	}
+	d.beginAhead(q.account)
 }
 
-// start asks for the next attempt of an item.
-func (d *dispatcher) start(q *queue, it *item) {
+// start asks for the next attempt of an item, in room or ahead of it.
+func (d *dispatcher) start(q *queue, it *item, ahead bool) {
 	now := d.now()
 	if reason, cancels := d.cancels(q, it); cancels {
 		d.end(q, it, domain.Cancel{At: now, Reason: reason})
@@ -67,7 +68,13 @@ func (d *dispatcher) start(q *queue, it *item) {
 		d.lift(q, it)
 		it.begun = now
 		q.spend(now)
-		d.fly(q, it.lane(), 1)
+		if ahead {
+			q.inFlight[it.lane()]++
+			d.list(s)
+		} else {
+			d.fly(q, it.lane(), 1)
+			d.ahead.urgent = true
+		}
 		d.open[it.Key] = openAttempt{(d.commit + 1) << 20, it} // until it is known
 		if it.order != 0 {
 			q.conversation(it.order).busy = true
