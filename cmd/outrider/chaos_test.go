@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -30,6 +31,7 @@ const (
 	chaosAccounts      = 4
 	chaosHooks         = 4 // of each account
 	chaosConversations = 12
+	chaosRoom          = 16 // in flight, of one relay
 )
 
 // chaos is a run: a trial with relays that each reach the server by a line of
@@ -76,8 +78,14 @@ func runChaos(t *testing.T, seed uint64) verdict {
 	return c.verdict()
 }
 
+// start starts a relay. The last one has so little room in flight that attempts
+// wait for it.
 func (c *chaos) start(i int) {
-	c.relays[i] = startProcess(c.t, c.lines[i].dsn(c.t, c.db.DSN), "serve", "--allow-unsafe", "--relay-name", fmt.Sprintf("relay-%d", i))
+	args := []string{"serve", "--allow-unsafe", "--relay-name", fmt.Sprintf("relay-%d", i)}
+	if i == chaosRelays-1 {
+		args = append(args, "--max-in-flight", strconv.Itoa(chaosRoom))
+	}
+	c.relays[i] = startProcess(c.t, c.lines[i].dsn(c.t, c.db.DSN), args...)
 }
 
 // fault lets something fail.
