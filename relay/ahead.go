@@ -25,9 +25,10 @@ import (
 // for room any more.
 const (
 	aheadFor = 20 * time.Millisecond
-	// paceSpan is the time over which the pace is taken: paceSpans times aheadFor.
-	paceSpan  = paceSpans * aheadFor
-	paceSpans = 5
+	// turnoverSpan is how long attempts that end are counted: turnoverSpans times
+	// aheadFor.
+	turnoverSpan  = turnoverSpans * aheadFor
+	turnoverSpans = 5
 	// gatherFor is how long a commit gathers at most.
 	gatherFor = aheadFor / 2
 	// drainFor is how long what was begun ahead may take to get room before shards
@@ -48,37 +49,37 @@ type ahead struct {
 	drained  chan struct{} // closed once nothing waits for room
 }
 
-// pace is how an account's attempts end.
-type pace struct {
-	ended, before int // in the span, and in the one before
-	span          int // its number
+// turnover is how many attempts of an account ended.
+type turnover struct {
+	now, before int // in a span, and in the one before
+	span        int // its number
 }
 
 // at brings the counts to a span.
-func (p *pace) at(span int) {
-	switch span - p.span {
+func (t *turnover) at(span int) {
+	switch span - t.span {
 	case 0:
 		return
 	case 1:
-		p.before = p.ended
+		t.before = t.now
 	default:
-		p.before = 0
+		t.before = 0
 	}
-	p.ended, p.span = 0, span
+	t.now, t.span = 0, span
 }
 
-// counted brings an account's pace to the present.
-func (d *dispatcher) counted(a *account) *pace {
+// turnoverOf gives that of an account, as of now.
+func (d *dispatcher) turnoverOf(a *account) *turnover {
 	now := d.now()
-	if past := now.Sub(d.ahead.since); past >= paceSpan {
+	if past := now.Sub(d.ahead.since); past >= turnoverSpan {
 		d.ahead.since = now
 		d.ahead.span++
-		if past >= 2*paceSpan {
+		if past >= 2*turnoverSpan {
 			d.ahead.span++ // in the one before, nothing ended
 		}
 	}
-	a.pace.at(d.ahead.span)
-	return &a.pace
+	a.turnover.at(d.ahead.span)
+	return &a.turnover
 }
 
 // mayBeginAhead says whether an account may begin one more attempt ahead.
@@ -86,14 +87,19 @@ func (d *dispatcher) mayBeginAhead(a *account) bool {
 	if d.ahead.closed || d.ahead.attempts >= d.most {
 		return false
 	}
-	return len(a.ahead)*paceSpans < d.counted(a).before
+	return len(a.ahead)*turnoverSpans < d.turnoverOf(a).before
 }
 
 // beginAhead lets the webhooks of an account that wait for room begin attempts
-// without, in turn.
+// without, in turn. Where a webhook's rate or breaker says when a POST may leave,
+// that is not asked before there is room for it.
 func (d *dispatcher) beginAhead(a *account) {
 	for len(a.waiting) > 0 && d.mayBeginAhead(a) {
-		if q := a.take(); d.startNext(q, true) {
+		i := slices.IndexFunc(a.waiting, func(q *queue) bool { return q.rate == nil && !q.breaker.open })
+		if i < 0 {
+			break
+		}
+		if q := a.take(i); d.startNext(q, true) {
 			d.mark(q) // its lanes may want to be read
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/outrider-relay/outrider/domain"
 )
 
@@ -18,8 +20,8 @@ func full(t *testing.T, most, waiting, ahead int) *field {
 	f.slow = true
 	f.hook(1, 1, 2*most)
 	f.deliver(1, most-most/headroom+waiting, 2)
-	f.counted(f.accountOf(1)).ended = ahead * paceSpans
-	f.clock = f.clock.Add(paceSpan)
+	f.turnoverOf(f.accountOf(1)).now = ahead * turnoverSpans
+	f.clock = f.clock.Add(turnoverSpan)
 	f.round()
 	f.check()
 	if n := f.flyingOf(1); n != most-most/headroom {
@@ -52,8 +54,8 @@ func TestAsManyAreBegunAheadAsEndedOfLate(t *testing.T) {
 	}
 	// They all do in the next, rounded up; and in the one after that none.
 	for i, want := range []int{1, 0} {
-		f.clock = f.clock.Add(paceSpan)
-		if n := (f.counted(f.accountOf(1)).before + paceSpans - 1) / paceSpans; n != want {
+		f.clock = f.clock.Add(turnoverSpan)
+		if n := (f.turnoverOf(f.accountOf(1)).before + turnoverSpans - 1) / turnoverSpans; n != want {
 			t.Errorf("%d spans later %d may be begun ahead, want %d", i+1, n, want)
 		}
 	}
@@ -64,8 +66,8 @@ func TestThePaceOfLongAgoDoesNotCount(t *testing.T) {
 	t.Parallel()
 	f := newField(t, 16)
 	f.hook(1, 1, 100)
-	f.counted(f.accountOf(1)).ended = 500
-	f.clock = f.clock.Add(2 * paceSpan)
+	f.turnoverOf(f.accountOf(1)).now = 500
+	f.clock = f.clock.Add(2 * turnoverSpan)
 	f.deliver(1, 50, 2)
 	f.round()
 	f.check()
@@ -81,9 +83,9 @@ func TestNeverMoreAreBegunAheadThanHaveRoom(t *testing.T) {
 	for id := range domain.WebhookID(5) {
 		account := domain.AccountID(id + 1)
 		f.hook(account, id+1, 100)
-		f.counted(f.accountOf(account)).ended = 1000
+		f.turnoverOf(f.accountOf(account)).now = 1000
 	}
-	f.clock = f.clock.Add(paceSpan)
+	f.clock = f.clock.Add(turnoverSpan)
 	for id := range domain.WebhookID(5) {
 		f.deliver(id+1, 40, 2)
 	}
@@ -121,6 +123,35 @@ func TestWhatIsBegunAheadIsSentWhenThereIsRoom(t *testing.T) {
 	f.check()
 	if last := f.aloft[len(f.aloft)-1]; len(f.aloft) != 14 || last != second {
 		t.Errorf("%d POSTs are under way, and the last is not that of the second that was begun ahead", len(f.aloft))
+	}
+}
+
+// TestNothingIsBegunAheadWhereARateOrABreakerTellsWhen: by the time that there is
+// room, others may have begun, and the receiver would get them at once. Webhooks
+// behind it do not wait for it, nor does it lose its turn.
+func TestNothingIsBegunAheadWhereARateOrABreakerTellsWhen(t *testing.T) {
+	t.Parallel()
+	for name, tell := range map[string]func(*queue){
+		"rate":    func(q *queue) { q.rate = rate.NewLimiter(1000, 1000) },
+		"breaker": func(q *queue) { q.breaker.open = true },
+	} {
+		f := full(t, 16, 0, 0)
+		f.hook(1, 2, 100)
+		f.hook(1, 3, 100)
+		f.turnoverOf(f.accountOf(1)).now = 3 * turnoverSpans
+		f.clock = f.clock.Add(turnoverSpan)
+		tell(f.queues[2])
+		f.deliver(2, 10, 2)
+		f.deliver(3, 10, 2)
+		f.round()
+		f.check()
+		a := f.accountOf(1)
+		if len(a.ahead) != 3 || slices.ContainsFunc(a.ahead, func(s *step) bool { return s.Key.WebhookID != 3 }) {
+			t.Errorf("%s: begun ahead are %d attempts, some perhaps of the one that is told when", name, len(a.ahead))
+		}
+		if a.waiting[0] != f.queues[2] {
+			t.Errorf("%s: it has lost its turn", name)
+		}
 	}
 }
 
@@ -316,7 +347,7 @@ func TestShardsAreGivenUpOnceNothingOfThemWaitsForRoom(t *testing.T) {
 		t.Errorf("%d are begun ahead meanwhile", f.ahead.attempts)
 	}
 	f.take()
-	f.clock = f.clock.Add(paceSpan)
+	f.clock = f.clock.Add(turnoverSpan)
 	f.land(0)
 	f.round()
 	f.check()

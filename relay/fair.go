@@ -62,17 +62,18 @@ type account struct {
 	// waiting are its webhooks that have work and find no room in flight, in turn,
 	// ahead the attempts that it has begun without. An account that has any is in
 	// line, at this place; turn is when it came there, or got room from there.
-	waiting []*queue
-	ahead   []*step
-	inLine  bool
-	place   int
-	turn    int64
-	pace    pace
+	waiting  []*queue
+	ahead    []*step
+	inLine   bool
+	place    int
+	turn     int64
+	turnover turnover
 }
 
-// take gives the webhook whose turn it is of those that wait.
-func (a *account) take() *queue {
-	q := a.waiting[0]
+// take takes a webhook out of those that wait: 0 is the one whose turn it is.
+func (a *account) take(i int) *queue {
+	q := a.waiting[i]
+	copy(a.waiting[1:i+1], a.waiting[:i])
 	a.waiting[0] = nil
 	a.waiting = a.waiting[1:]
 	q.inLine = false
@@ -200,7 +201,7 @@ func (d *dispatcher) serve() {
 		if len(a.ahead) > 0 {
 			d.launch(a)
 		} else {
-			q := a.take()
+			q := a.take(0)
 			d.startNext(q, false)
 			d.line.settle(a)
 			d.mark(q) // its lanes may want to be read

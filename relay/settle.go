@@ -17,7 +17,7 @@ func (d *dispatcher) onOutcome(o outcome) {
 		q.succeeded = now
 	}
 	d.fly(q, it.lane(), -1)
-	d.counted(q.account).ended++
+	d.turnoverOf(q.account).now++
 	q.pace(o.outcome)
 	d.judge(q, it.begun, o.outcome)
 	d.lasts(q, o.outcome)
