@@ -91,43 +91,85 @@ func TestAnAccountThatTakesAllItMayDelaysNoOther(t *testing.T) {
 	r.stop()
 }
 
+// crowd is a receiver that answers the POST which came first whenever more than so
+// many are under way, and knows the most that ever were.
+type crowd struct {
+	mu             sync.Mutex
+	under          []chan struct{}
+	limit, highest int
+}
+
+func (c *crowd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	answer := make(chan struct{})
+	c.mu.Lock()
+	c.under = append(c.under, answer)
+	c.highest = max(c.highest, len(c.under))
+	c.mu.Unlock()
+	c.keep(-1)
+	select {
+	case <-answer:
+	case <-r.Context().Done():
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// keep sets the limit, where it is not negative, and answers those beyond it.
+func (c *crowd) keep(limit int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if limit >= 0 {
+		c.limit = limit
+	}
+	for len(c.under) > c.limit {
+		close(c.under[0])
+		c.under = c.under[1:]
+	}
+}
+
+// crowded starts a relay with little room, and events for it, until all of its
+// room is taken, no POST is answered any more, and attempts are on record ahead.
+func (b *bench) crowded(most, paths, each int) (*running, *crowd) {
+	b.t.Helper()
+	c := &crowd{limit: most - 2}
+	b.t.Cleanup(func() { c.keep(0) })
+	for p := range paths {
+		path := fmt.Sprintf("/hook%d", p)
+		b.webhook(domain.AccountID(1+p%3), path, func(s *domain.Settings) { s.Timeout = 30 * time.Second })
+		b.receiver.on(path, c.ServeHTTP)
+	}
+	r := b.start(func(config *relay.Config) { config.Name, config.MaxInFlight = "a", most })
+	b.shares("a 64")
+	for account := range 3 {
+		b.publish(domain.AccountID(account+1), "x", 1, each)
+	}
+	ahead := func() (bool, string) {
+		open := scan[int](b, `SELECT count(*) FROM audit.attempts WHERE outcome = 'started'`)
+		return open > most, fmt.Sprintf("%d attempts on record without outcome", open)
+	}
+	b.eventually("attempts begun ahead of their room", ahead)
+	c.keep(1 << 30)
+	b.eventually("attempts that wait for room", ahead)
+	return r, c
+}
+
 // TestARelayKeepsItsLimit: it begins attempts ahead of their room, so that no room
 // stands empty while they go on record, and never has more POSTs under way.
 func TestARelayKeepsItsLimit(t *testing.T) {
 	t.Parallel()
-	const most, paths, each = 8, 12, 120
+	const most, paths, each = 8, 12, 200
 	b := newBench(t)
-	var mu sync.Mutex
-	under, highest := 0, 0
-	count := func(n int) {
-		mu.Lock()
-		defer mu.Unlock()
-		under += n
-		highest = max(highest, under)
-	}
-	for p := range paths {
-		path := fmt.Sprintf("/hook%d", p)
-		b.webhook(domain.AccountID(1+p%3), path, nil)
-		b.receiver.on(path, func(w http.ResponseWriter, _ *http.Request) {
-			count(1)
-			time.Sleep(5 * time.Millisecond)
-			count(-1)
-			w.WriteHeader(http.StatusNoContent)
-		})
-	}
-	b.start(func(c *relay.Config) { c.MaxInFlight = most })
-	for account := range 3 {
-		b.publish(domain.AccountID(account+1), "x", 1, each)
-	}
-	b.eventually("attempts begun ahead of their room", func() (bool, string) {
-		open := scan[int](b, `SELECT count(*) FROM audit.attempts WHERE outcome = 'started'`)
-		return open > most, fmt.Sprintf("%d attempts on record without outcome", open)
+	_, receiver := b.crowded(most, paths, each)
+	b.eventually("all room to be taken", func() (bool, string) {
+		receiver.mu.Lock()
+		defer receiver.mu.Unlock()
+		return len(receiver.under) >= most-1, fmt.Sprintf("%d POSTs", len(receiver.under))
 	})
+	receiver.keep(0)
 	b.exactly(paths, each)
-	mu.Lock()
-	defer mu.Unlock()
-	if highest > most || highest < most-1 {
-		t.Errorf("%d POSTs were under way at once, want %d", highest, most)
+	receiver.mu.Lock()
+	defer receiver.mu.Unlock()
+	if receiver.highest > most {
+		t.Errorf("%d POSTs were under way at once, want %d", receiver.highest, most)
 	}
 }
 
@@ -138,39 +180,13 @@ func TestNothingIsSentOfAShardThatWasGivenUp(t *testing.T) {
 	t.Parallel()
 	const most, paths, each = 8, 12, 200
 	b := newBench(t)
-	var hangs atomic.Bool
-	gate := make(chan struct{})
-	open := sync.OnceFunc(func() { close(gate) })
-	t.Cleanup(open)
-	for p := range paths {
-		path := fmt.Sprintf("/hook%d", p)
-		b.webhook(domain.AccountID(1+p%3), path, func(s *domain.Settings) { s.Timeout = 30 * time.Second })
-		b.receiver.on(path, func(w http.ResponseWriter, _ *http.Request) {
-			if hangs.Load() {
-				<-gate
-			}
-			time.Sleep(5 * time.Millisecond)
-			w.WriteHeader(http.StatusNoContent)
-		})
-	}
-	small := func(c *relay.Config) { c.MaxInFlight = most }
-	first := b.start(func(c *relay.Config) { small(c); c.Name = "a" })
-	b.shares("a 64")
-	for account := range 3 {
-		b.publish(domain.AccountID(account+1), "x", 1, each)
-	}
-	b.eventually("attempts begun ahead of their room", func() (bool, string) {
-		open := scan[int](b, `SELECT count(*) FROM audit.attempts WHERE outcome = 'started'`)
-		return open > most, fmt.Sprintf("%d attempts on record without outcome", open)
-	})
-	hangs.Store(true)
-	b.start(func(c *relay.Config) { small(c); c.Name = "b" })
+	first, receiver := b.crowded(most, paths, each)
+	b.start(func(c *relay.Config) { c.Name, c.MaxInFlight = "b", most })
 	b.shares("a 32, b 32")
 	var stopped sync.WaitGroup
 	stopped.Go(first.stop)
 	b.shares("b 64")
-	hangs.Store(false)
-	open()
+	receiver.keep(0)
 	stopped.Wait()
 	b.awaitStatus("succeeded", paths*each)
 	unsent := scan[int](b, `SELECT count(*) FROM audit.attempts WHERE outcome = 'unknown'`)
